@@ -1,0 +1,123 @@
+"""The one registry: operators, and the variants that compute them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from normbench.errors import unknown
+
+from kernels.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One array argument of an operator.
+
+    `role` says which values are plausible: "activation", "weight", "bias", "scale", "shift", "mean", "variance".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A mathematical operation.
+
+    Attributes:
+      name: "batch_norm", ...
+      arguments: problem -> its array arguments, x first, in the order of the signature.
+      keywords: problem -> the static keyword arguments that every variant and the reference take.
+      reference: float64 NumPy, with the operator's signature; the oracle of every variant.
+      validate: raises `UserError` for a problem that makes no sense (rank, channels, options).
+      contexts: what may surround it.
+      reduction: problem -> number of terms in one sum; tolerances scale with its square root.
+    """
+
+    name: str
+    arguments: Callable[[Problem], tuple[Argument, ...]]
+    keywords: Callable[[Problem], dict[str, Any]]
+    reference: Callable[..., Any]
+    validate: Callable[[Problem], None]
+    contexts: tuple[str, ...]
+    reduction: Callable[[Problem], int]
+
+
+def _supports_all(problem: Problem, target: str) -> str | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to compute an operator; callable with the operator's own signature.
+
+    Attributes:
+      operator, name: its place in the registry.
+      function: the operator's signature.
+      summary: one line.
+      supports_problem: (problem, target) -> a reason why not, or None.
+      prepare: for a variant with work done ahead: (*parameters, **keywords) -> the tuple that `apply` takes after x.
+      apply: (x, *prepared, **keywords) -> output.
+      output_dtype: problem -> dtype of the output where it is not x's (the promoting variant).
+      interpreted_on_cpu: True where a CPU can only check it, never time it.
+    """
+
+    operator: str
+    name: str
+    function: Callable[..., Any]
+    summary: str
+    supports_problem: Callable[[Problem, str], str | None] = _supports_all
+    prepare: Callable[..., tuple] | None = None
+    apply: Callable[..., Any] | None = None
+    output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
+    interpreted_on_cpu: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def supports(self, case: Any, target: str = "gpu") -> str | None:
+        """Returns None where the variant can compute `case` (a problem, or anything with its attributes) on `target`,
+        else the reason why it cannot."""
+        return self.supports_problem(case, target)
+
+
+_OPERATORS: dict[str, Operator] = {}
+_VARIANTS: dict[str, dict[str, Variant]] = {}
+
+
+def register_operator(operator: Operator) -> Operator:
+    _OPERATORS[operator.name] = operator
+    _VARIANTS.setdefault(operator.name, {})
+    return operator
+
+
+def register_variant(variant: Variant) -> Variant:
+    """Adds a variant; the first one of an operator is its baseline."""
+    _VARIANTS[variant.operator][variant.name] = variant
+    return variant
+
+
+def operators() -> tuple[str, ...]:
+    """Names of all operators."""
+    return tuple(_OPERATORS)
+
+
+def operator(name: str) -> Operator:
+    if name not in _OPERATORS:
+        raise unknown("operator", name, operators())
+    return _OPERATORS[name]
+
+
+def variants(operator_name: str) -> tuple[str, ...]:
+    """Names of the variants of an operator, the baseline first."""
+    operator(operator_name)
+    return tuple(_VARIANTS[operator_name])
+
+
+def get(operator_name: str, variant_name: str) -> Variant:
+    """The variant by name: callable with the operator's own signature."""
+    if variant_name not in variants(operator_name):
+        raise unknown(f"variant of {operator_name}", variant_name, variants(operator_name))
+    return _VARIANTS[operator_name][variant_name]

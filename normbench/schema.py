@@ -1,0 +1,120 @@
+"""The tables of a run on disk: column names (with their units) and types, and the words that columns may hold.
+
+`benchmarks` writes these tables and `analysis.report` reads them; this module is all that they share.
+A run is a folder `results/runs/<run id>/` with `run.json`, one Parquet file per table, and `hlo/<sha256>.pb.zst`.
+"""
+
+SCHEMA_VERSION = 1
+
+STATUSES = ("ok", "unsupported", "failed", "crashed", "out_of_memory", "timeout", "wrong", "impossible")
+"""ok; not supported by the variant; raised an exception; killed its process; ran out of memory; exceeded its time
+limit; result outside the tolerance of the float64 reference; faster than the measured ceiling allows."""
+
+PASSES = ("forward", "backward", "forward_backward")
+CLOCKS = ("wall", "pipelined")
+CACHES = ("cold", "warm")
+STAGES = ("call", "prepare")
+"""What was timed: the program itself, or the work done once ahead of it (the fold of a prefolded variant)."""
+
+TARGETS = ("cpu", "gpu", "h200", "h100", "a100", "b200")
+DEVICELESS_TARGETS = ("h200", "h100", "a100", "b200")
+
+# Types are those of Arrow, by name. Every column may be null: what was not measured is absent.
+TABLES: dict[str, dict[str, str]] = {
+    # A row per case of the run, supported or not.
+    "cases": {
+        "case": "string",  # the slug, the key of every other table
+        "operator": "string",
+        "variant": "string",
+        "baseline": "bool",
+        "pass": "string",
+        "context": "string",
+        "shape": "string",  # 32x64x56x56, in the order of `layout`
+        "layout": "string",
+        "dtype": "string",
+        "param_dtype": "string",
+        "options": "string",  # operator-specific, e.g. k3-s2-o128; empty for none
+        "problem": "string",  # the slug without the variant: rows that share it are compared
+        "model": "string",  # where the shape comes from
+        "elements": "int64",  # of x
+    },
+    # A row per case and target.
+    "compiled": {
+        "case": "string",
+        "target": "string",
+        "launches": "int64",
+        "bytes": "int64",
+        "minimum_bytes": "int64",
+        "streaming_minimum_bytes": "int64",
+        "traffic_ratio": "float64",
+        "xla_bytes": "int64",  # by XLA's own generic cost analysis, for comparison
+        "flops": "float64",
+        "peak_bytes": "int64",
+        "lower_s": "float64",
+        "compile_s": "float64",
+        "read_s": "float64",  # reading the HLO, the PTX and the dumps
+        "predicted_s": "float64",
+        "hints": "string",  # a JSON list of sentences
+        "hlo_sha256": "string",
+        "status": "string",
+        "reason": "string",
+    },
+    # A row per launch of a compiled case.
+    "launches": {
+        "case": "string",
+        "target": "string",
+        "index": "int64",
+        "name": "string",  # of the HLO instruction
+        "kind": "string",  # loop, reduction, transpose, triton, library, copy, ...
+        "ops": "string",  # fused HLO opcodes, comma separated
+        "source_ops": "string",  # JAX operations that they come from
+        "read_bytes": "int64",
+        "write_bytes": "int64",
+        "grid": "string",
+        "block": "string",
+        "shared_bytes": "int64",
+        "registers": "int64",
+        "spill_bytes": "int64",
+        "load_bytes": "int64",  # widest global load
+        "store_bytes": "int64",  # widest global store
+        "predicted_s": "float64",
+        "refusals": "string",  # a JSON list of sentences: what was not fused with it, and why
+    },
+    # A row per sample; a case that could not be timed has one row without seconds.
+    "timings": {
+        "case": "string",
+        "device": "string",
+        "stage": "string",
+        "clock": "string",
+        "cache": "string",
+        "process": "int64",
+        "sample": "int64",
+        "seconds": "float64",  # per call
+        "calls": "int64",  # calls in the sample
+        "page_faults": "int64",
+        "outlier": "bool",
+        "stop": "string",  # the rule that ended the sampling
+        "status": "string",
+        "reason": "string",
+    },
+    # A row per case and device.
+    "accuracy": {
+        "case": "string",
+        "device": "string",
+        "max_abs": "float64",
+        "max_rel": "float64",
+        "max_ulp": "float64",
+        "status": "string",
+        "reason": "string",
+    },
+    # A row per sample of the streaming programs that give the ceiling of a size class.
+    "ceilings": {
+        "device": "string",
+        "program": "string",
+        "cache": "string",
+        "bytes": "int64",  # read and written
+        "process": "int64",
+        "sample": "int64",
+        "seconds": "float64",
+    },
+}
