@@ -1,0 +1,45 @@
+"""The activation epilogues, y = act(z): for JAX, and in float64 NumPy for the references.
+
+none: z; relu: max(z, 0); silu: z / (1 + exp(-z)).
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from kernels.problem import ACTIVATIONS
+from normbench.errors import unknown
+
+_JAX: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "none": lambda z: z,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def _silu(z: np.ndarray) -> np.ndarray:
+    return z * np.exp(-np.logaddexp(0.0, -z))  # logaddexp does not overflow where z is very negative
+
+
+_NUMPY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": lambda z: z,
+    "relu": lambda z: np.maximum(z, 0.0),
+    "silu": _silu,
+}
+
+
+def activate(z: jax.Array, activation: str) -> jax.Array:
+    """Returns act(z) in z's dtype; `activation` is one of `ACTIVATIONS`, else `UserError`."""
+    return _JAX[check_activation(activation)](z)
+
+
+def activate_numpy(z: np.ndarray, activation: str) -> np.ndarray:
+    """Returns act(z) for a float64 array."""
+    return _NUMPY[check_activation(activation)](z)
+
+
+def check_activation(activation: str) -> str:
+    if activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS)
+    return activation
