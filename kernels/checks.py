@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ def activation_of(context: str) -> str:
 
 def check_epsilon(epsilon: float) -> float:
     """Epsilon is a compile-time number, finite and not negative."""
-    if isinstance(epsilon, jax.Array) or not isinstance(epsilon, (int, float)) or isinstance(epsilon, bool):
+    if not isinstance(epsilon, Real) or isinstance(epsilon, bool):
         raise UserError(f"epsilon {epsilon!r} is not a number; allowed: a Python float, 0 or more")
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise UserError(f"epsilon {epsilon!r} is not allowed; allowed: 0 or more, finite")
@@ -44,7 +45,7 @@ def channel_vectors(channels: int, **parameters: Any) -> tuple[jax.Array, ...]:
     for name, value in parameters.items():
         array = floating(name, value)
         if array.shape != (channels,):
-            raise UserError(f"{name} has shape {array.shape}, but x has {channels} channels; allowed: ({channels},)")
+            raise UserError(f"{name} has shape {array.shape}; allowed: ({channels},), one value for each channel")
         arrays.append(array)
     return tuple(arrays)
 

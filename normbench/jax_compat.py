@@ -3,14 +3,16 @@
 Importing this module does not initialise a backend.
 """
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Pallas Triton (deprecated from JAX 0.11.0, present up to 0.12)
-# ---------------------------------------------------------------------------------------------------------------------
-
+import io
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pallas Triton (deprecated from JAX 0.11.0, present up to 0.12)
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def triton_call(kernel: Callable[..., None], *, grid: int, out: jax.ShapeDtypeStruct, warps: int, name: str):
@@ -44,6 +46,20 @@ def triton_call(kernel: Callable[..., None], *, grid: int, out: jax.ShapeDtypeSt
     return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=interpreted, default=compiled)
 
 
+def triton_program_id() -> jax.Array:
+    """The index of the running program in the grid."""
+    from jax.experimental import pallas
+
+    return pallas.program_id(0)
+
+
+def triton_when(condition: jax.Array) -> Callable[[Callable[[], None]], None]:
+    """Decorator: runs the function inside the kernel where `condition` holds."""
+    from jax.experimental import pallas
+
+    return pallas.when(condition)
+
+
 def triton_load(reference: Any, index: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Loads `reference[index]` inside a Pallas Triton kernel; zero where `mask` is False."""
     from jax.experimental.pallas import triton
@@ -59,3 +75,84 @@ def triton_store(reference: Any, index: jax.Array, value: jax.Array, mask: jax.A
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Compiling for a device that is not there
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def jax_version() -> tuple[int, ...]:
+    """The version of JAX as numbers, e.g. (0, 10, 2)."""
+    return jax.__version_info__
+
+
+def deviceless_client(target_config: str) -> Any:
+    """A client that compiles for the CUDA device described by `target_config`, a text `GpuTargetConfigProto`.
+
+    The process must have been started with `JAX_PLATFORMS=cpu`: otherwise JAX looks for NVIDIA's libraries.
+
+    Raises:
+      ImportError: where the CUDA plugin is not installed, or does not fit this JAX.
+    """
+    from jax.experimental import topologies
+
+    try:
+        topology = topologies.get_topology_desc(platform="cuda", target_config=target_config, topology="1x1x1")
+    except Exception as error:  # the plugin's absence shows as KeyError, RuntimeError or NotImplementedError
+        raise ImportError(f"JAX has no compiler for CUDA devices here: {error}") from error
+    return topology.devices[0].client
+
+
+def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str | None = None) -> Any:
+    """Traces and lowers `function` for `platform` ("cpu" or "cuda"); returns a `jax.stages.Lowered`.
+
+    `device_kind` names the device where it is not there: from JAX 0.11 Pallas asks for it.
+    """
+    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    if device_kind is None:
+        return jitted.trace(*inputs).lower(lowering_platforms=(platform,))
+    device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=None, platform="gpu")
+    mesh = jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jitted.trace(*inputs).lower(lowering_platforms=(platform,))
+
+
+def module_bytecode(lowered: Any) -> bytes:
+    """The StableHLO module of a `Lowered`, with its source locations, as MLIR bytecode."""
+    buffer = io.BytesIO()
+    lowered.compiler_ir("stablehlo").operation.write_bytecode(buffer)
+    return buffer.getvalue()
+
+
+def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load: bool) -> Any:
+    """Compiles a StableHLO module with `client`; `options` are XLA's debug options by name.
+
+    `load` is True for a client with a real device. The result has `hlo_modules()` and `get_compiled_memory_stats()`.
+    """
+    from jax._src import compiler
+    from jax._src.interpreters import mlir
+    from jax._src.lib import _jax
+    from jaxlib.mlir import ir
+
+    devices = _jax.DeviceList((client.local_devices()[0] if load else client.devices()[0],))
+    compile_options = compiler.get_compile_options(
+        num_replicas=1,
+        num_partitions=1,
+        device_assignment=np.array([[devices[0].id]]),
+        env_options_overrides=options,
+        backend=client,
+    )
+    with mlir.make_ir_context():
+        module = ir.Module.parse(bytecode)
+        compile_module = client.compile_and_load if load else client.compile
+        return compile_module(module, devices, compile_options)
+
+
+def emitter_dump_options() -> dict[str, Any]:
+    """The debug options that make XLA write the PTX into its dump; before JAX 0.11 it does so unasked."""
+    return {} if jax_version() < (0, 11) else {"xla_dump_emitter_re": ".*"}
+
+
+def generic_cost_analysis(hlo_module: Any) -> dict[str, float]:
+    """XLA's generic cost analysis of an optimised module: "flops", "bytes accessed", ..."""
+    from jax._src.lib import _jax
+
+    return _jax.hlo_module_cost_analysis(jax.devices("cpu")[0].client, hlo_module)
