@@ -158,6 +158,8 @@ def problem_from_slug(text: str, slug: str) -> Problem:
     epsilon = _DEFAULT_EPSILON
     if rest and rest[0].startswith("eps"):
         epsilon = decode_value(rest.pop(0).removeprefix("eps"))
+        if not isinstance(epsilon, float):
+            raise UserError(f"epsilon {epsilon!r} in {slug!r}; allowed: a number with a point or an exponent")
     return Problem(
         operator=check_name("operator", operator),
         shape=shape,

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import environment
 
 PLUGIN = "jax-cuda13-plugin"
+STATUSES = ("ok", "warn", "missing")
 INSTALL_GPU_TARGETS = "pip install 'normbench[gpu-targets]'"
 
 _SUPPORTED = {

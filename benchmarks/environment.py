@@ -41,6 +41,7 @@ def environment(devices: bool = False) -> dict[str, Any]:
         "packages": {name: package_version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "libc": " ".join(platform.libc_ver()).strip() or None,
+        "cpu_model": cpu_model(),
         "cpu": cpu(),
         "memory_bytes": memory_bytes(),
         "load_average": load_average(),
@@ -63,7 +64,6 @@ def package_version(name: str) -> str | None:
 
 def cpu() -> dict[str, Any]:
     return {
-        "model": cpu_model(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
