@@ -1,0 +1,72 @@
+"""Which pieces of work a study consists of: one unit per problem, target and process, the same for the same config."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.cases import Case
+from kernels import Problem
+from normbench.schema import DEVICELESS_TARGETS
+
+LONGEST_NAME = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """All the variants of one problem: compiled for one target, or measured by one process on one device.
+
+    Attributes:
+      name: the name of its part in the run's folder.
+      kind: "compile" or "measure".
+      target: what it is compiled for; for "measure" the device, "cpu" or "gpu".
+      process: repetition of the measurement, from 0; 0 for "compile".
+      cases: slugs, all of the same problem.
+      wide: whether it needs JAX's 64-bit mode.
+    """
+
+    name: str
+    kind: str
+    target: str
+    process: int
+    cases: tuple[str, ...]
+    wide: bool
+
+
+def compile_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
+    """A unit for each problem and each target that is not here, target by target."""
+    groups = by_problem(cases)
+    wanted = [target for target in targets if target in DEVICELESS_TARGETS]
+    return [_unit("compile", target, 0, problem, group) for target in wanted for problem, group in groups]
+
+
+def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int) -> list[Unit]:
+    """A unit for each problem, device and process; every problem is measured once before any is measured again."""
+    groups = by_problem(cases)
+    devices = [target for target in targets if target not in DEVICELESS_TARGETS]
+    return [
+        _unit("measure", device, process, problem, group)
+        for device in devices
+        for process in range(processes)
+        for problem, group in groups
+    ]
+
+
+def by_problem(cases: Iterable[Case]) -> list[tuple[Problem, list[Case]]]:
+    """Cases grouped by problem, those in 64-bit mode last, else in the order in which they come."""
+    groups: dict[Problem, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.problem, []).append(case)
+    return sorted(groups.items(), key=lambda item: _is_wide(item[0]))
+
+
+def _is_wide(problem: Problem) -> bool:
+    return "float64" in (problem.dtype, problem.param_dtype)
+
+
+def _unit(kind: str, target: str, process: int, problem: Problem, cases: list[Case]) -> Unit:
+    slug = cases[0].problem_slug
+    if len(slug) > LONGEST_NAME:
+        slug = f"{slug[:LONGEST_NAME]}-{hashlib.sha256(slug.encode()).hexdigest()[:16]}"
+    repetition = f"-p{process}" if kind == "measure" else ""
+    name = f"{kind}-{target}{repetition}-{slug}"
+    return Unit(name, kind, target, process, tuple(case.slug for case in cases), _is_wide(problem))

@@ -1,0 +1,240 @@
+"""Runs a study: compiles every case for the targets that are not here, measures it on the device that is."""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from analysis.fusion.environment import require_gpu_targets
+from benchmarks.cases import Case
+from benchmarks.environment import environment, usable_cores
+from benchmarks.groups import Unit, compile_units, measure_units
+from benchmarks.store import Store
+from benchmarks.sweep import Progress, Sweep
+from benchmarks.worker_process import Settings
+from normbench.errors import UserError, unknown
+from normbench.schema import DEVICELESS_TARGETS, TARGETS
+
+EXECUTORS = ("local", "ray")
+MEMORY_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much time a preset spends on a case; the fields of `StudyConfig` with the same names."""
+
+    processes: int
+    minimum_samples: int
+    maximum_samples: int
+    relative_noise: float
+    time_limit_s: float
+
+
+BUDGETS = {
+    "smoke": Budget(1, 3, 10, 0.1, 0.01),
+    "quick": Budget(3, 5, 60, 0.02, 0.05),
+    "standard": Budget(3, 7, 100, 0.01, 0.1),
+    "full": Budget(5, 10, 200, 0.01, 0.25),
+}
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What is studied, and how much time it gets; everything that `resume` has to know.
+
+    Attributes:
+      cases: what is measured, all the variants of a problem beside each other.
+      targets: of `normbench.schema.TARGETS`; "cpu" and "gpu" are measured, the others compiled.
+      out: the folder in which the run gets a folder of its own.
+      preset, command: stored with the run.
+      imports: modules that register variants, imported before anything else.
+      executor: "local", or "ray" for the compilations.
+      processes: how many processes measure each case, one after the other.
+      case_timeout_s: limit of one step of one case: compiling it, checking it, one burst of samples.
+      minimum_samples, maximum_samples, relative_noise, time_limit_s: the stopping rule of each series of samples, of
+        one case, clock, cache state and process.
+      workers: processes that compile at the same time.
+      seed: of the order in which variants are interleaved.
+    """
+
+    cases: tuple[Case, ...]
+    targets: tuple[str, ...]
+    out: Path
+    preset: str = "quick"
+    command: str = ""
+    imports: tuple[str, ...] = ()
+    executor: str = "local"
+    processes: int = BUDGETS["quick"].processes
+    case_timeout_s: float = 120.0
+    minimum_samples: int = BUDGETS["quick"].minimum_samples
+    maximum_samples: int = BUDGETS["quick"].maximum_samples
+    relative_noise: float = BUDGETS["quick"].relative_noise
+    time_limit_s: float = BUDGETS["quick"].time_limit_s
+    workers: int = field(default_factory=usable_cores)
+    seed: int = 0
+
+    @classmethod
+    def for_preset(cls, preset: str, **fields: Any) -> "StudyConfig":
+        """A configuration with the preset's budget; `fields` go before it.
+
+        Raises:
+          UserError: for an unknown preset.
+        """
+        if preset not in BUDGETS:
+            raise unknown("preset", preset, BUDGETS)
+        return cls(**{**asdict(BUDGETS[preset]), "preset": preset, **fields})
+
+    def rule(self) -> tuple[tuple[str, Any], ...]:
+        names = ("minimum_samples", "maximum_samples", "relative_noise", "time_limit_s")
+        return tuple((name, getattr(self, name)) for name in names)
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out")}
+        return {**plain, "cases": [case.slug for case in self.cases]}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any], out: Path) -> "StudyConfig":
+        """Reads back what `to_json` wrote."""
+        _import(fields["imports"])
+        lists = {name: tuple(fields[name]) for name in ("targets", "imports")}
+        cases = tuple(Case.from_slug(slug) for slug in fields["cases"])
+        return cls(**{**fields, **lists, "cases": cases, "out": out})
+
+
+def study(config: StudyConfig) -> Path:
+    """Runs a study and returns the folder of the run.
+
+    Raises:
+      UserError: for a configuration that cannot be run, or an output folder that cannot be written.
+    """
+    _validate(config)
+    _import(config.imports)
+    info = {
+        "preset": config.preset,
+        "command": config.command,
+        "targets": list(config.targets),
+        "environment": environment(),
+        "config": config.to_json(),
+    }
+    store = Store.create(config.out, info, {"cases": [case.row() for case in config.cases]})
+    return _carry_out(config, store)
+
+
+def resume(run: Path) -> Path:
+    """Finishes a run that was interrupted; what its parts hold is not measured again.
+
+    Raises:
+      UserError: for a folder that is no run, is damaged, has another schema, cannot be written or is in use.
+    """
+    store = Store.open(run)
+    if store.complete:
+        store.remove_parts()
+        return run
+    try:
+        config = StudyConfig.from_json(store.info["config"], run.parent)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"run {str(run)!r} is damaged: the config in run.json cannot be read ({error!r})") from error
+    _validate(config)
+    return _carry_out(config, store)
+
+
+def _carry_out(config: StudyConfig, store: Store) -> Path:
+    with store.lock(), _bar(config) as bar:
+        _sweep(config, store, compile_units(config.cases, config.targets), config.workers, bar)
+        for process in range(config.processes):
+            units = [unit for unit in measure_units(config.cases, config.targets, config.processes)]
+            units = [_measurable(unit, store) for unit in units if unit.process == process]
+            _sweep(config, store, units, 1, bar)
+        store.finish(_cost(config, store))
+    return store.path
+
+
+def _measurable(unit: Unit, store: Store) -> Unit:
+    """Leaves out of a repetition what the first process could not time: it has its row."""
+    if unit.process == 0:
+        return unit
+    rows = store.read_part(unit.name.replace(f"-p{unit.process}-", "-p0-", 1))["tables"].get("timings", [])
+    timed = {row["case"] for row in rows if row.get("seconds") is not None}
+    return replace(unit, cases=tuple(slug for slug in unit.cases if slug in timed))
+
+
+def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], workers: int, bar: tqdm) -> None:
+    done = store.done()
+
+    def finished(progress: Progress) -> None:
+        store.write_part(progress.unit.name, progress.tables(), progress.cost())
+        bar.update()
+
+    def settings(unit: Unit) -> Settings:
+        return Settings(
+            kind=unit.kind, target=unit.target, process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
+            imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=MEMORY_SHARE / workers,
+        )  # fmt: skip
+
+    waiting = [unit for unit in units if unit.name not in done]
+    bar.update(len(units) - len(waiting))
+    for unit in waiting:
+        if not unit.cases:
+            finished(Progress(unit))
+    Sweep([unit for unit in waiting if unit.cases], settings, workers, config.case_timeout_s, finished).run()
+
+
+@contextlib.contextmanager
+def _bar(config: StudyConfig):
+    units = len(compile_units(config.cases, config.targets))
+    units += len(measure_units(config.cases, config.targets, config.processes))
+    # Where nobody watches, a line now and then instead of a bar that redraws itself.
+    seconds = 0.5 if sys.stderr.isatty() else 30.0
+    interval = {"mininterval": seconds, "maxinterval": seconds}
+    with tqdm(total=units, desc="study", unit="problem", file=sys.stderr, **interval) as bar:
+        yield bar
+
+
+def _cost(config: StudyConfig, store: Store) -> dict[str, Any]:
+    """What the run cost, by kind of work and target, in seconds of worker processes, their start included."""
+    cost: dict[str, Any] = {"workers": config.workers, "compile": {}, "measure": {}}
+    for part in store.parts():
+        spent = part.get("cost")
+        if not spent:
+            continue
+        entry = cost[spent["kind"]].setdefault(spent["target"], {"cases": 0, "worker_s": 0.0})
+        entry["cases"] += spent["cases"]
+        entry["worker_s"] += spent["worker_s"]
+        for row in part["tables"].get("compiled", []):
+            for name in ("lower_s", "compile_s", "read_s"):
+                entry[name] = entry.get(name, 0.0) + (row.get(name) or 0.0)
+    for entry in cost["compile"].values():
+        entry["seconds_per_case"] = entry["worker_s"] / config.workers / max(entry["cases"], 1)
+    return cost
+
+
+def _import(modules: Iterable[str]) -> None:
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"import {name!r}: {error}; give a module on Python's path") from error
+
+
+def _validate(config: StudyConfig) -> None:
+    if not config.cases:
+        raise UserError("cases: none; give one at least")
+    if not config.targets:
+        raise unknown("target", "", TARGETS)
+    for target in config.targets:
+        if target not in TARGETS:
+            raise unknown("target", target, TARGETS)
+    if config.executor not in EXECUTORS:
+        raise unknown("executor", config.executor, EXECUTORS)
+    if config.executor == "ray":
+        raise UserError("executor 'ray' is not available in this version; allowed: local")
+    if any(target in DEVICELESS_TARGETS for target in config.targets):
+        require_gpu_targets()
+    for name in ("processes", "workers", "case_timeout_s", "time_limit_s", "minimum_samples", "maximum_samples"):
+        if getattr(config, name) <= 0:
+            raise UserError(f"{name} {getattr(config, name)!r}; allowed: above 0")

@@ -1,0 +1,139 @@
+"""In a worker: compiles one case, checks it, and turns whatever goes wrong into a status with its reason."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import kernels
+from analysis.fusion import compile_for
+from analysis.fusion.hlo import read_module
+from benchmarks.accuracy import Error, Oracle
+from benchmarks.cases import Case
+from benchmarks.memory import available_bytes, tree_bytes
+from benchmarks.store import Tables, write_hlo
+from kernels import Program
+
+INTERPRETED_ELEMENTS = 100_000
+"""A kernel that a CPU interprets is checked up to this size: beyond it takes minutes."""
+MEMORY_SHARE = 0.9
+
+
+class Refusal(Exception):
+    """A case that ends with a status other than "failed" and a reason."""
+
+    def __init__(self, status: str, reason: str):
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A case that is ready to run on the device of this process."""
+
+    case: Case
+    program: Program
+    call: Any
+    minimum_bytes: int
+    peak_bytes: int
+
+
+def outcome(error: Exception) -> tuple[str, str]:
+    """Status and reason, in one line, of what a case raised."""
+    text = " ".join(str(error).split())
+    if isinstance(error, Refusal):
+        return error.status, text
+    name = type(error).__name__
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "bad_alloc" in text:
+        return "out_of_memory", f"{name}: {text}"[:500]
+    return "failed", f"{name}: {text}"[:500]
+
+
+def unsupported(case: Case, target: str) -> str | None:
+    return kernels.get(case.operator, case.variant).supports(case.problem, target)
+
+
+def compile_case(case: Case, target: str, run: Path) -> tuple[Compiled, Tables]:
+    """Compiles a case for `target`; returns it with its rows for "compiled" and "launches".
+
+    Raises:
+      Refusal: where the variant does not support it, or an input of the program became a constant.
+      Exception: whatever the variant or the compiler raises.
+    """
+    if reason := unsupported(case, target):
+        raise Refusal("unsupported", reason)
+    program = kernels.program(case.problem, case.variant)
+    compilation = compile_for(program.function, program.inputs, target)
+    _require_all_inputs(compilation.hlo, program)
+    write_hlo(run, compilation.hlo)
+    row = compilation.compiled_row()
+    compiled = Compiled(case, program, compilation.executable, row["minimum_bytes"], row["peak_bytes"] or 0)
+    key = {"case": case.slug, "target": target}
+    return compiled, {
+        "compiled": [{**row, **key, "status": "ok"}],
+        "launches": [{**launch, **key} for launch in compilation.launch_rows()],
+    }
+
+
+def _require_all_inputs(hlo: bytes, program: Program) -> None:
+    """Rule of measurement 2: parameters are runtime inputs, or the compiler would fold the kernel away."""
+    wanted, found = len(jax.tree.leaves(program.inputs)), len(read_module(hlo).entry.parameters)
+    if found != wanted:
+        raise Refusal(
+            "failed", f"the compiled program takes {found} of {wanted} inputs; the rest is unused or constant"
+        )
+
+
+def require_memory(needed_bytes: int, what: str) -> None:
+    """Refuses what does not fit.
+
+    Raises:
+      Refusal: out_of_memory, with the figures.
+    """
+    available = available_bytes()
+    if needed_bytes > MEMORY_SHARE * available:
+        raise Refusal(
+            "out_of_memory", f"{what} needs {needed_bytes / 1e6:.0f} MB; {available / 1e6:.0f} MB are available"
+        )
+
+
+def draw(case: Case) -> Oracle:
+    """Draws the inputs of the problem.
+
+    Raises:
+      Refusal: where they do not fit into memory together with the float64 reference.
+    """
+    definition = kernels.operator(case.operator)
+    definition.validate(case.problem)
+    arguments = [jax.ShapeDtypeStruct(a.shape, jnp.dtype(a.dtype)) for a in definition.arguments(case.problem)]
+    elements = sum(argument.size for argument in arguments)
+    # The arrays, their copies in float64, and as much again for the reference and what it leaves in between.
+    require_memory(tree_bytes(arguments) + 4 * 8 * elements, "checking against the float64 reference")
+    return Oracle(case.problem, seed=0)
+
+
+def inputs_of(program: Program, oracle: Oracle) -> tuple:
+    """The inputs of `program.function`, on the device."""
+    arrays = oracle.arrays_for(program)
+    inputs = jax.jit(program.setup)(*arrays) if program.has_setup else program.setup(*arrays)
+    return jax.block_until_ready(jax.tree.map(jnp.asarray, inputs))
+
+
+def check(compiled: Compiled, inputs: tuple, oracle: Oracle) -> Error:
+    """Runs a case once and compares it.
+
+    Raises:
+      Refusal: out_of_memory where it would not fit.
+    """
+    require_memory(compiled.peak_bytes + 2 * tree_bytes(inputs), "running the program")
+    return oracle.check(compiled.program, jax.block_until_ready(compiled.call(*inputs)))
+
+
+def check_interpreted(case: Case, oracle: Oracle) -> Error | None:
+    """Checks a kernel that this CPU can only interpret; None where the problem is too large for that."""
+    if oracle.arrays[0].size > INTERPRETED_ELEMENTS:
+        return None
+    program = kernels.program(case.problem, case.variant)
+    return oracle.check(program, jax.jit(program.function)(*inputs_of(program, oracle)))

@@ -1,0 +1,19 @@
+"""In a worker: compiles the variants of one problem for a GPU that need not be here."""
+
+from pathlib import Path
+
+from benchmarks.cases import Case
+from benchmarks.groups import Unit
+from benchmarks.worker_cases import compile_case, outcome
+
+
+def compile_unit(unit: Unit, run: Path, emit, mark) -> None:
+    """Emits the rows of "compiled" and "launches" of each case as soon as it is compiled."""
+    for slug in unit.cases:
+        mark(slug, "compiling")
+        try:
+            _, tables = compile_case(Case.from_slug(slug), unit.target, run)
+        except Exception as error:
+            status, reason = outcome(error)
+            tables = {"compiled": [{"case": slug, "target": unit.target, "status": status, "reason": reason}]}
+        emit(slug, tables, done=True)
