@@ -185,12 +185,17 @@ def write_hlo(run: Path, module: bytes) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file so that at any instant it is there whole, old or new, or not at all."""
-    growing = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    growing = _temporary(path)
     with growing.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(growing, path)
+
+
+def _temporary(path: Path) -> Path:
+    """A name in the same folder that no pattern for finished files matches."""
+    return path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}~")
 
 
 def _unused_name(out: Path, name: str) -> str:
@@ -214,7 +219,7 @@ def _is_known(value: Any) -> bool:
 def _write_parquet(path: Path, table: str, rows: list[Row]) -> None:
     schema = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in TABLES[table].items()])
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
-    growing = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    growing = _temporary(path)
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), growing, compression="zstd")
     with growing.open("rb") as file:
         os.fsync(file.fileno())
