@@ -65,4 +65,3 @@ def check_compilers(targets: Sequence[str]) -> None:
             require_gpu_targets()
         except UserError as error:
             raise UserError(f"{error}; or measure on this machine alone with --target cpu") from error
-

@@ -23,20 +23,20 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _study(parsed: argparse.Namespace) -> int:
-    from benchmarks.study import StudyConfig, study
-
     if parsed.processes is not None and parsed.processes < 1:
         raise UserError(f"processes {parsed.processes}: allowed: 1 or more")
     targets = chosen_targets(parsed.target)
     selected = chosen_cases(parsed)
     check_compilers(targets)
     out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
+    from benchmarks.study import StudyConfig, study
+
     settings = {"processes": parsed.processes, "executor": parsed.executor}
-    config = StudyConfig(
+    config = StudyConfig.for_preset(
+        parsed.preset or DEFAULT_PRESET,
         cases=selected,
         targets=targets,
         out=out,
-        preset=parsed.preset or DEFAULT_PRESET,
         command=shlex.join(parsed.command_line),
         imports=tuple(parsed.imports),
         **{name: value for name, value in settings.items() if value is not None},
@@ -50,11 +50,11 @@ def _study(parsed: argparse.Namespace) -> int:
 
 
 def _resume(parsed: argparse.Namespace) -> int:
-    from benchmarks.study import resume
-
     given = [f"--{name}" for name in _OF_THE_RUN if getattr(parsed, name) is not None]
     if given:
         raise UserError(f"--resume takes its configuration from the run; leave out {', '.join(given)}")
+    from benchmarks.study import resume
+
     try:
         folder = resume(Path(parsed.resume))
     except KeyboardInterrupt:
