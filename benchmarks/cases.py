@@ -24,7 +24,7 @@ from normbench.errors import UserError, unknown
 from normbench.schema import PASSES
 
 PRESETS = presets.PRESETS
-_DEFAULT_EPSILON = Problem.__dataclass_fields__["epsilon"].default
+_DEFAULT_EPSILON: float = Problem("", ()).epsilon
 
 
 @dataclass(frozen=True)

@@ -123,13 +123,13 @@ def _doctor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _selection(parser: argparse.ArgumentParser) -> None:
-    several = {"action": "extend", "nargs": "+"}
     parser.add_argument("--preset", help="smoke, quick, standard or full (default: quick)")
-    parser.add_argument("--operator", **several, metavar="NAME", help="only these operators")
-    parser.add_argument("--variant", **several, metavar="NAME", help="only these variants")
-    parser.add_argument(
-        "--target", **several, metavar="NAME", help=f"among {', '.join(TARGETS)} (default: cpu h200 a100)"
-    )
+    for name, what in (
+        ("operator", "only these operators"),
+        ("variant", "only these variants"),
+        ("target", f"among {', '.join(TARGETS)} (default: cpu h200 a100)"),
+    ):
+        parser.add_argument(f"--{name}", action="extend", nargs="+", metavar="NAME", help=what)
 
 
 def _imports(parser: argparse.ArgumentParser) -> None:

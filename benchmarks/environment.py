@@ -35,7 +35,7 @@ def environment(devices: bool = False) -> dict[str, Any]:
     Args:
       devices: also ask JAX for its devices, which starts its backends in this process.
     """
-    record = {
+    record: dict[str, Any] = {
         "normbench": normbench.__version__,
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},

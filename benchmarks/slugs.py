@@ -208,12 +208,11 @@ def decode_options(text: str, spatial_axes: int) -> tuple[tuple[str, Any], ...]:
 
 def _decode_option(text: str, spatial_axes: int) -> tuple[str, Any]:
     if text.startswith("_"):
-        name, _, value = text[1:].partition("__")
-        return name, decode_value(value)
-    name = _OPTIONS_BY_CODE.get(text[:1])
-    if name is None:
+        full_name, _, plain = text[1:].partition("__")
+        return full_name, decode_value(plain)
+    if text[:1] not in _OPTIONS_BY_CODE:
         raise unknown("option", text, (f"{code} ({name})" for name, code in OPTION_CODES.items()))
-    rest = text[1:]
+    name, rest = _OPTIONS_BY_CODE[text[0]], text[1:]
     if name in _SPATIAL and rest.endswith("i") and _INT.fullmatch(rest[:-1]):
         return name, _int(rest[:-1])
     value = decode_value(rest)

@@ -109,3 +109,29 @@ def test_layers_fit_together():
 
 def test_targets_of_quick_exist():
     assert set(QUICK_TARGETS) <= set(TARGETS)
+
+
+def test_the_layers_of_yolo11n_have_as_many_parameters_as_the_model():
+    """Ultralytics states 2624080 for yolo11n: every layer listed once, the repeated ones again, and what has no norm."""
+    parameters = {
+        layer.name: layer.kernel**2 * layer.channels * layer.features // layer.groups + 2 * layer.features
+        for layer in YOLO11N
+    }
+    repeated = {
+        "model.4 m.0.cv1": 1,  # model.16
+        "model.4 m.0.cv2": 1,
+        "model.6 m.0.cv1": 1,
+        "model.6 m.0.m.0.cv1": 3,
+        "model.6 cv2": 2,  # model.13, model.19
+        "model.8 m.0.cv1": 3,  # model.8, model.22 twice
+        "model.8 m.0.m.0.cv1": 8,  # model.8 three times, model.22 four times, model.23
+        "model.8 m.0.cv3": 1,
+        "model.8 cv1": 2,  # model.10
+        "model.8 cv2": 1,
+        "model.13 m.0.cv1": 1,  # model.19
+        "model.13 m.0.cv2": 1,
+        "model.23 cv2.0.0": 1,
+    }
+    without_norm = 3 * (64 * 64 + 64) + 3 * (80 * 80 + 80) + 16  # the detection heads' last convolutions, and the DFL
+    total = sum(parameters.values()) + sum(count * parameters[name] for name, count in repeated.items()) + without_norm
+    assert total == 2624080
