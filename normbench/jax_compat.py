@@ -147,8 +147,12 @@ def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load
 
 
 def emitter_dump_options() -> dict[str, Any]:
-    """The debug options that make XLA write the PTX into its dump; before JAX 0.11 it does so unasked."""
-    return {} if jax_version() < (0, 11) else {"xla_dump_emitter_re": ".*"}
+    """The debug options that make XLA write its PTX, and no more, into the dump.
+
+    From JAX 0.11 it writes none unasked; asked for all, it also writes every stage of every Triton kernel, 10 MB in
+    several seconds.
+    """
+    return {"xla_dump_emitter_re": "ptx"}
 
 
 def generic_cost_analysis(hlo_module: Any) -> dict[str, float]:
@@ -156,3 +160,19 @@ def generic_cost_analysis(hlo_module: Any) -> dict[str, float]:
     from jax._src.lib import _jax
 
     return _jax.hlo_module_cost_analysis(jax.devices("cpu")[0].client, hlo_module)
+
+
+def canonical_text(hlo_module: Any) -> str:
+    """An HLO module as text in which names, metadata and source lines do not count: equal for equal programs."""
+    from jax._src.lib import xla_client
+
+    return hlo_module.to_string(xla_client.hlo.HloPrintOptions.fingerprint())
+
+
+def local_client(platform: str) -> Any:
+    """The client of the CPU or the GPU of this process; `platform` is "cpu" or "gpu".
+
+    Raises:
+      RuntimeError: where there is no such device.
+    """
+    return jax.devices(platform)[0].client

@@ -1,0 +1,140 @@
+"""What the generated machine-level code says of each launch: grid, block, shared memory, widest load and store.
+
+Sources are the files of XLA's own dump: `*.thunk_sequence.txt` has a line per launch, `*.ptx` the kernels.
+`ptxas -v` adds registers and spills where it is installed (the wheel `nvidia-cuda-nvcc` brings it).
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+_THUNK = re.compile(
+    r"^\d+: (?P<kind>\w+)\s+\[.*?\]\s+(?P<name>\S+)"
+    r"(?: grid: \[(?P<grid>[\d, ]+)\] threads: \[(?P<block>[\d, ]+)\]\s+shared_memory: (?P<shared>\d+) bytes)?"
+)
+_ENTRY = re.compile(r"^\s*\.(?:visible|weak)\s+\.entry\s+([\w$.]+)\s*\(", re.MULTILINE)
+_ACCESS = re.compile(r"\b(ld|st)\.(?:[\w:]+\.)*?global(?:\.[\w:]+)*?(?:\.v(\d))?\.[busf](\d+)\b")
+_BULK = re.compile(r"\bcp\.async\.bulk\.tensor")
+_ASYNC = re.compile(r"\bcp\.async\.c[ag]\.shared\.global\s+[^,]+,\s*[^,]+,\s*(\d+)")
+_RESOURCES = re.compile(
+    r"Function properties for (?P<name>\S+)\s+\d+ bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Facts of one launch; None where the compiler's files do not say."""
+
+    grid: str | None = None
+    block: str | None = None
+    shared_bytes: int | None = None
+    load_bytes: int | None = None
+    store_bytes: int | None = None
+    registers: int | None = None
+    spill_bytes: int | None = None
+
+
+def kernels_of_dump(dump: Path) -> dict[str, Kernel]:
+    """The kernels by name of their HLO instruction, from a folder into which XLA has dumped one module."""
+    kernels: dict[str, Kernel] = {}
+    for path in dump.glob("*.thunk_sequence.txt"):
+        kernels.update(thunks(path.read_text()))
+    assembly = "\n".join(path.read_text() for path in sorted(dump.glob("*.ptx")))
+    widths = access_widths(assembly)
+    for name, kernel in kernels.items():
+        load, store = widths.get(entry_name(name), (None, None))
+        kernels[name] = replace(kernel, load_bytes=load, store_bytes=store)
+    return kernels
+
+
+def entry_name(instruction: str) -> str:
+    """The name of a launch's kernel in the PTX: XLA replaces what PTX does not allow."""
+    return re.sub(r"[^\w$]", "_", instruction)
+
+
+def thunks(sequence: str) -> dict[str, Kernel]:
+    """Grid, block and shared memory by launch, from the text of a thunk sequence."""
+    found = {}
+    for line in sequence.splitlines():
+        match = _THUNK.match(line.strip())
+        if match is None or match["grid"] is None:
+            continue
+        grid, block = (_extent(match[key]) for key in ("grid", "block"))
+        found[match["name"]] = Kernel(grid=grid, block=block, shared_bytes=int(match["shared"]))
+    return found
+
+
+def _extent(sizes: str) -> str:
+    """ "512, 1, 1" -> "512"; "64, 8, 1" -> "64x8"."""
+    numbers = [int(size) for size in sizes.split(",")]
+    while len(numbers) > 1 and numbers[-1] == 1:
+        numbers.pop()
+    return "x".join(str(size) for size in numbers)
+
+
+def access_widths(assembly: str) -> dict[str, tuple[int | None, int | None]]:
+    """Widest global load and store of each kernel, in bytes; a bulk tensor copy counts as 16, its unit.
+
+    A kernel that loads nothing from global memory has None.
+    """
+    entries = list(_ENTRY.finditer(assembly))
+    widths = {}
+    for entry, following in zip(entries, [*entries[1:], None], strict=True):
+        body = assembly[entry.end() : following.start() if following else len(assembly)]
+        widths[entry.group(1)] = (_widest(body, "ld"), _widest(body, "st"))
+    return widths
+
+
+def _widest(body: str, operation: str) -> int | None:
+    found = [int(lanes or 1) * int(bits) // 8 for op, lanes, bits in _ACCESS.findall(body) if op == operation]
+    if operation == "ld":
+        found += [int(size) for size in _ASYNC.findall(body)]
+    bulk = "shared" if operation == "ld" else "global"
+    found += [16 for match in re.finditer(r"cp\.async\.bulk\.tensor[\w.:]*", body) if _moves_to(match[0], bulk)]
+    return max(found, default=None)
+
+
+def _moves_to(copy: str, space: str) -> bool:
+    """Whether a bulk copy's destination, the first memory space in its name, is `space`."""
+    first = re.search(r"\.(shared|global)", copy)
+    return first is not None and first[1] == space
+
+
+def find_ptxas() -> str | None:
+    """Path of ptxas: on PATH, or in the wheel nvidia-cuda-nvcc; None where it is not installed."""
+    on_path = shutil.which("ptxas")
+    if on_path:
+        return on_path
+    for root in {sysconfig.get_paths()["purelib"], *(p for p in sys.path if p.endswith("site-packages"))}:
+        for path in Path(root).glob("nvidia/*/bin/ptxas"):
+            return str(path)
+    return None
+
+
+def with_resources(kernels: dict[str, Kernel], dump: Path, ptxas: str) -> dict[str, Kernel]:
+    """Adds registers and spilled bytes, by assembling the dumped PTX with `ptxas -v`; what it refuses stays None."""
+    resources: dict[str, tuple[int, int]] = {}
+    for path in sorted(dump.glob("*.ptx")):
+        if path.stat().st_size:
+            resources.update(_assemble(path, ptxas))
+    result = {}
+    for name, kernel in kernels.items():
+        registers, spill_bytes = resources.get(entry_name(name), (None, None))
+        result[name] = replace(kernel, registers=registers, spill_bytes=spill_bytes)
+    return result
+
+
+def _assemble(path: Path, ptxas: str) -> dict[str, tuple[int, int]]:
+    architecture = re.search(r"\.target\s+(sm_\w+)", path.read_text())
+    if architecture is None:
+        return {}
+    command = [ptxas, "-v", f"-arch={architecture[1]}", str(path), "-o", "/dev/null"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    report = done.stderr + done.stdout
+    return {m["name"]: (int(m["registers"]), int(m["stores"]) + int(m["loads"])) for m in _RESOURCES.finditer(report)}
