@@ -1,0 +1,48 @@
+"""One colour and one marker per variant, the same in every plot and table. Okabe and Ito's colour-blind-safe set."""
+
+import zlib
+from typing import NamedTuple
+
+GREY, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, OLIVE = (
+    "#8a8a8a",
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#2f7fc1",
+    "#d55e00",
+    "#cc79a7",
+    "#a59b22",  # their yellow cannot be seen on white
+)
+_COLOURS = (GREY, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, OLIVE)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+
+INK = "#7b7b7b"
+"""Text and axes: readable on white and on black; the HTML report replaces it by the colour of its text."""
+
+
+class Style(NamedTuple):
+    colour: str
+    marker: str
+
+
+_FIXED = {
+    "naive": Style(GREY, "o"),
+    "unfused": Style(GREY, "o"),
+    "naive_promoting": Style(PURPLE, "X"),
+    "folded": Style(ORANGE, "s"),
+    "prefolded": Style(BLUE, "D"),
+    "pallas_triton": Style(VERMILLION, "^"),
+    "pallas_mosaic": Style(VERMILLION, "v"),
+    "two_pass": Style(GREY, "o"),
+    "one_pass": Style(ORANGE, "s"),
+    "pivoted": Style(GREEN, "P"),
+    "welford": Style(SKY, "p"),
+}
+
+
+def style(variant: str) -> Style:
+    """The colour and marker of a variant; of an unknown one, by its name alone."""
+    if variant in _FIXED:
+        return _FIXED[variant]
+    number = zlib.crc32(variant.encode())
+    return Style(_COLOURS[number % len(_COLOURS)], _MARKERS[number // len(_COLOURS) % len(_MARKERS)])

@@ -1,0 +1,256 @@
+"""Pictures of a run: data frames in, matplotlib figures out, one function per kind of plot.
+
+Backgrounds are transparent and text has a middle tone, so that a figure is legible on a light and on a dark page.
+Only measured times are drawn; predicted ones never are.
+"""
+
+import io
+import re
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import SymmetricalLogLocator
+
+from analysis.report.palette import INK, style
+from analysis.report.units import TIME_UNITS, count
+
+MAX_ROWS = 24
+"""Problems in one panel; more cannot be read. The largest are drawn, and the caption says so."""
+
+_ROW_IN = 0.235
+_CAPTION_LETTERS_PER_IN = 16
+_STYLE = {
+    "font.size": 9.0,
+    "font.family": "sans-serif",
+    "axes.titlesize": 9.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "legend.frameon": False,
+}
+
+
+def problem_label(row: pd.Series) -> str:
+    """32×64×56×56 nhwc · relu · k3-s2: what tells the problems of one panel apart."""
+    words = [str(row["shape"]).replace("x", "×"), str(row["layout"])]
+    label = " ".join(words)
+    for extra in (row["context"] if row["context"] != "alone" else "", row["options"]):
+        if isinstance(extra, str) and extra:
+            label += f" · {extra}"
+    if row["param_dtype"] != row["dtype"]:
+        label += f" · {row['param_dtype']} parameters"
+    return label
+
+
+def largest_problems(frame: pd.DataFrame, limit: int = MAX_ROWS) -> pd.DataFrame:
+    """Problems (`problem`, `label`), the smallest first, at most `limit` of them: the largest."""
+    problems = frame.drop_duplicates("problem").copy()
+    problems["label"] = [problem_label(row) for _, row in problems.iterrows()]
+    problems = problems.sort_values(["elements", "label"], kind="stable").tail(limit)
+    return problems[["problem", "label"]].reset_index(drop=True)
+
+
+def time_by_variant(summary: pd.DataFrame, clock: str, caption: str) -> Figure | None:
+    """Median time per variant and problem with its interquartile range: a row of panels per dtype, a column per cache.
+
+    Args:
+      summary: rows of `analysis.report.summary.summary`, of one operator and one device.
+    """
+    caches = [cache for cache in ("cold", "warm") if _timed(summary, f"{clock}_{cache}").any()]
+    dtypes = [dtype for dtype in summary["dtype"].unique() if caches and _any_timed(summary, dtype, clock, caches)]
+    if not dtypes:
+        return None
+    rows = [largest_problems(summary[summary["dtype"] == dtype]) for dtype in dtypes]
+    with mpl.rc_context(_STYLE):
+        figure, panels = _panels([len(labels) for labels in rows], len(caches), width=10.5)
+        for line, (dtype, problems) in enumerate(zip(dtypes, rows, strict=True)):
+            for column, cache in enumerate(caches):
+                axes = panels[line][column]
+                part = summary[summary["dtype"] == dtype]
+                _draw_times(axes, part[_timed(part, f"{clock}_{cache}")], problems, f"{clock}_{cache}")
+                _label_rows(axes, problems, column == 0)
+                axes.set_title(f"{dtype} · {cache} cache · {clock} clock", loc="left")
+                axes.set_xlabel("time per call, median and interquartile range (log scale)")
+        _legend(figure, list(summary["variant"].unique()))
+        total = summary[summary["dtype"].isin(dtypes)]["problem"].nunique()
+        _caption(figure, _cut(caption, sum(len(labels) for labels in rows), total))
+    return figure
+
+
+def _draw_times(axes: Axes, part: pd.DataFrame, problems: pd.DataFrame, series: str) -> None:
+    position = {problem: place for place, problem in enumerate(problems["problem"])}
+    variants = list(part["variant"].unique())
+    for order, variant in enumerate(variants):
+        mine = part[(part["variant"] == variant) & part["problem"].isin(position)]
+        y = np.array([position[problem] for problem in mine["problem"]], dtype=float)
+        y += 0.16 * (order - (len(variants) - 1) / 2)
+        colour, marker = style(variant)
+        axes.hlines(y, mine[f"{series}_q1_s"], mine[f"{series}_q3_s"], color=colour, linewidth=1.6)
+        axes.plot(mine[f"{series}_median_s"], y, linestyle="none", marker=marker, color=colour, markersize=5)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: _time_tick(value))
+    axes.xaxis.set_minor_formatter(lambda value, _: _minor_tick(axes, value))
+    axes.tick_params(axis="x", which="minor", labelsize=7.5)
+    axes.grid(axis="both", which="major")
+
+
+def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
+    """Heat map of bytes moved over minimum bytes: a panel per target, a row per problem, a column per variant.
+
+    Args:
+      summary: rows of `analysis.report.summary.summary`, of one operator.
+    """
+    known = summary[summary["traffic_ratio"].notna()]
+    targets = list(known["target"].unique())
+    if not targets:
+        return None
+    labelled = known.assign(shape=known["dtype"] + " " + known["shape"])
+    problems, variants = largest_problems(labelled), list(summary["variant"].unique())
+    with mpl.rc_context(_STYLE):
+        width = max(7.0, 3.2 + len(targets) * len(variants) * 0.62)
+        figure, panels = _panels([len(problems)], len(targets), width)
+        norm = LogNorm(1.0, max(2.0, float(known["traffic_ratio"].max())))
+        for column, target in enumerate(targets):
+            axes = panels[0][column]
+            part = known[known["target"] == target]
+            _draw_cells(axes, part.pivot_table("traffic_ratio", "problem", "variant"), problems, variants, norm)
+            _label_rows(axes, problems, column == 0)
+            axes.set_title(str(target), loc="left")
+        figure.supxlabel("bytes moved ÷ minimum bytes (1.00: each input read once, each output written once)", size=9)
+        _caption(figure, _cut(caption, len(problems), labelled["problem"].nunique()))
+    return figure
+
+
+def _draw_cells(axes: Axes, table: pd.DataFrame, problems: pd.DataFrame, variants: list[str], norm: LogNorm) -> None:
+    values = table.reindex(index=problems["problem"], columns=variants).to_numpy(dtype=float)
+    colours = mpl.colormaps["cividis"]
+    axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
+    for (line, column), value in np.ndenumerate(values):
+        shade = np.dot(to_rgb(colours(norm(value))), (0.3, 0.59, 0.11)) if np.isfinite(value) else 0.0
+        text, colour = (f"{value:.2f}", "black" if shade > 0.5 else "white") if np.isfinite(value) else ("–", INK)
+        axes.text(column, line, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(variants)), variants, rotation=35, ha="right", rotation_mode="anchor")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def error_against_speed(summary: pd.DataFrame, series: str, caption: str) -> Figure | None:
+    """Largest error in ulp against time relative to the baseline: a point per case, a panel per dtype.
+
+    Args:
+      summary: rows of `analysis.report.summary.summary`, of one operator and one device.
+      series: "wall_cold", "wall_warm", ...
+    """
+    known = summary[_timed(summary, series) & summary["max_ulp"].notna() & summary[f"{series}_ratio"].notna()]
+    dtypes = list(known["dtype"].unique())
+    if not dtypes:
+        return None
+    clock, cache = series.split("_")
+    with mpl.rc_context(_STYLE):
+        figure, panels = _panels([12], len(dtypes), width=1.2 + 3.3 * len(dtypes), share_y=False)
+        for column, dtype in enumerate(dtypes):
+            axes = panels[0][column]
+            for variant, mine in known[known["dtype"] == dtype].groupby("variant", sort=False):
+                colour, marker = style(str(variant))
+                points = {"marker": marker, "color": colour, "alpha": 0.8, "s": 26, "linewidths": 0}
+                axes.scatter(mine[f"{series}_ratio"], mine["max_ulp"], **points)
+            axes.axvline(1.0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.set_yscale("symlog", linthresh=1.0, linscale=0.5)
+            axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.set_ylim(0, 1.5 * max(2.0, float(known["max_ulp"].max())))
+            axes.set_title(str(dtype), loc="left")
+            axes.set_xlabel("time ÷ time of the baseline")
+            axes.grid()
+        panels[0][0].set_ylabel("largest error (ulp)")
+        _legend(figure, list(known["variant"].unique()))
+        _caption(figure, f"{caption} {clock} clock, {cache} cache; left of the line is faster, lower is more accurate.")
+    return figure
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as an <svg> element to be put into a page; `name` keeps its ids apart from other figures'."""
+    stream = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.06)
+    svg = stream.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+
+
+def _timed(frame: pd.DataFrame, series: str) -> pd.Series:
+    return frame[f"{series}_median_s"].notna() & (frame["status"] == "ok")
+
+
+def _any_timed(summary: pd.DataFrame, dtype: str, clock: str, caches: list[str]) -> bool:
+    part = summary[summary["dtype"] == dtype]
+    return any(_timed(part, f"{clock}_{cache}").any() for cache in caches)
+
+
+def _panels(heights: list[int], columns: int, width: float, share_y: bool = True) -> tuple[Figure, np.ndarray]:
+    tall = [max(rows, 3) * _ROW_IN + 0.95 for rows in heights]
+    figure = Figure(figsize=(width, sum(tall) + 0.75), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(
+        len(heights), columns, squeeze=False, sharey="row" if share_y else False, gridspec_kw={"height_ratios": tall}
+    )
+    return figure, panels
+
+
+def _label_rows(axes: Axes, problems: pd.DataFrame, first: bool) -> None:
+    axes.set_yticks(range(len(problems)), problems["label"])
+    axes.set_ylim(len(problems) - 0.5, -0.5)
+    axes.tick_params(axis="y", labelleft=first, length=0)
+
+
+def _legend(figure: Figure, variants: list[str]) -> None:
+    styles = [style(variant) for variant in variants]
+    handles = [
+        Line2D([], [], linestyle="none", marker=marker, color=colour, label=variant)
+        for variant, (colour, marker) in zip(variants, styles, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), columnspacing=1.4)
+
+
+def _caption(figure: Figure, text: str) -> None:
+    wrapped = textwrap.fill(text, int(figure.get_figwidth() * _CAPTION_LETTERS_PER_IN))
+    figure.text(0.0, -0.01, wrapped, ha="left", va="top", fontsize=7.5, transform=figure.transFigure)
+
+
+def _cut(caption: str, shown: int, total: int) -> str:
+    return caption if shown >= total else f"{caption} {shown} of {count(total, 'problem')}: the largest."
+
+
+def _time_tick(seconds: float) -> str:
+    for name, scale in TIME_UNITS:
+        if seconds >= scale * 0.9999:
+            return f"{seconds / scale:.3g} {name}"
+    return f"{seconds / 1e-9:.2g} ns"
+
+
+def _minor_tick(axes: Axes, seconds: float) -> str:
+    """Labels at 2 and 5 where the axis spans too little for the powers of ten to say much."""
+    low, high = axes.get_xlim()
+    leading = round(seconds / 10 ** np.floor(np.log10(seconds)), 6)
+    wanted = () if high / low > 300 else (2.0, 5.0) if high / low > 12 else (1.5, 2.0, 3.0, 5.0, 7.0)
+    return _time_tick(seconds) if leading in wanted else ""

@@ -1,0 +1,170 @@
+"""What the samples say: medians with their spread, ratios to the baseline, and when a fold has paid.
+
+Every statistic uses all samples; those flagged as outliers are counted, not dropped. Clocks and caches are never mixed.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+SERIES = ["case", "device", "stage", "clock", "cache"]
+"""What one series of samples is measured for."""
+
+_CALLS = ["case", "device", "clock", "cache"]
+COMPARED = ["problem", "device", "clock", "cache"]
+"""Series of calls that agree in these are compared with the baseline."""
+
+_DRAWS = 400
+_SEED = 20_240_501
+_MIN_BIMODAL_SAMPLES = 10
+_MIN_MODE_SHARE = 0.15
+_MIN_MODE_RATIO = 1.1
+_MIN_EXPLAINED = 0.85
+
+
+def time_statistics(timings: pd.DataFrame) -> pd.DataFrame:
+    """A row per case, device, stage, clock and cache.
+
+    Columns: `median_s`, `q1_s`, `q3_s`, `minimum_s`, `n` samples, `processes`, `outliers`, `process_spread` (slowest
+    over fastest process median, minus 1), `bimodal`, and `status` and `reason`: the first that is not ok, if any.
+    A series that could not be timed has a row without numbers.
+    """
+    groups = timings.groupby(SERIES, sort=False, dropna=False)
+    seconds = groups["seconds"]
+    quartiles = seconds.quantile([0.25, 0.5, 0.75]).unstack().reindex(columns=[0.25, 0.5, 0.75])
+    table = pd.DataFrame(
+        {
+            "median_s": quartiles[0.5],
+            "q1_s": quartiles[0.25],
+            "q3_s": quartiles[0.75],
+            "minimum_s": seconds.min(),
+            "n": seconds.count(),
+            "outliers": groups["outlier"].sum() if len(timings) else pd.Series(dtype="Int64"),
+        }
+    ).reindex(seconds.min().index)
+    by_process = timings.dropna(subset=["seconds"]).groupby([*SERIES, "process"], dropna=False)["seconds"].median()
+    levels = by_process.groupby(level=SERIES, dropna=False)
+    table["processes"] = levels.count().reindex(table.index).fillna(0).astype("int64")
+    table["process_spread"] = (levels.max() / levels.min() - 1).reindex(table.index)
+    bimodal = {key: is_bimodal(group.to_numpy()) for key, group in seconds}
+    table["bimodal"] = pd.Series(list(bimodal.values()), index=table.index, dtype=bool)
+    troubled = timings[timings["status"].fillna("ok") != "ok"].groupby(SERIES, sort=False, dropna=False)
+    table["status"] = troubled["status"].first().reindex(table.index).fillna("ok")
+    table["reason"] = troubled["reason"].first().reindex(table.index)
+    return table.reset_index()
+
+
+def is_bimodal(seconds: np.ndarray) -> bool:
+    """True where the samples fall into two groups: the best cut of their logarithms explains most of the variance
+    (a uniform distribution reaches 0.75, a normal one 0.64), neither group is a handful, and their centres differ
+    by more than a tenth."""
+    values = np.sort(np.log(seconds[seconds > 0]))
+    n = len(values)
+    if n < _MIN_BIMODAL_SAMPLES:
+        return False
+    total = np.sum((values - values.mean()) ** 2)
+    sizes = np.arange(1, n)
+    lower = np.cumsum(values)[:-1]
+    means = lower / sizes, (values.sum() - lower) / (n - sizes)
+    between = sizes * (n - sizes) / n * (means[1] - means[0]) ** 2
+    cut = int(np.argmax(between))
+    share = min(sizes[cut], n - sizes[cut]) / n
+    apart = np.median(values[cut + 1 :]) - np.median(values[: cut + 1])
+    separate = apart > math.log(_MIN_MODE_RATIO) and between[cut] > _MIN_EXPLAINED * total
+    return bool(separate and share >= _MIN_MODE_SHARE)
+
+
+def ratios(timings: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """A row per case, device, clock and cache that has a timed baseline of the same problem.
+
+    Columns: `case`, `problem`, `device`, `clock`, `cache`, `baseline_case`, `ratio` (time over the baseline's time:
+    below 1 is faster), and its 95 % bootstrap interval `ratio_low`, `ratio_high`.
+
+    The ratio is the median over processes of the ratio of the two medians within the process, because variants of one
+    problem are interleaved within a process; processes that timed only one of the two are left out, unless none timed
+    both.
+    """
+    ok = timings["seconds"].notna() & (timings["status"].fillna("ok") == "ok")
+    calls = timings[ok & (timings["stage"] == "call")]
+    samples = _samples(calls)
+    known = cases.drop_duplicates("case").set_index("case")[["problem", "baseline"]]
+    series = calls[[*_CALLS]].drop_duplicates().join(known, on="case", how="inner")
+    rows = []
+    for key, group in series.groupby(COMPARED, sort=False):
+        baselines = group.loc[group["baseline"].fillna(False).astype(bool), "case"]
+        if len(baselines) != 1:
+            continue
+        base = baselines.iloc[0]
+        for case in group["case"]:
+            pair = samples[(case, *key[1:])], samples[(base, *key[1:])]
+            value, low, high = ratio(*pair) if case != base else (1.0, 1.0, 1.0)
+            rows.append((case, *key, base, value, low, high))
+    columns = ["case", *COMPARED, "baseline_case", "ratio", "ratio_low", "ratio_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _samples(calls: pd.DataFrame) -> dict[tuple, dict[int, np.ndarray]]:
+    """Seconds by process, by case, device, clock and cache."""
+    calls = calls.assign(process=calls["process"].fillna(0))
+    numbers = calls.groupby([*_CALLS, "process"], sort=False).ngroup().to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    ends = np.flatnonzero(np.diff(numbers[order])) + 1
+    parts = np.split(calls["seconds"].to_numpy()[order], ends)
+    keys = calls[[*_CALLS, "process"]].iloc[order[np.r_[0, ends]]] if len(calls) else calls[[*_CALLS, "process"]]
+    samples: dict[tuple, dict[int, np.ndarray]] = {}
+    for (*key, process), seconds in zip(keys.itertuples(index=False, name=None), parts, strict=False):
+        samples.setdefault(tuple(key), {})[int(process)] = np.sort(seconds)
+    return samples
+
+
+def ratio(own: dict[int, np.ndarray], baseline: dict[int, np.ndarray]) -> tuple[float, float, float]:
+    """Median over processes of own time over baseline time, with the bounds of its 95 % bootstrap interval.
+
+    Args:
+      own, baseline: sorted samples in seconds, by process.
+    """
+    processes = sorted(own.keys() & baseline.keys())
+    pairs = [(own[p], baseline[p]) for p in processes] or [
+        (np.sort(np.concatenate([*own.values()])), np.sort(np.concatenate([*baseline.values()])))
+    ]
+    value = float(np.median([np.median(a) / np.median(b) for a, b in pairs]))
+    generator = np.random.default_rng(_SEED)
+    drawn = np.stack([_medians(a, generator) / _medians(b, generator) for a, b in pairs], axis=1)
+    chosen = generator.integers(0, len(pairs), drawn.shape)
+    low, high = np.quantile(np.median(np.take_along_axis(drawn, chosen, axis=1), axis=1), [0.025, 0.975])
+    return value, min(value, float(low)), max(value, float(high))
+
+
+def _medians(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Medians of bootstrap resamples: the median of n draws lies at a quantile that is Beta((n+1)/2, (n+1)/2)."""
+    half = (len(samples) + 1) / 2
+    places = generator.beta(half, half, _DRAWS) * (len(samples) - 1)
+    return np.interp(places, np.arange(len(samples)), samples)
+
+
+def break_even(statistics: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """A row per case with a timed stage "prepare" and a ratio: after how many calls the work done ahead has paid.
+
+    Columns: `case`, `problem`, `device`, `clock`, `cache`, `prepare_s`, `saved_s` (per call, against the baseline;
+    negative where it is slower), `calls` (prepare over saved, rounded up; null where it never pays), `certain` (the
+    interval of the ratio excludes 1).
+
+    Args:
+      statistics: of `time_statistics`.
+      compared: of `ratios`.
+    """
+    ok = statistics[(statistics["status"] == "ok") & statistics["median_s"].notna()]
+    prepare = ok[ok["stage"] == "prepare"].rename(columns={"median_s": "prepare_s"})
+    prepare = prepare.sort_values("clock", key=lambda clock: clock != "wall", kind="stable")
+    by_cache = prepare.drop_duplicates(["case", "device", "cache"])[["case", "device", "cache", "prepare_s"]]
+    by_device = prepare.drop_duplicates(["case", "device"])[["case", "device", "prepare_s"]]
+    calls = ok[ok["stage"] == "call"].rename(columns={"case": "baseline_case", "median_s": "baseline_s"})
+    paid = compared.merge(by_cache, on=["case", "device", "cache"], how="left")
+    paid = paid.merge(by_device, on=["case", "device"], how="inner", suffixes=("", "_any"))
+    paid = paid.merge(calls[["baseline_case", "device", "clock", "cache", "baseline_s"]], how="left")
+    paid["prepare_s"] = paid["prepare_s"].fillna(paid["prepare_s_any"])
+    paid["saved_s"] = paid["baseline_s"] * (1 - paid["ratio"])
+    paid["calls"] = np.ceil(paid["prepare_s"] / paid["saved_s"].where(paid["saved_s"] > 0))
+    paid["certain"] = (paid["ratio_low"] > 1) | (paid["ratio_high"] < 1)
+    return paid[["case", *COMPARED, "prepare_s", "saved_s", "calls", "certain"]].astype({"calls": "Int64"})
