@@ -112,7 +112,7 @@ def test_targets_of_quick_exist():
 
 
 def test_the_layers_of_yolo11n_have_as_many_parameters_as_the_model():
-    """Ultralytics states 2624080 for yolo11n: every layer listed once, the repeated ones again, and what has no norm."""
+    """Ultralytics states 2624080 for yolo11n: each layer once, repeated ones again, and the parts without a norm."""
     parameters = {
         layer.name: layer.kernel**2 * layer.channels * layer.features // layer.groups + 2 * layer.features
         for layer in YOLO11N
