@@ -36,7 +36,7 @@ _SERIES = [
     ("median_s", "µs", 1e6),
     ("half_iqr", "± %", 1.0),
     ("ratio", "÷ base", 1.0),
-    ("copy_fraction", "% of copy", 100.0),
+    ("ceiling_fraction", "% of ceiling", 100.0),
     ("break_even_calls", "calls to pay", 1.0),
 ]
 _ERRORS = [("max_ulp", "error ulp", 1.0), ("max_rel", "error relative", 1.0), ("peak_bytes", "peak MB", 1e-6)]

@@ -54,6 +54,9 @@ def _of_operator(run: Run, what: str, part: pd.DataFrame) -> Iterator[tuple[str,
 def device_name(run: Run, target: str) -> str:
     """The target, and the device's own name where the environment record has it."""
     environment = run.info.get("environment") or {}
-    names = (environment.get("device_kind"), environment.get("device"), environment.get(f"{target}_model"))
-    name = next((name for name in names if isinstance(name, str) and name and name != target), None)
+    name = environment.get("cpu_model")
+    if target != "cpu":
+        devices = environment.get("devices")
+        kinds = [device.get("kind") for device in devices if device.get("platform") != "cpu"] if devices else []
+        name = kinds[0] if kinds else None
     return f"{target} ({name})" if name else target

@@ -193,14 +193,14 @@ def _facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
+    top = _cells(head, "th")
+    body = "".join(f"<tr>{_cells(row, 'td')}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _cells(row: list[str]) -> str:
+def _cells(row: list[str], tag: str) -> str:
     first, *rest = (escape(cell) for cell in row)
-    return f"<td>{first}</td>" + "".join(f'<td class="number">{cell}</td>' for cell in rest)
+    return f"<{tag}>{first}</{tag}>" + "".join(f'<{tag} class="number">{cell}</{tag}>' for cell in rest)
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:

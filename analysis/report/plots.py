@@ -7,6 +7,7 @@ Only measured times are drawn; predicted ones never are.
 import io
 import re
 import textwrap
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +21,7 @@ from matplotlib.ticker import SymmetricalLogLocator
 
 from analysis.report.palette import INK, style
 from analysis.report.units import TIME_UNITS, count
+from normbench.schema import CACHES
 
 MAX_ROWS = 24
 """Problems in one panel; more cannot be read. The largest are drawn, and the caption says so."""
@@ -50,22 +52,29 @@ _STYLE = {
 
 def problem_label(row: pd.Series) -> str:
     """32×64×56×56 nhwc · relu · k3-s2: what tells the problems of one panel apart."""
-    words = [str(row["shape"]).replace("x", "×"), str(row["layout"])]
-    label = " ".join(words)
-    for extra in (row["context"] if row["context"] != "alone" else "", row["options"]):
-        if isinstance(extra, str) and extra:
-            label += f" · {extra}"
-    if row["param_dtype"] != row["dtype"]:
-        label += f" · {row['param_dtype']} parameters"
-    return label
+    words = [str(row["shape"]).replace("x", "×") + " " + str(row["layout"])]
+    words += [row["context"]] if row["context"] != "alone" else []
+    words += [row["options"]] if isinstance(row["options"], str) and row["options"] else []
+    return " · ".join(words)
 
 
-def largest_problems(frame: pd.DataFrame, limit: int = MAX_ROWS) -> pd.DataFrame:
-    """Problems (`problem`, `label`), the smallest first, at most `limit` of them: the largest."""
-    problems = frame.drop_duplicates("problem").copy()
-    problems["label"] = [problem_label(row) for _, row in problems.iterrows()]
-    problems = problems.sort_values(["elements", "label"], kind="stable").tail(limit)
-    return problems[["problem", "label"]].reset_index(drop=True)
+def dtype_label(row: pd.Series) -> str:
+    """bfloat16, float32 parameters."""
+    same = pd.isna(row["param_dtype"]) or row["param_dtype"] == row["dtype"]
+    return str(row["dtype"]) if same else f"{row['dtype']}, {row['param_dtype']} parameters"
+
+
+def _with_labels(frame: pd.DataFrame) -> pd.DataFrame:
+    labels = [problem_label(row) for _, row in frame.iterrows()]
+    return frame.assign(label=labels, dtypes=[dtype_label(row) for _, row in frame.iterrows()])
+
+
+def _chosen(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Of the problems in `frame`, the `MAX_ROWS` with the largest `by`; the smallest first."""
+    ranks = frame.groupby("problem", sort=False)[by].max().sort_values(kind="stable")
+    problems = frame.drop_duplicates("problem")
+    problems = problems[problems["problem"].isin(ranks.tail(MAX_ROWS).index)]
+    return problems.sort_values(["elements", "label"], kind="stable")[["problem", "label"]].reset_index(drop=True)
 
 
 def time_by_variant(summary: pd.DataFrame, clock: str, caption: str) -> Figure | None:
@@ -74,24 +83,27 @@ def time_by_variant(summary: pd.DataFrame, clock: str, caption: str) -> Figure |
     Args:
       summary: rows of `analysis.report.summary.summary`, of one operator and one device.
     """
-    caches = [cache for cache in ("cold", "warm") if _timed(summary, f"{clock}_{cache}").any()]
-    dtypes = [dtype for dtype in summary["dtype"].unique() if caches and _any_timed(summary, dtype, clock, caches)]
-    if not dtypes:
+    timed = _with_labels(summary[summary["status"] == "ok"])
+    caches = [cache for cache in CACHES if timed[f"{clock}_{cache}_median_s"].notna().any()]
+    timed = timed[timed[[f"{clock}_{cache}_median_s" for cache in caches]].notna().any(axis=1)]
+    if not caches or timed.empty:
         return None
-    rows = [largest_problems(summary[summary["dtype"] == dtype]) for dtype in dtypes]
+    parts = list(timed.groupby("dtypes", sort=False))
+    rows = [_chosen(part, "elements") for _, part in parts]
     with mpl.rc_context(_STYLE):
-        figure, panels = _panels([len(labels) for labels in rows], len(caches), width=10.5)
-        for line, (dtype, problems) in enumerate(zip(dtypes, rows, strict=True)):
+        figure, panels = _panels(
+            [len(problems) for problems in rows], len(caches), width=10.5, sharex=True, sharey="row"
+        )
+        for line, ((dtypes, part), problems) in enumerate(zip(parts, rows, strict=True)):
             for column, cache in enumerate(caches):
                 axes = panels[line][column]
-                part = summary[summary["dtype"] == dtype]
-                _draw_times(axes, part[_timed(part, f"{clock}_{cache}")], problems, f"{clock}_{cache}")
+                _draw_times(axes, part, problems, f"{clock}_{cache}")
                 _label_rows(axes, problems, column == 0)
-                axes.set_title(f"{dtype} · {cache} cache · {clock} clock", loc="left")
-                axes.set_xlabel("time per call, median and interquartile range (log scale)")
-        _legend(figure, list(summary["variant"].unique()))
-        total = summary[summary["dtype"].isin(dtypes)]["problem"].nunique()
-        _caption(figure, _cut(caption, sum(len(labels) for labels in rows), total))
+                axes.set_title(f"{dtypes} · {cache} cache · {clock} clock", loc="left")
+        figure.supxlabel("time per call: median and interquartile range (log scale)", size=9)
+        _legend(figure, list(timed["variant"].unique()))
+        shown = sum(len(problems) for problems in rows)
+        _caption(figure, _cut(caption, shown, timed["problem"].nunique(), "the largest"))
     return figure
 
 
@@ -122,11 +134,12 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
     targets = list(known["target"].unique())
     if not targets:
         return None
-    labelled = known.assign(shape=known["dtype"] + " " + known["shape"])
-    problems, variants = largest_problems(labelled), list(summary["variant"].unique())
+    known = _with_labels(known)
+    known["label"] += " · " + known["dtypes"]
+    problems, variants = _chosen(known, "traffic_ratio"), list(summary["variant"].unique())
     with mpl.rc_context(_STYLE):
-        width = max(7.0, 3.2 + len(targets) * len(variants) * 0.62)
-        figure, panels = _panels([len(problems)], len(targets), width)
+        width = max(7.0, 4.2 + len(targets) * len(variants) * 0.62)
+        figure, panels = _panels([len(problems)], len(targets), width, sharey="row")
         norm = LogNorm(1.0, max(2.0, float(known["traffic_ratio"].max())))
         for column, target in enumerate(targets):
             axes = panels[0][column]
@@ -135,7 +148,7 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
             _label_rows(axes, problems, column == 0)
             axes.set_title(str(target), loc="left")
         figure.supxlabel("bytes moved ÷ minimum bytes (1.00: each input read once, each output written once)", size=9)
-        _caption(figure, _cut(caption, len(problems), labelled["problem"].nunique()))
+        _caption(figure, _cut(caption, len(problems), known["problem"].nunique(), "those with the highest ratios"))
     return figure
 
 
@@ -165,7 +178,7 @@ def error_against_speed(summary: pd.DataFrame, series: str, caption: str) -> Fig
         return None
     clock, cache = series.split("_")
     with mpl.rc_context(_STYLE):
-        figure, panels = _panels([12], len(dtypes), width=1.2 + 3.3 * len(dtypes), share_y=False)
+        figure, panels = _panels([13], len(dtypes), width=1.2 + 3.3 * len(dtypes))
         for column, dtype in enumerate(dtypes):
             axes = panels[0][column]
             for variant, mine in known[known["dtype"] == dtype].groupby("variant", sort=False):
@@ -202,19 +215,12 @@ def _timed(frame: pd.DataFrame, series: str) -> pd.Series:
     return frame[f"{series}_median_s"].notna() & (frame["status"] == "ok")
 
 
-def _any_timed(summary: pd.DataFrame, dtype: str, clock: str, caches: list[str]) -> bool:
-    part = summary[summary["dtype"] == dtype]
-    return any(_timed(part, f"{clock}_{cache}").any() for cache in caches)
-
-
-def _panels(heights: list[int], columns: int, width: float, share_y: bool = True) -> tuple[Figure, np.ndarray]:
-    tall = [max(rows, 3) * _ROW_IN + 0.95 for rows in heights]
-    figure = Figure(figsize=(width, sum(tall) + 0.75), layout="constrained")
+def _panels(heights: list[int], columns: int, width: float, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """A figure with a line of panels for each number of rows, as high as its rows need."""
+    tall = [max(rows, 3) * _ROW_IN + 0.5 for rows in heights]
+    figure = Figure(figsize=(width, sum(tall) + 1.1), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(
-        len(heights), columns, squeeze=False, sharey="row" if share_y else False, gridspec_kw={"height_ratios": tall}
-    )
-    return figure, panels
+    return figure, figure.subplots(len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": tall}, **shared)
 
 
 def _label_rows(axes: Axes, problems: pd.DataFrame, first: bool) -> None:
@@ -237,8 +243,8 @@ def _caption(figure: Figure, text: str) -> None:
     figure.text(0.0, -0.01, wrapped, ha="left", va="top", fontsize=7.5, transform=figure.transFigure)
 
 
-def _cut(caption: str, shown: int, total: int) -> str:
-    return caption if shown >= total else f"{caption} {shown} of {count(total, 'problem')}: the largest."
+def _cut(caption: str, shown: int, total: int, which: str) -> str:
+    return caption if shown >= total else f"{caption} {shown} of {count(total, 'problem')}: {which}."
 
 
 def _time_tick(seconds: float) -> str:

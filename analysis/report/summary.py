@@ -1,8 +1,10 @@
 """The run in one wide frame: a row per case and target, with what was compiled, measured and checked there."""
 
 import json
+import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import pandas as pd
 
@@ -67,8 +69,8 @@ def summary(run: Run) -> pd.DataFrame:
     Columns: those of the table `cases`; `target`; those of `compiled`; `max_abs`, `max_rel`, `max_ulp`; per clock and
     cache `wall_cold_median_s`, `wall_cold_q1_s`, `..._q3_s`, `..._minimum_s`, `..._n`, `..._processes`,
     `..._process_spread`, `..._bimodal`, `..._ratio`, `..._ratio_low`, `..._ratio_high`, `..._break_even_calls`,
-    `..._prepare_s`, `..._copy_fraction`; and `status` with `reason`: the first that is not ok, in the order compiled,
-    checked, timed.
+    `..._prepare_s`, `..._ceiling_fraction`; and `status` with `reason`: the first that is not ok, in the order
+    compiled, checked, timed.
     """
     return digest(run).summary
 
@@ -100,7 +102,7 @@ def _summary(run: Run, statistics: pd.DataFrame, compared: pd.DataFrame, paid: p
     for name in series_names():
         table = table.merge(_series(name, timed, compared, paid), on=key, how="left")
     statuses = [frame[[*key, "status", "reason"]] for frame in (compiled, accuracy, timed)]
-    return _with_copy_fraction(table.merge(_first_trouble(statuses), on=key, how="left"), run).assign(
+    return _with_ceiling_fraction(table.merge(_first_trouble(statuses), on=key, how="left"), run).assign(
         status=lambda frame: frame["status"].fillna(NOT_RUN)
     )
 
@@ -137,33 +139,37 @@ def _first_trouble(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return worst[[*key, "status", "reason"]]
 
 
-def _with_copy_fraction(table: pd.DataFrame, run: Run) -> pd.DataFrame:
-    """Adds `..._copy_fraction`: minimum bytes per second, over the copy bandwidth that the run measured on that device
-    with that cache in the nearest size class; null where the run has no such ceiling."""
-    rates = copy_rates(run.ceilings)
+def _with_ceiling_fraction(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Adds `..._ceiling_fraction`: minimum bytes per second over the rate of the fastest streaming program that the
+    run timed on that device, with that clock and cache, in the nearest size class; null where there is none."""
+    rates = ceiling_rates(run.ceilings)
     for name in series_names():
-        cache = name.split("_")[1]
-        table[f"{name}_copy_fraction"] = [
-            _fraction(rates.get((target, cache)), minimum, seconds)
-            for target, minimum, seconds in zip(
-                table["target"], table["minimum_bytes"], table[f"{name}_median_s"], strict=True
-            )
+        clock, cache = name.split("_")
+        columns = (table["target"], table["minimum_bytes"], table[f"{name}_median_s"])
+        table[f"{name}_ceiling_fraction"] = [
+            _fraction(rates.get((target, clock, cache)), minimum, seconds)
+            for target, minimum, seconds in zip(*columns, strict=True)
         ]
     return table
 
 
-def copy_rates(ceilings: pd.DataFrame) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """(bytes, bytes per second) of the copy program by device and cache, from the median of its samples."""
-    copies = ceilings[(ceilings["program"] == "copy") & ceilings["seconds"].notna()]
-    medians = copies.groupby(["device", "cache", "bytes"])["seconds"].median()
-    rates: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    for (device, cache, count), seconds in medians.items():
-        rates.setdefault((device, cache), []).append((int(count), float(count) / seconds))
+def ceiling_rates(ceilings: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, float]]:
+    """Bytes per second of the fastest streaming program (by its median), by (device, clock, cache) and size in bytes.
+
+    A program that was timed with another clock than `wall` says so in its name: "negate, pipelined".
+    """
+    rows = ceilings[ceilings["seconds"].notna()]
+    clocks = rows["program"].str.extract(r", (\w+)$")[0].fillna("wall").rename("clock")
+    medians = rows.groupby(["device", clocks, "cache", "bytes", "program"])["seconds"].median()
+    fastest = medians.groupby(level=["device", "clock", "cache", "bytes"]).min()
+    rates: dict[tuple[str, str, str], dict[int, float]] = {}
+    for (device, clock, cache, count), seconds in fastest.items():
+        rates.setdefault((device, clock, cache), {})[int(count)] = float(count) / seconds
     return rates
 
 
-def _fraction(rates: list[tuple[int, float]] | None, minimum: object, seconds: float) -> float:
+def _fraction(rates: dict[int, float] | None, minimum: Any, seconds: float) -> float:
     if not rates or pd.isna(minimum) or pd.isna(seconds) or not minimum > 0:
         return float("nan")
-    _, rate = min(rates, key=lambda pair: abs(pair[0] - minimum))
-    return float(minimum) / seconds / rate
+    nearest = min(rates, key=lambda count: abs(math.log(count / minimum)))
+    return float(minimum) / seconds / rates[nearest]
