@@ -6,7 +6,6 @@ A unit whose part exists is done.
 """
 
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -174,13 +173,11 @@ def read_info(path: Path) -> dict[str, Any]:
     return info
 
 
-def write_hlo(run: Path, module: bytes) -> str:
-    """Stores a serialized module once per content; returns its SHA-256."""
-    digest = hashlib.sha256(module).hexdigest()
+def write_hlo(run: Path, module: bytes, digest: str) -> None:
+    """Stores a serialized module once per content, as `digest` tells contents apart."""
     path = run / "hlo" / f"{digest}.pb.zst"
     if not path.exists():
         write_atomically(path, zstandard.compress(module))
-    return digest
 
 
 def write_atomically(path: Path, data: bytes) -> None:

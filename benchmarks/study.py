@@ -1,20 +1,17 @@
 """Runs a study: compiles every case for the targets that are not here, measures it on the device that is."""
 
-import contextlib
 import importlib
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from analysis.fusion.environment import require_gpu_targets
 from benchmarks.cases import Case
 from benchmarks.environment import environment, usable_cores
 from benchmarks.groups import Unit, compile_units, measure_units
 from benchmarks.store import Store
+from benchmarks.study_progress import Bar, bar_of
 from benchmarks.sweep import Progress, Sweep
 from benchmarks.worker_process import Settings
 from normbench.errors import UserError, unknown
@@ -144,14 +141,19 @@ def resume(run: Path) -> Path:
 
 
 def _carry_out(config: StudyConfig, store: Store) -> Path:
-    with store.lock(), _bar(config) as bar:
+    with store.lock(), bar_of(_units(config)) as bar:
         _sweep(config, store, compile_units(config.cases, config.targets), config.workers, bar)
         for process in range(config.processes):
-            units = [unit for unit in measure_units(config.cases, config.targets, config.processes)]
+            units = measure_units(config.cases, config.targets, config.processes)
             units = [_measurable(unit, store) for unit in units if unit.process == process]
             _sweep(config, store, units, 1, bar)
         store.finish(_cost(config, store))
     return store.path
+
+
+def _units(config: StudyConfig) -> int:
+    measured = measure_units(config.cases, config.targets, config.processes)
+    return len(compile_units(config.cases, config.targets)) + len(measured)
 
 
 def _measurable(unit: Unit, store: Store) -> Unit:
@@ -163,7 +165,7 @@ def _measurable(unit: Unit, store: Store) -> Unit:
     return replace(unit, cases=tuple(slug for slug in unit.cases if slug in timed))
 
 
-def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], workers: int, bar: tqdm) -> None:
+def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], workers: int, bar: Bar) -> None:
     done = store.done()
 
     def finished(progress: Progress) -> None:
@@ -182,17 +184,6 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], workers: in
         if not unit.cases:
             finished(Progress(unit))
     Sweep([unit for unit in waiting if unit.cases], settings, workers, config.case_timeout_s, finished).run()
-
-
-@contextlib.contextmanager
-def _bar(config: StudyConfig):
-    units = len(compile_units(config.cases, config.targets))
-    units += len(measure_units(config.cases, config.targets, config.processes))
-    # Where nobody watches, a line now and then instead of a bar that redraws itself.
-    seconds = 0.5 if sys.stderr.isatty() else 30.0
-    interval = {"mininterval": seconds, "maxinterval": seconds}
-    with tqdm(total=units, desc="study", unit="problem", file=sys.stderr, **interval) as bar:
-        yield bar
 
 
 def _cost(config: StudyConfig, store: Store) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Measurement:
                 self._check_interpreted(case, oracle)
                 return None
             inputs = inputs_of(one.program, oracle)
-            error = check(one, inputs, oracle)
+            error = check(one, inputs, oracle, self.unit.target)
             if not error.ok:
                 self._emit_accuracy(case, error, "wrong", error.reason)
                 raise Refusal("wrong", error.reason)

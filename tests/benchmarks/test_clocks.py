@@ -4,6 +4,7 @@ import gc
 
 import jax.numpy as jnp
 import pytest
+
 from benchmarks.clocks import Instruments, garbage_collection_off, page_faults, pipelined, wall
 
 

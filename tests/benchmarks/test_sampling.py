@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from benchmarks.clocks import Sample
-from benchmarks.sampling import Series, StoppingRule, interleave, outliers, relative_noise, two_modes
 from hypothesis import given
 from hypothesis import strategies as st
+
+from benchmarks.clocks import Sample
+from benchmarks.sampling import Series, StoppingRule, interleave, outliers, relative_noise, two_modes
 
 RULE = StoppingRule(minimum_samples=5, maximum_samples=20, relative_noise=0.01, time_limit_s=1.0)
 

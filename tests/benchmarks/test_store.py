@@ -6,6 +6,7 @@ import multiprocessing
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+
 from benchmarks.store import Store, write_atomically, write_hlo
 from normbench.errors import UserError
 from normbench.schema import SCHEMA_VERSION, TABLES
@@ -81,8 +82,8 @@ def test_what_a_killed_process_left_half_written_is_ignored_and_removed(store, m
     def killed(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("os.replace", killed)
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
         store.write_part("u2", {"compiled": [COMPILED]})
     (half,) = (store.path / "parts").glob(".tmp-*")
     assert store.done() == {"cases", "u1"}
@@ -92,10 +93,10 @@ def test_what_a_killed_process_left_half_written_is_ignored_and_removed(store, m
 
 
 def test_a_module_is_stored_once_per_content(store):
-    digests = [write_hlo(store.path, data) for data in (b"one", b"two", b"one")]
-    assert digests[0] == digests[2] != digests[1]
+    for data, digest in ((b"one", "a1"), (b"two", "b2"), (b"one but for names", "a1")):
+        write_hlo(store.path, data, digest)
     files = {file.name: zstandard.decompress(file.read_bytes()) for file in (store.path / "hlo").iterdir()}
-    assert files == {f"{digests[0]}.pb.zst": b"one", f"{digests[1]}.pb.zst": b"two"}
+    assert files == {"a1.pb.zst": b"one", "b2.pb.zst": b"two"}
 
 
 def test_atomic_writing_replaces_the_whole_file(tmp_path):
@@ -138,7 +139,7 @@ def test_a_second_process_is_refused(store):
         ("[]", "damaged"),
         ("{}", "damaged"),
         ('{"schema_version": 1, "status": "half"}', "damaged"),
-        ('{"schema_version": %d, "status": "complete"}' % (SCHEMA_VERSION + 1), "newer than this normbench"),
+        (json.dumps({"schema_version": SCHEMA_VERSION + 1, "status": "complete"}), "newer than this normbench"),
         ('{"schema_version": 0, "status": "complete"}', "older than this normbench"),
     ],
 )
