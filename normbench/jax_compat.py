@@ -98,7 +98,8 @@ def deviceless_client(target_config: str) -> Any:
         topology = topologies.get_topology_desc(platform="cuda", target_config=target_config, topology="1x1x1")
     except Exception as error:  # the plugin's absence shows as KeyError, RuntimeError or NotImplementedError
         raise ImportError(f"JAX has no compiler for CUDA devices here: {error}") from error
-    return topology.devices[0].client
+    device: Any = topology.devices[0]
+    return device.client
 
 
 def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str | None = None) -> Any:
@@ -160,6 +161,13 @@ def generic_cost_analysis(hlo_module: Any) -> dict[str, float]:
     from jax._src.lib import _jax
 
     return _jax.hlo_module_cost_analysis(jax.devices("cpu")[0].client, hlo_module)
+
+
+def cost_analysis_of_proto(hlo_module_proto: bytes) -> dict[str, float]:
+    """XLA's generic cost analysis of a serialized HloModuleProto."""
+    from jax._src.lib import xla_client
+
+    return generic_cost_analysis(xla_client.hlo.HloModule.from_serialized_hlo_module_proto(hlo_module_proto))
 
 
 def canonical_text(hlo_module: Any) -> str:

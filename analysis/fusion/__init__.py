@@ -1,5 +1,18 @@
 """What the compiler does with a function: compiled for a target, launch by launch."""
 
-from analysis.fusion.compilation import Compilation as Compilation
-from analysis.fusion.compilation import compile_for as compile_for
+from typing import TYPE_CHECKING, Any
+
 from analysis.fusion.environment import compile_environment as compile_environment
+
+if TYPE_CHECKING:
+    from analysis.fusion.compilation import Compilation as Compilation
+    from analysis.fusion.compilation import compile_for as compile_for
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what needs JAX when it is first asked for: the environment has to be set before JAX is imported."""
+    if name in ("Compilation", "compile_for"):
+        from analysis.fusion import compilation
+
+        return getattr(compilation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

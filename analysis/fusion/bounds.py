@@ -16,6 +16,7 @@ from analysis.fusion.launches import Launch
 
 _FLOATS = ("f16", "bf16", "f32", "f64")
 _REDUCTIONS = ("reduce", "reduce-window")
+_SECTOR_BYTES = 32  # the smallest read from device memory on NVIDIA GPUs
 
 
 def outputs(module: Module) -> tuple[Shape, ...]:
@@ -99,9 +100,19 @@ def _reduced_bytes(entry: Computation, parameter: Instruction) -> int:
         if instruction.id in derived and instruction.opcode in _REDUCTIONS:
             operand = entry.by_id[instruction.operands[0]]
             if operand.shape.elements >= parameter.shape.elements and _meets_again(entry, instruction, parameter):
-                per_result = operand.shape.elements // max(1, _result_elements(instruction))
-                found = max(found, math.ceil(per_result * parameter.shape.bits / 8))
+                found = max(found, _bytes_per_result(operand, instruction, parameter.shape.bits))
     return found
+
+
+def _bytes_per_result(operand: Instruction, reduction: Instruction, bits: int) -> int:
+    """Bytes that have to be on the chip to finish one result, memory being read in sectors.
+
+    Where the minor-most dimension is not reduced, neighbouring results share their sectors and come together.
+    """
+    per_result = operand.shape.elements // max(1, _result_elements(reduction))
+    rank = len(operand.shape.dimensions)
+    together = 1 if rank - 1 in reduction.dimensions else min(_SECTOR_BYTES * 8 // bits, operand.shape.dimensions[-1])
+    return math.ceil(per_result * together * bits / 8)
 
 
 def _result_elements(reduction: Instruction) -> int:

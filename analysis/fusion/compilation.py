@@ -8,17 +8,17 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from normbench import jax_compat
-from normbench.errors import UserError
-
 from analysis.fusion.environment import GPU_TARGETS_HINT, require_gpu_targets
+from analysis.fusion.hlo import module_of_dump
 from analysis.fusion.reading import Reading, read_program
 from analysis.fusion.targets import Target, check_target, deviceless_target
+from normbench import jax_compat
+from normbench.errors import UserError
 
 _DUMP_OPTIONS = {"xla_dump_hlo_as_proto": True, "xla_dump_hlo_pass_re": "priority-fusion"}
 
@@ -156,7 +156,8 @@ def _read(
     start = time.perf_counter()
     proto = hlo_module.as_serialized_hlo_module_proto()
     cost = jax_compat.generic_cost_analysis(hlo_module)
-    reading = read_program(proto, dump, facts, cost, on_gpu=target != "cpu")
+    reading = read_program(proto, dump, facts, cost.get("bytes accessed"), on_gpu=target != "cpu")
+    reading = replace(reading, flops=_flops(reading, cost, dump))
     canonical = jax_compat.canonical_text(hlo_module)
     return Compilation(
         target=target,
@@ -170,3 +171,14 @@ def _read(
         reading=reading,
         executable=executable,
     )
+
+
+def _flops(reading: Reading, cost: dict[str, float], dump: Path | None) -> float | None:
+    """Floating-point operations by XLA's generic analysis; of the program before optimisation where library calls,
+    which the analysis does not know, have taken operations over. None where neither is to be had."""
+    if not any(launch.instruction.opcode == "custom-call" for launch in reading.launches):
+        return cost.get("flops")
+    before = sorted(dump.glob("*before_optimizations.hlo.pb")) if dump else []
+    if not before:
+        return None
+    return jax_compat.cost_analysis_of_proto(module_of_dump(before[0].read_bytes())).get("flops")

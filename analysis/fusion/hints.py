@@ -1,7 +1,7 @@
-"""Sentences that name what costs bytes in a compiled program, each with its figure and, where there is one, a remedy."""
+"""Sentences that name what costs bytes in a compiled program, each with its figure and, if there is one, a remedy."""
 
 from analysis.fusion.bounds import largest_float_input, outputs, promoted_outputs
-from analysis.fusion.hlo import Computation, Instruction, Module, inlined_entry
+from analysis.fusion.hlo import Computation, Instruction, Module, Shape, inlined_entry
 from analysis.fusion.launches import Launch
 
 TRITON_ROW_LIMIT = 16384
@@ -38,19 +38,16 @@ def _megabytes(size: float) -> str:
 def _promotion(module: Module) -> list[str]:
     largest = largest_float_input(module)
     return [
-        f"dtype promotion: the output {shape} is wider than the input {largest}, so {_megabytes(_excess(shape, largest))}"
-        f" more are written than need be; mixed-dtype arithmetic promotes: cast back with .astype(x.dtype)"
+        f"dtype promotion: the output {shape} is wider than the input {largest}, so "
+        f"{_megabytes(_excess_bytes(shape, largest))} more are written than need be; mixed-dtype arithmetic promotes: "
+        "cast back with .astype(x.dtype)"
         for shape in promoted_outputs(module)
         if largest is not None
     ]
 
 
-def _excess(wide, narrow) -> float:
-    return shape_bytes(wide.elements, wide.bits - narrow.bits)
-
-
-def shape_bytes(elements: int, bits: int) -> float:
-    return elements * bits / 8
+def _excess_bytes(wide: Shape, narrow: Shape) -> float:
+    return wide.elements * (wide.bits - narrow.bits) / 8
 
 
 def _upcasts(module: Module, launches: tuple[Launch, ...]) -> list[str]:
@@ -90,7 +87,7 @@ def _final_producers(module: Module) -> set[int]:
     return final
 
 
-def _result_shapes(launch: Launch):
+def _result_shapes(launch: Launch) -> tuple[Shape, ...]:
     shape = launch.instruction.shape
     return shape.leaves if shape.element == "tuple" else (shape,)
 
@@ -103,7 +100,7 @@ def _transposes(module: Module, launches: tuple[Launch, ...]) -> list[str]:
         f"transposed layout: {launch.name} moves {_megabytes(launch.read_bytes + launch.write_bytes)} "
         f"{_transposing(launch)}; another layout of the arrays would save it"
         for launch in launches
-        if launch.kind in ("transpose", "copy") and launch.read_bytes >= _LARGE_SHARE * largest.size_bytes
+        if launch.kind in ("transpose", "copy") and launch.read_bytes > _LARGE_SHARE * largest.size_bytes
     ]
 
 
@@ -159,12 +156,11 @@ def _is_row_normalization(entry: Computation, instruction: Instruction) -> bool:
     return (
         operand.shape.elements >= largest > 1
         and tuple(sorted(instruction.dimensions)) == trailing
-        and entry.by_id[entry.root_id].shape.size_bytes > 0
         and any(shape.elements >= largest for shape in _entry_outputs(entry))
     )
 
 
-def _entry_outputs(entry: Computation):
+def _entry_outputs(entry: Computation) -> tuple[Shape, ...]:
     shape = entry.root.shape
     return shape.leaves if shape.element == "tuple" else (shape,)
 

@@ -141,11 +141,16 @@ def read_module(proto: bytes) -> Module:
     return Module(text(module.get(1)), {c.id: c for c in computations}, number(module.get(6)), sequences)
 
 
-def read_hlo_dump(proto: bytes) -> Module:
-    """Reads the content of a dumped `*.hlo.pb`: an HloProto, whose first field is the module."""
+def module_of_dump(proto: bytes) -> bytes:
+    """The serialized HloModuleProto in a dumped `*.hlo.pb`, which is a HloProto: its first field."""
     inner = message(proto)[1][-1]
     assert isinstance(inner, bytes)
-    return read_module(inner)
+    return inner
+
+
+def read_hlo_dump(proto: bytes) -> Module:
+    """Reads the content of a dumped `*.hlo.pb`."""
+    return read_module(module_of_dump(proto))
 
 
 def inlined_entry(module: Module) -> Computation:

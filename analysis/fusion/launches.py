@@ -9,14 +9,26 @@ from analysis.fusion.hlo import Computation, Instruction, Module
 from analysis.fusion.traffic import operand_bytes, source, write_bytes
 
 NO_LAUNCH = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all add-dependency opt-barrier optimization-barrier "
-    "partition-id replica-id domain".split()
+    [
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "add-dependency",
+        "opt-barrier",
+        "optimization-barrier",
+        "partition-id",
+        "replica-id",
+        "domain",
+    ]
 )
 """Opcodes that move no data at the top level of a program."""
 
 _DONE = ("-done", "-update")  # the second half of an asynchronous launch
 _FUSION_KINDS = {"kLoop": "loop", "kInput": "reduction", "kOutput": "output", "kCustom": "custom"}
-_TRIVIAL = frozenset("parameter constant tuple get-tuple-element bitcast broadcast iota".split())
+_TRIVIAL = frozenset(["parameter", "constant", "tuple", "get-tuple-element", "bitcast", "broadcast", "iota"])
 
 
 @dataclass(frozen=True)
@@ -111,8 +123,8 @@ def _inside(module: Module, instruction: Instruction) -> tuple[Instruction, ...]
 
 def _source_ops(inside: tuple[Instruction, ...]) -> tuple[str, ...]:
     """Names of the JAX operations, e.g. "reduce_sum" of "jit(f)/jit(main)/reduce_sum", each once."""
-    names = (i.op_name.rsplit("/", 1)[-1] for i in inside if "/" in i.op_name)
-    return tuple(dict.fromkeys(re.sub(r"\[.*", "", name) for name in names if name))
+    names = (re.sub(r"\[.*", "", i.op_name.rsplit("/", 1)[-1]) for i in inside if "/" in i.op_name)
+    return tuple(dict.fromkeys(name for name in names if name and not name.startswith("jit(")))
 
 
 def kind(module: Module, instruction: Instruction) -> str:

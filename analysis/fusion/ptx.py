@@ -1,6 +1,7 @@
 """What the generated machine-level code says of each launch: grid, block, shared memory, widest load and store.
 
-Sources are the files of XLA's own dump: `*.thunk_sequence.txt` has a line per launch, `*.ptx` the kernels.
+Sources are the files of XLA's own dump: `*.thunk_sequence.txt` has a line per launch, `*.thunk_metadata.pb` the HLO
+instruction of each, `*.ptx` the kernels.
 `ptxas -v` adds registers and spills where it is installed (the wheel `nvidia-cuda-nvcc` brings it).
 """
 
@@ -12,13 +13,14 @@ import sysconfig
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from analysis.fusion.wire import message, number, text
+
 _THUNK = re.compile(
-    r"^\d+: (?P<kind>\w+)\s+\[.*?\]\s+(?P<name>\S+)"
+    r"^(?P<thunk>\d+): (?P<kind>\w+)\s+\[.*?\]\s+(?P<name>\S+)"
     r"(?: grid: \[(?P<grid>[\d, ]+)\] threads: \[(?P<block>[\d, ]+)\]\s+shared_memory: (?P<shared>\d+) bytes)?"
 )
 _ENTRY = re.compile(r"^\s*\.(?:visible|weak)\s+\.entry\s+([\w$.]+)\s*\(", re.MULTILINE)
 _ACCESS = re.compile(r"\b(ld|st)\.(?:[\w:]+\.)*?global(?:\.[\w:]+)*?(?:\.v(\d))?\.[busf](\d+)\b")
-_BULK = re.compile(r"\bcp\.async\.bulk\.tensor")
 _ASYNC = re.compile(r"\bcp\.async\.c[ag]\.shared\.global\s+[^,]+,\s*[^,]+,\s*(\d+)")
 _RESOURCES = re.compile(
     r"Function properties for (?P<name>\S+)\s+\d+ bytes stack frame, (?P<stores>\d+) bytes spill stores, "
@@ -40,33 +42,53 @@ class Kernel:
     spill_bytes: int | None = None
 
 
-def kernels_of_dump(dump: Path) -> dict[str, Kernel]:
-    """The kernels by name of their HLO instruction, from a folder into which XLA has dumped one module."""
-    kernels: dict[str, Kernel] = {}
-    for path in dump.glob("*.thunk_sequence.txt"):
-        kernels.update(thunks(path.read_text()))
+def kernels_of_dump(dump: Path, ptxas: str | None = None) -> dict[str, Kernel]:
+    """The kernels by name of their HLO instruction, from a folder into which XLA has dumped one module.
+
+    Args:
+      dump: the folder.
+      ptxas: path of ptxas, for registers and spilled bytes; what it refuses stays None.
+    """
+    sequence = "".join(path.read_text() for path in sorted(dump.glob("*.thunk_sequence.txt")))
+    names = _names_by_thunk(dump)
     assembly = "\n".join(path.read_text() for path in sorted(dump.glob("*.ptx")))
     widths = access_widths(assembly)
-    for name, kernel in kernels.items():
-        load, store = widths.get(entry_name(name), (None, None))
-        kernels[name] = replace(kernel, load_bytes=load, store_bytes=store)
+    resources = _resources(dump, ptxas) if ptxas else {}
+    kernels = {}
+    for thunk, (entry, kernel) in thunks(sequence).items():
+        load, store = widths.get(entry, (None, None))
+        registers, spill_bytes = resources.get(entry, (None, None))
+        kernels[names.get(thunk, entry)] = replace(
+            kernel, load_bytes=load, store_bytes=store, registers=registers, spill_bytes=spill_bytes
+        )
     return kernels
 
 
-def entry_name(instruction: str) -> str:
-    """The name of a launch's kernel in the PTX: XLA replaces what PTX does not allow."""
-    return re.sub(r"[^\w$]", "_", instruction)
+def _names_by_thunk(dump: Path) -> dict[int, str]:
+    """Name of the HLO instruction by thunk number: launches of the same code share one kernel under one of their names.
+
+    The file is a list (field 1) of {thunk_info (1): {profile_annotation (1), thunk_id (3)}}.
+    """
+    names = {}
+    for path in dump.glob("*.thunk_metadata.pb"):
+        for entry in message(path.read_bytes()).get(1, []):
+            info = message(entry)[1][-1] if isinstance(entry, bytes) else b""
+            fields = message(info) if isinstance(info, bytes) else {}
+            if 3 in fields:
+                names[number(fields[3])] = text(fields.get(1))
+    return names
 
 
-def thunks(sequence: str) -> dict[str, Kernel]:
-    """Grid, block and shared memory by launch, from the text of a thunk sequence."""
+def thunks(sequence: str) -> dict[int, tuple[str, Kernel]]:
+    """Kernel name with grid, block and shared memory by thunk number, from the text of a thunk sequence."""
     found = {}
     for line in sequence.splitlines():
         match = _THUNK.match(line.strip())
         if match is None or match["grid"] is None:
             continue
         grid, block = (_extent(match[key]) for key in ("grid", "block"))
-        found[match["name"]] = Kernel(grid=grid, block=block, shared_bytes=int(match["shared"]))
+        kernel = Kernel(grid=grid, block=block, shared_bytes=int(match["shared"]))
+        found[int(match["thunk"])] = (match["name"], kernel)
     return found
 
 
@@ -85,8 +107,9 @@ def access_widths(assembly: str) -> dict[str, tuple[int | None, int | None]]:
     """
     entries = list(_ENTRY.finditer(assembly))
     widths = {}
-    for entry, following in zip(entries, [*entries[1:], None], strict=True):
-        body = assembly[entry.end() : following.start() if following else len(assembly)]
+    ends = [entry.start() for entry in entries[1:]] + [len(assembly)]
+    for entry, end in zip(entries, ends, strict=False):
+        body = assembly[entry.end() : end]
         widths[entry.group(1)] = (_widest(body, "ld"), _widest(body, "st"))
     return widths
 
@@ -117,17 +140,13 @@ def find_ptxas() -> str | None:
     return None
 
 
-def with_resources(kernels: dict[str, Kernel], dump: Path, ptxas: str) -> dict[str, Kernel]:
-    """Adds registers and spilled bytes, by assembling the dumped PTX with `ptxas -v`; what it refuses stays None."""
-    resources: dict[str, tuple[int, int]] = {}
+def _resources(dump: Path, ptxas: str) -> dict[str, tuple[int, int]]:
+    """Registers and spilled bytes by kernel, by assembling the dumped PTX with `ptxas -v`."""
+    found: dict[str, tuple[int, int]] = {}
     for path in sorted(dump.glob("*.ptx")):
         if path.stat().st_size:
-            resources.update(_assemble(path, ptxas))
-    result = {}
-    for name, kernel in kernels.items():
-        registers, spill_bytes = resources.get(entry_name(name), (None, None))
-        result[name] = replace(kernel, registers=registers, spill_bytes=spill_bytes)
-    return result
+            found.update(_assemble(path, ptxas))
+    return found
 
 
 def _assemble(path: Path, ptxas: str) -> dict[str, tuple[int, int]]:

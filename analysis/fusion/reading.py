@@ -9,7 +9,7 @@ from analysis.fusion import bounds
 from analysis.fusion.hints import hints
 from analysis.fusion.hlo import Module, read_hlo_dump, read_module
 from analysis.fusion.launches import Launch, launches
-from analysis.fusion.ptx import Kernel, find_ptxas, kernels_of_dump, with_resources
+from analysis.fusion.ptx import Kernel, find_ptxas, kernels_of_dump
 from analysis.fusion.refusals import Refusal, refusals_of_dump
 from analysis.fusion.targets import Target
 
@@ -29,8 +29,9 @@ class Reading:
       refusals: what the compiler did not fuse.
       bytes: over all launches.
       minimum_bytes, streaming_minimum_bytes: see `analysis.fusion.bounds`; the second is None where it is not known.
-      xla_bytes, flops: by XLA's own generic analysis.
-      predicted_s: bytes over bandwidth and a cost per launch, by launch; None for a target without known bandwidth.
+      xla_bytes, flops: by XLA's own generic analysis; flops are None until somebody has asked for them.
+      predicted_launch_s: bytes over bandwidth and a cost per launch; None for a target of unknown bandwidth.
+      hints: sentences.
     """
 
     parameters: int
@@ -90,7 +91,7 @@ class Reading:
 
 
 def read_program(
-    proto: bytes, dump: Path | None, target: Target | None, cost: dict[str, float], on_gpu: bool
+    proto: bytes, dump: Path | None, target: Target | None, xla_bytes: float | None, on_gpu: bool
 ) -> Reading:
     """Reads a program from its serialized optimised module and, for a GPU, the folder of XLA's dump.
 
@@ -98,14 +99,14 @@ def read_program(
       proto: HloModuleProto.
       dump: folder into which XLA has dumped this one module, or None.
       target: the device's facts, or None where they are not known (the CPU).
-      cost: XLA's generic cost analysis of the module.
+      xla_bytes: by XLA's generic cost analysis, or None.
       on_gpu: whether it was compiled for a GPU.
     """
     module = read_module(proto)
     found = launches(module)
     unoptimised = _unoptimised(dump)
     minimum = bounds.minimum_bytes(module, found)
-    xla_bytes = int(cost["bytes accessed"]) if "bytes accessed" in cost else None
+    counted = None if xla_bytes is None else int(xla_bytes)
     return Reading(
         parameters=len(module.entry.parameters),
         launches=found,
@@ -114,10 +115,10 @@ def read_program(
         bytes=sum(launch.read_bytes + launch.write_bytes for launch in found),
         minimum_bytes=minimum,
         streaming_minimum_bytes=_streaming(minimum, unoptimised, target),
-        xla_bytes=xla_bytes,
-        flops=cost.get("flops"),
+        xla_bytes=counted,
+        flops=None,
         predicted_launch_s=tuple(_predicted(launch, target) for launch in found),
-        hints=hints(module, found, unoptimised, on_gpu, xla_bytes),
+        hints=hints(module, found, unoptimised, on_gpu, counted),
     )
 
 
@@ -135,10 +136,7 @@ def _streaming(minimum: int, unoptimised: Module | None, target: Target | None) 
 def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[Kernel, ...]:
     if dump is None:
         return tuple(Kernel() for _ in found)
-    by_name = kernels_of_dump(dump)
-    ptxas = find_ptxas()
-    if ptxas:
-        by_name = with_resources(by_name, dump, ptxas)
+    by_name = kernels_of_dump(dump, find_ptxas())
     return tuple(by_name.get(launch.name, Kernel()) for launch in found)
 
 

@@ -24,8 +24,9 @@ _PLAIN = (
     ("both the producer and the consumer contain a reduce", "both contain a reduction, and a kernel of this kind "
      "holds only one"),
     ("only bitcast users", "its only user is a reshape (a bitcast), which the fusion pass does not look through"),
-    ("consumer is not fusible", "its consumer is a library call or a kernel that nothing can be fused into"),
-    ("producer is not fusible", "it is a library call or a kernel that cannot be fused into another"),
+    ("consumer is not fusible", "to the compiler a consumer of it is not fusible (a library call, a result of the "
+     "program)"),
+    ("producer is not fusible", "to the compiler it is not fusible (a library call, say)"),
     ("can not be tiled", "it would join a Triton kernel, and the two have no common tiling"),
     ("cannot be tiled", "it would join a Triton kernel, and the two have no common tiling"),
     ("too much shared memory", "the fused kernel would need more shared memory than the device has"),
@@ -92,19 +93,37 @@ def refusals_of_dump(dump: Path, launches: tuple[Launch, ...]) -> tuple[Refusal,
 
 def refusals(log: bytes, before: Module | None, launches: tuple[Launch, ...]) -> list[Refusal]:
     """Joins the open refusals of one log to the launches, by the names of the instructions inside them."""
-    owner = {base_name(member): launch.index for launch in launches for member in launch.members}
+    owners = _Owners(before, launches)
     users = _users(before) if before else {}
     result = []
     for operation, reason in _read(log).open():
-        producer = owner.get(base_name(operation))
+        producer = owners.launch_of(operation)
         if producer is None:
             continue
-        used_by = {owner.get(user) for user in users.get(base_name(operation), ())}
+        used_by = {owners.launch_of(user) for user in users.get(base_name(operation), ())}
         consumers = tuple(sorted(index for index in used_by if index is not None and index != producer))
         if before is not None and not consumers:
             continue
         result.append(Refusal(producer, consumers, operation, plain(reason), reason))
     return result
+
+
+class _Owners:
+    """Which launch an instruction of the module before fusion ended in."""
+
+    def __init__(self, before: Module | None, launches: tuple[Launch, ...]):
+        self._by_name = {launch.name: launch.index for launch in launches}
+        self._by_base = {base_name(member): launch.index for launch in launches for member in launch.members}
+        # Fusions that stood before (a Triton kernel, say) are found by what is inside them.
+        self._inside = {i.name: before.computations[i.called[0]] for i in before.entry.instructions if i.called} \
+            if before else {}  # fmt: skip
+
+    def launch_of(self, name: str) -> int | None:
+        if name in self._inside:
+            members = (self._by_base.get(base_name(i.name)) for i in reversed(self._inside[name].instructions))
+            found = next((index for index in members if index is not None), None)
+            return self._by_name.get(name, found)
+        return self._by_name.get(name, self._by_base.get(base_name(name)))
 
 
 def base_name(instruction: str) -> str:
@@ -156,16 +175,17 @@ def _float(values: list[int | bytes] | None) -> float:
 
 
 def _users(before: Module) -> dict[str, set[str]]:
-    """Base names of the instructions that use each instruction before fusion; a bitcast is looked through."""
+    """Names of the instructions that use each instruction before fusion, by its base name; a bitcast is looked
+    through."""
     entry = before.entry
     result: dict[str, set[str]] = {}
 
     def real_users(identifier: int) -> set[str]:
         names = set()
         for user in entry.users[identifier]:
-            names |= real_users(user.id) if user.opcode == "bitcast" else {base_name(user.name)}
+            names |= real_users(user.id) if user.opcode == "bitcast" else {user.name}
         return names
 
     for instruction in entry.instructions:
-        result[base_name(instruction.name)] = real_users(instruction.id)
+        result.setdefault(base_name(instruction.name), set()).update(real_users(instruction.id))
     return result
