@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parsed = _parser().parse_args(arguments)
         parsed.command_line = ("normbench", *arguments)
+        _keep_jax_from_looking_for_a_gpu()
         module, function = parsed.run
         status = getattr(import_module(module), function)(parsed)
         sys.stdout.flush()
@@ -41,6 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         hint = "" if debug else " (the traceback: repeat the command with --debug)"
         return _fail(f"{type(error).__name__}: {error}", FAILED, debug, hint)
+
+
+def _keep_jax_from_looking_for_a_gpu() -> None:
+    """Where there is none, the compiler plugin alone would make JAX complain at length of missing libraries."""
+    from benchmarks.environment import gpu_present
+
+    if not gpu_present():
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 def _fail(message: str, status: int, debug: bool, hint: str = "") -> int:

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,16 @@ _OF_OPERATORS = ("operator", "variant", "param_dtype", "layout", "pass_", "conte
 
 
 def run(parsed: argparse.Namespace) -> int:
+    target = parsed.target
+    _prepare_process(target, parsed)
     from benchmarks.cli_arguments import check_compilers, chosen_targets, import_modules
 
-    (target,) = chosen_targets([parsed.target])
-    check_compilers([target])
-    _prepare_process(target, parsed)
+    check_compilers(chosen_targets([target]))
     import_modules(parsed.imports)
-    function, arguments = _of_function(parsed) if parsed.function else _of_operator(parsed, target)
+    name, function, arguments = _of_function(parsed) if parsed.function else _of_operator(parsed, target)
     from analysis import explain
 
-    report = explain(function, *arguments, target=target)
+    report = replace(explain(function, *arguments, target=target), name=name)
     print(report)
     if parsed.html:
         _write(Path(parsed.html), report._repr_html_())
@@ -30,20 +32,20 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _prepare_process(target: str, parsed: argparse.Namespace) -> None:
-    """Sets what must be set before JAX's first use in this process."""
+    """Sets what must be set before JAX is imported."""
     if target in DEVICELESS_TARGETS:
         from analysis.fusion.environment import compile_environment
 
         os.environ.update(compile_environment())
     if any(name in ("float64", "f64") for name in (*(parsed.dtype or ()), parsed.param_dtype)):
         os.environ["JAX_ENABLE_X64"] = "1"
-        import jax
+        if "jax" in sys.modules:  # a program that calls this one
+            sys.modules["jax"].config.update("jax_enable_x64", True)
 
-        jax.config.update("jax_enable_x64", True)
 
-
-def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[Callable, Sequence[Any]]:
+def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[str, Callable, Sequence[Any]]:
     import kernels
+    from benchmarks.cases import Case
     from benchmarks.slugs import decode_value, parse_dtype, parse_layout, parse_shape
 
     if parsed.operator is None or parsed.variant is None:
@@ -67,7 +69,7 @@ def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[Callable, Seq
     if reason:
         raise UserError(f"{parsed.operator} {parsed.variant} is not supported here on {target}: {reason}")
     program = kernels.program(problem, parsed.variant)
-    return program.function, program.inputs
+    return Case(problem, parsed.variant).slug, program.function, program.inputs
 
 
 def _options(texts: Sequence[str], decode: Callable[[str], Any]) -> tuple[tuple[str, Any], ...]:
@@ -81,7 +83,7 @@ def _options(texts: Sequence[str], decode: Callable[[str], Any]) -> tuple[tuple[
     return tuple(sorted(found.items()))
 
 
-def _of_function(parsed: argparse.Namespace) -> tuple[Callable, Sequence[Any]]:
+def _of_function(parsed: argparse.Namespace) -> tuple[str, Callable, Sequence[Any]]:
     for name in _OF_OPERATORS:
         if getattr(parsed, name) is not None:
             raise UserError(f"--function takes no {name.strip('_')}: give --shape and --dtype for each array argument")
@@ -95,7 +97,7 @@ def _of_function(parsed: argparse.Namespace) -> tuple[Callable, Sequence[Any]]:
         called = ", ".join(f"{argument.dtype}{list(argument.shape)}" for argument in arguments)
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"function {parsed.function!r} cannot be called with ({called}): {first_line}") from error
-    return function, arguments
+    return parsed.function, function, arguments
 
 
 def _abstract(shapes: Sequence[str], dtypes: Sequence[str]) -> list[Any]:
