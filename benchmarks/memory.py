@@ -1,7 +1,9 @@
 """What fits into memory, what lies in a cache, and input sets that do not."""
 
+import ctypes
 import itertools
 import math
+import mmap
 import os
 import resource
 import sys
@@ -11,21 +13,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks import environment
 
 CACHE_MULTIPLE = 3
 """Inputs that are used again only after this many caches' worth of others come from memory."""
 MAXIMUM_SETS = 64
+PREFAULT_BLOCK_BYTES = 64 * 2**20
 GPU_CACHE_BYTES = 128 * 2**20
 """At least the L2 of every GPU so far (A100 40, H100 and H200 50, B200 126 MiB)."""
 
 # With glibc's defaults an output of 16 MB or more comes from fresh pages, on some calls and not on others: the same
-# RMSNorm read 1.0, 7.2 and 4.8 ms in three processes, and 1.02, 1.04 and 1.02 ms with these.
+# RMSNorm read 1.0, 7.2 and 4.8 ms in three processes, and 1.02, 1.04 and 1.02 ms with the first three. XLA's threads
+# take turns in allocating the outputs: each has to fill an arena of its own (5 to 10 faulting calls were seen, the last
+# one at the 26th call), unless there is only one, which `prefault` can fill ahead.
 ALLOCATOR_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(8_589_934_592),
     "MALLOC_TOP_PAD_": str(2**28),
+    "MALLOC_ARENA_MAX": "1",
 }
 
 
@@ -56,6 +63,26 @@ def last_level_cache_bytes(device: str = "cpu") -> int:
     if device != "cpu":
         return GPU_CACHE_BYTES
     return environment.last_level_cache_bytes() or environment.DEFAULT_LAST_LEVEL_CACHE_BYTES
+
+
+def prefault(size_bytes: int) -> None:
+    """Makes the allocator own that much free memory whose pages are there already.
+
+    JAX frees a result some calls after it was dropped, so the memory of the process goes on growing for 10 to 20
+    calls, each of which would be timed with its page faults. With `ALLOCATOR_ENVIRONMENT` freed memory stays here.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
+    libc.free.restype, libc.free.argtypes = None, (ctypes.c_void_p,)
+    blocks = []
+    for _ in range(math.ceil(size_bytes / PREFAULT_BLOCK_BYTES)):
+        block = libc.malloc(PREFAULT_BLOCK_BYTES)
+        if not block:
+            break
+        blocks.append(block)
+        np.ctypeslib.as_array((ctypes.c_uint8 * PREFAULT_BLOCK_BYTES).from_address(block))[:: mmap.PAGESIZE] = 0
+    for block in blocks:
+        libc.free(block)
 
 
 def tree_bytes(tree: Any) -> int:

@@ -16,7 +16,7 @@ from benchmarks.cases import Case
 from benchmarks.ceiling import Ceilings
 from benchmarks.clocks import Instruments, Sample, garbage_collection_off, pipelined, wall
 from benchmarks.groups import Unit
-from benchmarks.memory import Rotation, Sweep, available_bytes, copies, last_level_cache_bytes, tree_bytes
+from benchmarks.memory import Rotation, Sweep, available_bytes, copies, last_level_cache_bytes, prefault, tree_bytes
 from benchmarks.sampling import Series, StoppingRule, interleave, outliers, two_modes
 from benchmarks.store import Tables
 from benchmarks.worker_cases import (
@@ -37,6 +37,8 @@ PIPELINE_S = 0.004
 MAXIMUM_PIPELINE = 64
 PIPELINE_BYTES = 256 * 2**20
 """Results that a pipelined sample keeps at once."""
+CALLS_UNTIL_FREED = 12
+"""JAX has freed a result at the latest so many calls after it was dropped (9 were seen)."""
 POOL_SHARE = 0.25
 """Share of the available memory that may hold input sets."""
 
@@ -168,6 +170,7 @@ class Measurement:
                 series += _series(one, pools.rotation(one, inputs), oracle)
             except Exception as error:
                 self._end(one.case.slug, *outcome(error))
+        prefault(min(max(_working_bytes(one) for one, _ in ready), int(POOL_SHARE * available_bytes())))
         self.mark(None, "measuring the ceiling for")
         rows = [row for one, _ in ready for row in self.bench.ceilings.measure(one.minimum_bytes)]
         self.emit(None, {"ceilings": rows})
@@ -275,6 +278,14 @@ def _series(one: Compiled, rotation: Rotation, oracle: Oracle) -> list[Series]:
     if one.program.variant.prepare is not None:
         series.append(_prepare_series(one, oracle))
     return series
+
+
+def _working_bytes(one: Compiled) -> int:
+    """What calls in flight hold, and calls whose results are still to be freed."""
+    memory = one.call.memory_analysis()
+    output_bytes = memory.output_size_in_bytes
+    in_flight_bytes = min(PIPELINE_BYTES, MAXIMUM_PIPELINE * output_bytes)
+    return in_flight_bytes + CALLS_UNTIL_FREED * (output_bytes + memory.temp_size_in_bytes)
 
 
 def _prepare_series(one: Compiled, oracle: Oracle) -> Series:

@@ -1,0 +1,101 @@
+"""A study that is killed at any moment and resumed ends with the rows of an undisturbed one."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks.study import resume
+
+ROOT = Path(__file__).parents[2]
+
+# Smallest study with both kinds of work, two processes, and a case that does not end well.
+SCRIPT = """
+import sys
+from pathlib import Path
+from benchmarks.cases import Case
+from benchmarks.study import StudyConfig, study
+from kernels import Problem
+
+problems = [Problem("batch_norm", (2, 4, 3, 5)), Problem("batch_norm", (16, 8), "nc", "bfloat16", pass_="backward")]
+cases = tuple(Case(problem, name) for problem in problems for name in ("naive", "folded", "pallas_triton"))
+targets = tuple(sys.argv[2].split(","))
+study(StudyConfig.for_preset("smoke", cases=cases, targets=targets, out=Path(sys.argv[1]), processes=2))
+"""
+KEYS = {
+    "cases": ["case"],
+    "compiled": ["case", "target", "status", "launches", "hlo_sha256"],
+    "launches": ["case", "target", "index"],
+    "accuracy": ["case", "device", "status"],
+    "timings": ["case", "device", "stage", "clock", "cache", "process", "status"],
+}
+
+
+def begin(out, targets):
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out), targets], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+def keys(run):
+    """Row keys by table; timings only once for all the samples of a series, whose number is left to the noise."""
+    tables = {name: pd.read_parquet(run / f"{name}.parquet") for name in KEYS}
+    rows = {name: tables[name][columns].astype(object).fillna("").values.tolist() for name, columns in KEYS.items()}
+    unique = {name: sorted({tuple(map(str, row)) for row in found}) for name, found in rows.items()}
+    assert all(len(unique[name]) == len(rows[name]) for name in KEYS if name != "timings"), "a row is there twice"
+    samples = tables["timings"].dropna(subset=["seconds"])
+    assert not samples.duplicated([*KEYS["timings"], "sample"]).any(), "a sample is there twice"
+    return unique
+
+
+def parts(out):
+    return len(list(out.glob("*/parts/*.json.zst")))
+
+
+def kill_when(child, out, ready):
+    """Kills the study without warning as soon as `ready` says so; returns the folder of the run."""
+    while not ready() and child.poll() is None:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    return next(out.glob("[!.]*"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    assert begin(out, "cpu").wait() == 0
+    return keys(next(out.glob("[!.]*")))
+
+
+@pytest.mark.parametrize("finished", [1, 2, 4])
+def test_a_killed_study_is_resumed_to_the_same_rows(tmp_path, undisturbed, finished):
+    child = begin(tmp_path, "cpu")
+    delay_s = random.uniform(0, 1)
+    run = kill_when(child, tmp_path, lambda: parts(tmp_path) >= finished and (time.sleep(delay_s) or True))
+    assert keys(resume(run)) == undisturbed
+
+
+def test_a_killed_study_leaves_no_worker_behind(tmp_path):
+    child = begin(tmp_path, "cpu")
+    kill_when(child, tmp_path, lambda: parts(tmp_path) >= 2)
+    deadline = time.monotonic() + 30
+    while (left := children_of_dead(child.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def children_of_dead(parent):
+    """Workers that were started by a process that is gone: their command line names it."""
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in found if "benchmarks.worker" in line and f"--parent={parent}" in line]
+
+
+def test_resuming_goes_on_after_being_killed_itself(tmp_path, undisturbed):
+    run = kill_when(begin(tmp_path, "cpu"), tmp_path, lambda: parts(tmp_path) >= 1)
+    script = "import sys; from pathlib import Path; from benchmarks.study import resume; resume(Path(sys.argv[1]))"
+    again = subprocess.Popen([sys.executable, "-c", script, str(run)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    kill_when(again, tmp_path, lambda: parts(tmp_path) >= 3)
+    assert keys(resume(run)) == undisturbed
