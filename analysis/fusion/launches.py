@@ -9,21 +9,11 @@ from analysis.fusion.hlo import Computation, Instruction, Module
 from analysis.fusion.traffic import operand_bytes, source, write_bytes
 
 NO_LAUNCH = frozenset(
-    [
-        "parameter",
-        "constant",
-        "tuple",
-        "get-tuple-element",
-        "bitcast",
-        "after-all",
-        "add-dependency",
-        "opt-barrier",
-        "optimization-barrier",
-        "partition-id",
-        "replica-id",
-        "domain",
-    ]
-)
+    (
+        "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "add-dependency",
+        "opt-barrier", "optimization-barrier", "partition-id", "replica-id", "domain",
+    )
+)  # fmt: skip
 """Opcodes that move no data at the top level of a program."""
 
 _DONE = ("-done", "-update")  # the second half of an asynchronous launch

@@ -21,7 +21,7 @@ _THUNK = re.compile(
 )
 _ENTRY = re.compile(r"^\s*\.(?:visible|weak)\s+\.entry\s+([\w$.]+)\s*\(", re.MULTILINE)
 _ACCESS = re.compile(r"\b(ld|st)\.(?:[\w:]+\.)*?global(?:\.[\w:]+)*?(?:\.v(\d))?\.[busf](\d+)\b")
-_ASYNC = re.compile(r"\bcp\.async\.c[ag]\.shared\.global\s+[^,]+,\s*[^,]+,\s*(\d+)")
+_ASYNC = re.compile(r"\bcp\.async\.c[ag]\.shared\.global[\w.:]*\s+[^,]+,\s*[^,]+,\s*(0x[\da-fA-F]+|\d+)")
 _RESOURCES = re.compile(
     r"Function properties for (?P<name>\S+)\s+\d+ bytes stack frame, (?P<stores>\d+) bytes spill stores, "
     r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
@@ -117,7 +117,7 @@ def access_widths(assembly: str) -> dict[str, tuple[int | None, int | None]]:
 def _widest(body: str, operation: str) -> int | None:
     found = [int(lanes or 1) * int(bits) // 8 for op, lanes, bits in _ACCESS.findall(body) if op == operation]
     if operation == "ld":
-        found += [int(size) for size in _ASYNC.findall(body)]
+        found += [int(size, 0) for size in _ASYNC.findall(body)]
     bulk = "shared" if operation == "ld" else "global"
     found += [16 for match in re.finditer(r"cp\.async\.bulk\.tensor[\w.:]*", body) if _moves_to(match[0], bulk)]
     return max(found, default=None)

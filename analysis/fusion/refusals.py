@@ -115,8 +115,8 @@ class _Owners:
         self._by_name = {launch.name: launch.index for launch in launches}
         self._by_base = {base_name(member): launch.index for launch in launches for member in launch.members}
         # Fusions that stood before (a Triton kernel, say) are found by what is inside them.
-        self._inside = {i.name: before.computations[i.called[0]] for i in before.entry.instructions if i.called} \
-            if before else {}  # fmt: skip
+        fusions = [i for i in before.entry.instructions if i.opcode == "fusion"] if before else []
+        self._inside = {i.name: before.computations[i.called[0]] for i in fusions} if before else {}
 
     def launch_of(self, name: str) -> int | None:
         if name in self._inside:

@@ -1,0 +1,44 @@
+# make study   compile and measure; leaves a run in results/runs with its report.html
+# make test    the test suite
+# Each makes .venv and installs what it needs.
+
+PRESET ?= quick
+ARGS ?=
+
+# The first interpreter that is supported and runs; override with `make PYTHON=... study`.
+SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
+BIN = .venv/bin
+
+.PHONY: study test lint report matrix clean
+
+study: .venv/study
+	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
+
+test: .venv/test
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy normbench kernels analysis benchmarks
+
+# The tests of the compiler's output also run under every other JAX for which there is a `.venv-<version>`.
+matrix:
+	tools/matrix.sh 0.11.2 0.12.0.1
+
+.venv/bin/python:
+	@if [ -z "$(PYTHON)" ]; then echo "normbench needs Python 3.11 to 3.13; found none. Give one: make PYTHON=/path/to/python3" >&2; exit 2; fi
+	$(PYTHON) -m venv .venv
+
+.venv/study: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gpu-targets]'
+	@touch $@
+
+.venv/test: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gpu-targets,test]'
+	@touch $@ .venv/study
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info
