@@ -43,10 +43,10 @@ def outcome(error: Exception) -> tuple[str, str]:
     text = " ".join(str(error).split())
     if isinstance(error, Refusal):
         return error.status, text
-    name = type(error).__name__
+    line = f"{type(error).__name__}: {text}"[:500].removesuffix(": ")
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "bad_alloc" in text:
-        return "out_of_memory", f"{name}: {text}"[:500]
-    return "failed", f"{name}: {text}"[:500]
+        return "out_of_memory", line
+    return "failed", line
 
 
 def unsupported(case: Case, target: str) -> str | None:
