@@ -1,9 +1,11 @@
 """Normalization kernels for JAX: operators, and the variants that compute them.
 
-    import kernels
-    kernels.operators()                    # names
-    kernels.variants("batch_norm")         # names, the baseline first
-    kernels.get("batch_norm", "folded")    # callable with the operator's own signature
+>>> import kernels
+>>> kernels.operators()
+('batch_norm', 'conv_bn')
+>>> kernels.variants("conv_bn")  # the baseline first
+('unfused', 'folded', 'prefolded')
+>>> folded = kernels.get("batch_norm", "folded")  # callable with the operator's own signature
 """
 
 from kernels import batch_norm as batch_norm
@@ -11,6 +13,7 @@ from kernels import conv_bn as conv_bn
 from kernels.problem import Problem as Problem
 from kernels.program import Program as Program
 from kernels.program import program as program
+from kernels.program import reference as reference
 from kernels.registry import Variant as Variant
 from kernels.registry import get as get
 from kernels.registry import operator as operator

@@ -9,25 +9,30 @@ A program takes what is known when the timed call starts, and nothing else:
 | backward           | the residuals of the forward pass and dy  | the gradients                |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kernels.problem import Problem
-from kernels.registry import Variant, get, operator
+from kernels.registry import Operator, Variant, get, operator
 
 
 @dataclass(frozen=True)
 class Program:
-    """`function(*inputs)` is what is measured; `setup(*arrays, cotangent)` makes its inputs from the operator's arrays.
+    """`function(*inputs)` is what is measured; `setup(*arrays[, cotangent])` makes its inputs from the operator's
+    arrays.
 
     Attributes:
       function: takes the inputs as positional pytrees of arrays; jittable.
-      setup: (*operator arrays[, cotangent]) -> inputs; jittable; the work that is done once, ahead of the timed call.
+      setup: the work that is done once, ahead of the timed call; to be called under `jax.jit`, which settles what the
+        residuals of a backward pass are.
+      prepare: (*parameters) -> what a variant makes of them ahead of the call, the operator's arrays without x; None
+        for a variant that prepares nothing.
       arguments: abstract operator arrays, in order.
       inputs: abstract inputs of `function`.
       has_setup: False where the inputs are just the operator's arrays.
@@ -37,6 +42,7 @@ class Program:
     variant: Variant
     function: Callable[..., Any]
     setup: Callable[..., tuple]
+    prepare: Callable[..., tuple] | None
     arguments: tuple[jax.ShapeDtypeStruct, ...]
     inputs: tuple[Any, ...]
     has_setup: bool
@@ -51,33 +57,52 @@ def program(problem: Problem, variant_name: str) -> Program:
     definition = operator(problem.operator)
     definition.validate(problem)
     variant = get(problem.operator, variant_name)
-    keywords = definition.keywords(problem)
     arguments = tuple(
         jax.ShapeDtypeStruct(argument.shape, jnp.dtype(argument.dtype)) for argument in definition.arguments(problem)
     )
-    forward, ahead = _forward(variant, keywords)
-    function, setup = _BY_PASS[problem.pass_](forward, ahead)
-    if problem.pass_ != "forward":
+    forward, prepare = _forward(definition, variant, problem)
+    ahead = partial(_ahead, prepare)
+    function, setup = _BY_PASS[problem.pass_](forward, ahead, arguments)
+    if problem.pass_ == "forward":
+        inputs = jax.eval_shape(setup, *arguments)
+    else:
         cotangent = jax.eval_shape(lambda *arrays: forward(*ahead(*arrays)), *arguments)
         inputs = jax.eval_shape(setup, *arguments, cotangent)
-    else:
-        inputs = jax.eval_shape(setup, *arguments)
-    has_setup = variant.prepare is not None or problem.pass_ == "backward"
-    return Program(problem, variant, function, setup, arguments, inputs, has_setup)
+    has_setup = prepare is not None or problem.pass_ == "backward"
+    return Program(problem, variant, function, setup, prepare, arguments, inputs, has_setup)
 
 
-def _forward(variant: Variant, keywords: dict[str, Any]) -> tuple[Callable, Callable]:
+def reference(problem: Problem, arrays: Sequence[Any]) -> np.ndarray:
+    """The operator's float64 NumPy reference, of the arrays of `arguments(problem)`.
+
+    Raises:
+      UserError: for an unknown operator.
+    """
+    definition = operator(problem.operator)
+    return definition.reference(*definition.bind(problem, tuple(arrays)), **definition.keywords(problem))
+
+
+def _forward(definition: Operator, variant: Variant, problem: Problem) -> tuple[Callable, Callable | None]:
+    keywords = definition.keywords(problem)
     if variant.prepare is None or variant.apply is None:
-        return partial(variant.function, **keywords), lambda *arrays: arrays
-    prepare = partial(variant.prepare, **keywords)
-    return partial(variant.apply, **keywords), lambda x, *parameters: (x, *prepare(*parameters))
+        return lambda *arrays: variant.function(*definition.bind(problem, arrays), **keywords), None
+    ahead = variant.prepare
+
+    def prepare(*parameters):
+        return ahead(*definition.bind(problem, (None, *parameters))[1:], **keywords)
+
+    return partial(variant.apply, **keywords), prepare
 
 
-def _forward_pass(forward: Callable, ahead: Callable) -> tuple[Callable, Callable]:
+def _ahead(prepare: Callable | None, x: Any, *parameters: Any) -> tuple:
+    return (x, *parameters) if prepare is None else (x, *prepare(*parameters))
+
+
+def _forward_pass(forward: Callable, ahead: Callable, _: tuple) -> tuple[Callable, Callable]:
     return forward, ahead
 
 
-def _forward_backward_pass(forward: Callable, ahead: Callable) -> tuple[Callable, Callable]:
+def _forward_backward_pass(forward: Callable, ahead: Callable, _: tuple) -> tuple[Callable, Callable]:
     def function(inputs, cotangent):
         output, pullback = jax.vjp(forward, *inputs)
         return output, pullback(cotangent)
@@ -85,11 +110,17 @@ def _forward_backward_pass(forward: Callable, ahead: Callable) -> tuple[Callable
     return function, lambda *arrays: (ahead(*arrays[:-1]), arrays[-1])
 
 
-def _backward_pass(forward: Callable, ahead: Callable) -> tuple[Callable, Callable]:
-    def function(pullback, cotangent):
-        return pullback(cotangent)
+def _backward_pass(forward: Callable, ahead: Callable, arguments: tuple) -> tuple[Callable, Callable]:
+    def pullback(*arrays):
+        return jax.vjp(forward, *ahead(*arrays))[1]
 
-    return function, lambda *arrays: (jax.vjp(forward, *ahead(*arrays[:-1]))[1], arrays[-1])
+    # The residuals travel as plain arrays: a pullback that was traced elsewhere has another tree structure.
+    structure = jax.tree.structure(jax.eval_shape(pullback, *arguments))
+
+    def function(residuals, cotangent):
+        return jax.tree.unflatten(structure, residuals)(cotangent)
+
+    return function, lambda *arrays: (tuple(jax.tree.leaves(pullback(*arrays[:-1]))), arrays[-1])
 
 
 _BY_PASS = {

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from normbench.errors import unknown
-
 from kernels.problem import Problem
+from normbench.errors import unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,10 @@ class Argument:
     role: str
 
 
+def _bind_all(problem: Problem, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    return arrays
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
     """A mathematical operation.
@@ -34,6 +37,8 @@ class Operator:
       validate: raises `UserError` for a problem that makes no sense (rank, channels, options).
       contexts: what may surround it.
       reduction: problem -> number of terms in one sum; tolerances scale with its square root.
+      bind: (problem, arrays of `arguments`) -> positional arguments of the signature, with None in the place of an
+        optional argument that the problem leaves out.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Operator:
     validate: Callable[[Problem], None]
     contexts: tuple[str, ...]
     reduction: Callable[[Problem], int]
+    bind: Callable[[Problem, tuple[Any, ...]], tuple[Any, ...]] = _bind_all
 
 
 def _supports_all(problem: Problem, target: str) -> str | None:

@@ -46,7 +46,7 @@ def apply(
     channel_axis: int = 1,
     activation: str = "none",
 ) -> jax.Array:
-    """y = act(x * scale + shift) in x's dtype; `epsilon` is already in the scale, and is taken for the signature's sake.
+    """y = act(x * scale + shift) in x's dtype. `epsilon` is in the scale already; it is there for the signature's sake.
 
     Raises:
       UserError: as for `naive`.
