@@ -13,6 +13,7 @@ from benchmarks.groups import Unit, compile_units, measure_units
 from benchmarks.store import Store
 from benchmarks.study_progress import Bar, bar_of
 from benchmarks.sweep import Progress, Sweep
+from benchmarks.sweep_ray import compile_on_ray, require_ray
 from benchmarks.worker_process import Settings
 from normbench.errors import UserError, unknown
 from normbench.schema import DEVICELESS_TARGETS, TARGETS
@@ -183,7 +184,11 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], workers: in
     for unit in waiting:
         if not unit.cases:
             finished(Progress(unit))
-    Sweep([unit for unit in waiting if unit.cases], settings, workers, config.case_timeout_s, finished).run()
+    left = [unit for unit in waiting if unit.cases]
+    if config.executor == "ray" and left and left[0].kind == "compile":
+        compile_on_ray(left, settings, config.case_timeout_s, finished, store.path)
+    else:
+        Sweep(left, settings, workers, config.case_timeout_s, finished).run()
 
 
 def _cost(config: StudyConfig, store: Store) -> dict[str, Any]:
@@ -223,7 +228,7 @@ def _validate(config: StudyConfig) -> None:
     if config.executor not in EXECUTORS:
         raise unknown("executor", config.executor, EXECUTORS)
     if config.executor == "ray":
-        raise UserError("executor 'ray' is not available in this version; allowed: local")
+        require_ray()
     if any(target in DEVICELESS_TARGETS for target in config.targets):
         require_gpu_targets()
     for name in ("processes", "workers", "case_timeout_s", "time_limit_s", "minimum_samples", "maximum_samples"):
