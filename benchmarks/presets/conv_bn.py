@@ -8,7 +8,7 @@ from kernels.problem import Problem
 
 Entry = tuple[Problem, str]
 
-# Provenance, batch, layout, dtype; under 2 GFLOP each.
+# Provenance, batch, layout, dtype; under half a GFLOP each: the float64 reference computes them too.
 _SMOKE = (
     ("YOLO11n@640 model.8 m.0.cv3", 1, "nchw", "float32"),
     ("MobileNetV3-Large@224 features.5 depthwise", 1, "nhwc", "bfloat16"),
@@ -23,10 +23,8 @@ _QUICK = (
     ("YOLO11n@640 model.23 cv3.0.0.0", 1, "nhwc", "bfloat16"),
     ("ResNet-50@224 conv1", 1, "nhwc", "float32"),
     ("ResNet-50@224 layer1.0.conv2", 1, "nchw", "float32"),
-    ("ResNet-50@224 layer4.0.conv3", 8, "nchw", "bfloat16"),
     ("MobileNetV3-Large@224 features.5 project", 8, "nhwc", "float64"),
     ("MobileNetV3-Large@224 features.8 depthwise", 32, "nchw", "float32"),
-    ("U-Net-32@256 encoder3.conv2", 1, "nchw", "float32"),
     ("pix2pix U-Net@256 up 4", 1, "nchw", "float32"),
 )
 
