@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.report.frames import Run
 from analysis.report.summary import NOT_RUN, Digest, series_names
 from analysis.report.units import count, digits, duration, listing, relative
 from normbench.schema import STATUSES
 
 _SAME_BYTES = 0.01  # parameters folded into fewer arrays are not worth a sentence
-COMPILE_STAGES = ("lower_s", "compile_s", "read_s")
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,16 @@ def status_counts(summary: pd.DataFrame) -> pd.DataFrame:
     return table.loc[list(dict.fromkeys(summary["target"].fillna("no target"))), order]
 
 
-def compile_cost(compiled: pd.DataFrame) -> pd.DataFrame:
-    """Mean seconds per compiled case, by target: `cases`, `lower_s`, `compile_s`, `read_s`, and their sum `total_s`."""
-    done = compiled.dropna(subset=["compile_s"])
-    means = done.groupby("target", sort=False)[list(COMPILE_STAGES)].mean()
-    means.insert(0, "cases", done.groupby("target", sort=False)["case"].nunique())
-    means["total_s"] = means[list(COMPILE_STAGES)].sum(axis=1)
-    return means.reset_index()
+def compile_cost(run: Run) -> pd.DataFrame:
+    """A row per target: `cases` compiled, their mean `lower_s`, `compile_s` and `read_s`, and `study_s`: seconds per
+    case as the study recorded its cost, its processes included; null where it recorded none."""
+    done = run.compiled.dropna(subset=["compile_s"])
+    table = done.groupby("target", sort=False)[["lower_s", "compile_s", "read_s"]].mean()
+    table.insert(0, "cases", done.groupby("target", sort=False)["case"].nunique())
+    recorded = (run.info.get("cost") or {}).get("compile") or {}
+    per_case = {target: (recorded.get(target) or {}).get("seconds_per_case") for target in table.index}
+    table["study_s"] = pd.Series(per_case, dtype="float64")
+    return table.reindex([target for target in run.targets if target in table.index]).reset_index()
 
 
 def paired_with_baseline(rows: pd.DataFrame, column: str) -> Iterator[tuple[str, str, str, str, pd.DataFrame]]:
@@ -83,11 +86,8 @@ def _launches(digest: Digest) -> Iterator[Finding]:
         saved = (part["reference"] - part["launches"]).astype(int)
         for word, changed in (("fewer", saved > 0), ("more", saved < 0)):
             if changed.any():
-                amount = saved[changed].abs()
-                text = (
-                    f"On {target}, {variant} {operator} makes {_range(amount)} {word} "
-                    f"{'launch' if amount.max() == 1 else 'launches'} than {base} in {_of(changed, 'problem')}."
-                )
+                amount = _amount(saved[changed].abs(), f"{word} launch", f"{word} launches")
+                text = f"On {target}, {variant} {operator} makes {amount} than {base} in {_of(changed, 'problem')}."
                 yield _finding("launches", text, part[changed])
 
 
@@ -115,10 +115,12 @@ def _speed(digest: Digest) -> Iterator[Finding]:
         for target, operator, variant, base, part in paired_with_baseline(digest.summary, f"{name}_ratio"):
             faster, slower = part[f"{name}_ratio_high"] < 1, part[f"{name}_ratio_low"] > 1
             mean = float(np.exp(np.log(part[f"{name}_ratio"].astype(float)).mean()))
+            counts = [("faster than", faster), ("slower than", slower), ("not told apart from", ~(faster | slower))]
+            words = [f"{word} {base} in {int(mask.sum()):,}" for word, mask in counts if mask.any()]
             text = (
-                f"On {target} ({clock} clock, {cache} cache), {variant} {operator} is faster than {base} in "
-                f"{_of(faster, 'problem')} and slower in {int(slower.sum())}, by intervals that exclude 1; "
-                f"it takes {relative(mean)} times as long in the geometric mean."
+                f"On {target} ({clock} clock, {cache} cache), {variant} {operator} is {listing(words)} of "
+                f"{count(len(part), 'problem')} (95 % intervals); its time over that of {base} is {relative(mean)} in "
+                f"the geometric mean."
             )
             yield _finding("speed", text, part)
 
@@ -133,7 +135,8 @@ def _fold(digest: Digest) -> Iterator[Finding]:
         text = f"On {device} ({clock} clock, {cache} cache), the work ahead of {variant} {operator} "
         if pays.any():
             calls = part.loc[pays, "calls"]
-            text += f"has paid after {_range(calls)} calls (median {float(calls.median()):g}) in {_of(pays, 'problem')}"
+            median = float(calls.median())
+            text += f"has paid after {_amount(calls, 'call')} (median {median:g}) in {_of(pays, 'problem')}"
         else:
             text += f"is not seen to pay in any of {count(len(part), 'problem')}"
         text += f"; the call is slower than the baseline's in {int(loses.sum())}" if loses.any() else ""
@@ -167,24 +170,44 @@ def _noise(digest: Digest) -> Iterator[Finding]:
         yield _finding("noise", text, apart)
 
 
+def _identical(digest: Digest) -> Iterator[Finding]:
+    """Programs that are the baseline's own, byte for byte: how far their ratio is from 1 is what the noise can do."""
+    rows = digest.summary
+    base = rows[rows["baseline"].fillna(False).astype(bool) & rows["hlo_sha256"].notna()]
+    base = base[["target", "problem", "hlo_sha256"]]
+    others = rows[~rows["baseline"].fillna(False).astype(bool)].merge(base, on=["target", "problem", "hlo_sha256"])
+    for name in series_names():
+        clock, cache = name.split("_")
+        for target, part in others[others[f"{name}_ratio"].notna()].groupby("target", sort=False):
+            low, high = (relative(float(bound)) for bound in (part[f"{name}_ratio"].min(), part[f"{name}_ratio"].max()))
+            text = (
+                f"On {target} ({clock} clock, {cache} cache), {count(len(part), 'case')} compiled to the very program "
+                f"of the baseline, yet measured {low}{f' to {high}' if low != high else ''} times its time: the "
+                f"distance from 1 is noise."
+            )
+            yield _finding("noise", text, part)
+
+
 def _cost(digest: Digest) -> Iterator[Finding]:
-    for row in compile_cost(digest.run.compiled).itertuples():
+    for row in compile_cost(digest.run).itertuples():
+        if pd.isna(row.study_s):
+            continue
         text = (
-            f"Compiling for {row.target} took {duration(row.total_s)} per case on average over "
-            f"{count(row.cases, 'case')} (lowering {duration(row.lower_s)}, compiling {duration(row.compile_s)}, "
-            f"reading the program {duration(row.read_s)})."
+            f"Compiling for {row.target} took {duration(row.study_s)} of the study's time per case, on average over "
+            f"{count(row.cases, 'case')}, with starting the processes and reading the programs."
         )
-        rows = digest.run.compiled
-        yield _finding("cost", text, rows[(rows["target"] == row.target) & rows["compile_s"].notna()])
+        compiled = digest.run.compiled
+        yield _finding("cost", text, compiled[compiled["target"] == row.target])
 
 
 def _of(mask: pd.Series, noun: str) -> str:
     return f"{int(mask.sum()):,} of {count(len(mask), noun)}"
 
 
-def _range(values: pd.Series) -> str:
+def _amount(values: pd.Series, noun: str, plural: str | None = None) -> str:
+    """1 call, 3 calls, 1 to 3 calls."""
     low, high = int(values.min()), int(values.max())
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return count(high, noun, plural) if low == high else f"{low:,} to {count(high, noun, plural)}"
 
 
-_SOURCES = (_status, _launches, _traffic, _speed, _fold, _error, _noise, _cost)
+_SOURCES = (_status, _launches, _traffic, _speed, _fold, _error, _identical, _noise, _cost)

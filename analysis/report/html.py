@@ -134,19 +134,32 @@ def _folded(items: list[str]) -> str:
 
 
 def _cost(data: Digest) -> str:
-    cost = compile_cost(data.run.compiled)
     rows = [
-        [row.target, f"{row.cases:,}", *map(duration, (row.lower_s, row.compile_s, row.read_s, row.total_s))]
-        for row in cost.itertuples()
+        [
+            row.target,
+            f"{row.cases:,}",
+            *(_seconds(value) for value in (row.lower_s, row.compile_s, row.read_s, row.study_s)),
+        ]
+        for row in compile_cost(data.run).itertuples()
     ]
     text = "<p>No case was compiled.</p>"
     if rows:
-        head = ["target", "cases compiled", "lowering", "compiling", "reading the program", "sum"]
-        text = "<p>Mean time per compiled case, in the process that compiled it:</p>" + _table(head, rows)
+        head = ["target", "cases compiled", "lowering", "compiling", "reading the program", "study's time per case"]
+        text = f"<p>{_COST}</p>" + _table(head, rows)
     whole = data.run.info.get("cost") or {}
     if whole:
-        text += "<p>Of the whole study, as it recorded it:</p>" + _facts(_flat(whole))
+        text += f"<details><summary>As the study recorded it</summary>{_facts(_flat(whole))}</details>"
     return text + "<h3>Cases by target and status</h3>" + _counts(data.summary)
+
+
+_COST = (
+    "Means per compiled case. The first three are timed in the process that compiled it; the study's time per case "
+    "also has the start of the processes in it, and counts processes that ran side by side once."
+)
+
+
+def _seconds(value: float) -> str:
+    return "" if pd.isna(value) else duration(value)
 
 
 def _counts(summary: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ Only measured times are drawn; predicted ones never are.
 import io
 import re
 import textwrap
+import warnings
 from typing import Any
 
 import matplotlib as mpl
@@ -17,10 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import SymmetricalLogLocator
+from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
 from analysis.report.palette import INK, style
-from analysis.report.units import TIME_UNITS, count
+from analysis.report.units import TIME_UNITS, count, printable
 from normbench.schema import CACHES
 
 MAX_ROWS = 24
@@ -46,6 +47,7 @@ _STYLE = {
     "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "legend.frameon": False,
 }
 
@@ -55,7 +57,7 @@ def problem_label(row: pd.Series) -> str:
     words = [str(row["shape"]).replace("x", "×") + " " + str(row["layout"])]
     words += [row["context"]] if row["context"] != "alone" else []
     words += [row["options"]] if isinstance(row["options"], str) and row["options"] else []
-    return " · ".join(words)
+    return printable(" · ".join(words))
 
 
 def dtype_label(row: pd.Series) -> str:
@@ -145,7 +147,7 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
             axes = panels[0][column]
             part = known[known["target"] == target]
             _draw_cells(axes, part.pivot_table("traffic_ratio", "problem", "variant"), problems, variants, norm)
-            _label_rows(axes, problems, column == 0)
+            _label_rows(axes, problems, column == 0, offset=0.5)
             axes.set_title(str(target), loc="left")
         figure.supxlabel("bytes moved ÷ minimum bytes (1.00: each input read once, each output written once)", size=9)
         _caption(figure, _cut(caption, len(problems), known["problem"].nunique(), "those with the highest ratios"))
@@ -155,12 +157,13 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
 def _draw_cells(axes: Axes, table: pd.DataFrame, problems: pd.DataFrame, variants: list[str], norm: LogNorm) -> None:
     values = table.reindex(index=problems["problem"], columns=variants).to_numpy(dtype=float)
     colours = mpl.colormaps["cividis"]
-    axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
+    # Cells of their own rather than an image: sharp at any size, and no picture data in the page.
+    axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="none")
     for (line, column), value in np.ndenumerate(values):
         shade = np.dot(to_rgb(colours(norm(value))), (0.3, 0.59, 0.11)) if np.isfinite(value) else 0.0
         text, colour = (f"{value:.2f}", "black" if shade > 0.5 else "white") if np.isfinite(value) else ("–", INK)
-        axes.text(column, line, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(variants)), variants, rotation=35, ha="right", rotation_mode="anchor")
+        axes.text(column + 0.5, line + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(np.arange(len(variants)) + 0.5, variants, rotation=35, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -190,6 +193,7 @@ def error_against_speed(summary: pd.DataFrame, series: str, caption: str) -> Fig
             axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.set_ylim(0, 1.5 * max(2.0, float(known["max_ulp"].max())))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.set_title(str(dtype), loc="left")
             axes.set_xlabel("time ÷ time of the baseline")
             axes.grid()
@@ -202,7 +206,8 @@ def error_against_speed(summary: pd.DataFrame, series: str, caption: str) -> Fig
 def to_svg(figure: Figure, name: str) -> str:
     """The figure as an <svg> element to be put into a page; `name` keeps its ids apart from other figures'."""
     stream = io.StringIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's own fonts are used
         figure.savefig(stream, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.06)
     svg = stream.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -223,23 +228,23 @@ def _panels(heights: list[int], columns: int, width: float, **shared: Any) -> tu
     return figure, figure.subplots(len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": tall}, **shared)
 
 
-def _label_rows(axes: Axes, problems: pd.DataFrame, first: bool) -> None:
-    axes.set_yticks(range(len(problems)), problems["label"])
-    axes.set_ylim(len(problems) - 0.5, -0.5)
+def _label_rows(axes: Axes, problems: pd.DataFrame, first: bool, offset: float = 0.0) -> None:
+    axes.set_yticks(np.arange(len(problems)) + offset, problems["label"])
+    axes.set_ylim(len(problems) - 0.5 + offset, -0.5 + offset)
     axes.tick_params(axis="y", labelleft=first, length=0)
 
 
 def _legend(figure: Figure, variants: list[str]) -> None:
     styles = [style(variant) for variant in variants]
     handles = [
-        Line2D([], [], linestyle="none", marker=marker, color=colour, label=variant)
+        Line2D([], [], linestyle="none", marker=marker, color=colour, label=printable(variant))
         for variant, (colour, marker) in zip(variants, styles, strict=True)
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), columnspacing=1.4)
 
 
 def _caption(figure: Figure, text: str) -> None:
-    wrapped = textwrap.fill(text, int(figure.get_figwidth() * _CAPTION_LETTERS_PER_IN))
+    wrapped = textwrap.fill(printable(text), int(figure.get_figwidth() * _CAPTION_LETTERS_PER_IN))
     figure.text(0.0, -0.01, wrapped, ha="left", va="top", fontsize=7.5, transform=figure.transFigure)
 
 

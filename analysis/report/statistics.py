@@ -15,6 +15,15 @@ _CALLS = ["case", "device", "clock", "cache"]
 COMPARED = ["problem", "device", "clock", "cache"]
 """Series of calls that agree in these are compared with the baseline."""
 
+_STATISTICS = {
+    **dict.fromkeys(SERIES, "string"),
+    **dict.fromkeys(["median_s", "q1_s", "q3_s", "minimum_s"], "float64"),
+    **dict.fromkeys(["n", "outliers", "processes"], "int64"),
+    "process_spread": "float64",
+    "bimodal": "bool",
+    "status": "string",
+    "reason": "string",
+}
 _DRAWS = 400
 _SEED = 20_240_501
 _MIN_BIMODAL_SAMPLES = 10
@@ -30,19 +39,20 @@ def time_statistics(timings: pd.DataFrame) -> pd.DataFrame:
     over fastest process median, minus 1), `bimodal`, and `status` and `reason`: the first that is not ok, if any.
     A series that could not be timed has a row without numbers.
     """
+    if timings.empty:  # pandas cannot take quantiles of no groups
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _STATISTICS.items()})
     groups = timings.groupby(SERIES, sort=False, dropna=False)
     seconds = groups["seconds"]
-    quartiles = seconds.quantile([0.25, 0.5, 0.75]).unstack().reindex(columns=[0.25, 0.5, 0.75])
     table = pd.DataFrame(
         {
-            "median_s": quartiles[0.5],
-            "q1_s": quartiles[0.25],
-            "q3_s": quartiles[0.75],
+            "median_s": seconds.median(),
+            "q1_s": seconds.quantile(0.25),
+            "q3_s": seconds.quantile(0.75),
             "minimum_s": seconds.min(),
             "n": seconds.count(),
-            "outliers": groups["outlier"].sum() if len(timings) else pd.Series(dtype="Int64"),
+            "outliers": groups["outlier"].sum(),
         }
-    ).reindex(seconds.min().index)
+    )
     by_process = timings.dropna(subset=["seconds"]).groupby([*SERIES, "process"], dropna=False)["seconds"].median()
     levels = by_process.groupby(level=SERIES, dropna=False)
     table["processes"] = levels.count().reindex(table.index).fillna(0).astype("int64")
@@ -52,7 +62,7 @@ def time_statistics(timings: pd.DataFrame) -> pd.DataFrame:
     troubled = timings[timings["status"].fillna("ok") != "ok"].groupby(SERIES, sort=False, dropna=False)
     table["status"] = troubled["status"].first().reindex(table.index).fillna("ok")
     table["reason"] = troubled["reason"].first().reindex(table.index)
-    return table.reset_index()
+    return table.reset_index().astype(_STATISTICS)
 
 
 def is_bimodal(seconds: np.ndarray) -> bool:

@@ -1,27 +1,30 @@
 """The run as plain text: a block per problem with its variants side by side, then the run in figures."""
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from analysis.report.findings import compile_cost, findings, status_counts
+from analysis.report.findings import Finding, findings
 from analysis.report.frames import Run
+from analysis.report.overview import overview_lines, status_lines
 from analysis.report.summary import Digest, digest, series_names
-from analysis.report.units import count, digits, duration, relative, spread, time_unit
-from normbench.schema import CACHES
+from analysis.report.units import count, digits, printable, relative, shorten, spread, time_unit
 
 MAX_LINES = 500
 """A table of more lines than this is left to the report; the overview by operator and variant is shown all the same."""
 
 _MIN_WIDTH, _MAX_WIDTH = 60, 200
 _GAP = "  "
+_TIME, _RATIO, _TARGET, _ULP = 10, 5, 6, 4
 _KEY = (
     "Times are medians per call, ± half the interquartile range; ÷base is the time over the baseline's (marked *) with "
     "the same cache, cold where there is one; targets show launches, and bytes moved over the minimum; ~ marks samples "
     "that fall into two groups."
 )
+
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,21 +52,31 @@ def terminal_table(run: Run, width: int) -> str:
     data = digest(run)
     if data.summary.empty:
         return f"run {run.run_id}: no cases\n"
-    body = _body(data, width)
-    return "\n".join([*body, "", *_totals(data, width)]) + "\n"
+    return "\n".join([*_body(data, width), "", *_totals(data, width)]) + "\n"
 
 
 def _body(data: Digest, width: int) -> list[str]:
+    cases, problems = data.summary["case"].nunique(), _problems(data)
+    if 3 * len(problems) + cases > MAX_LINES:
+        told = f"{count(len(problems), 'problem')} in {count(cases, 'case')} are too many to show here: see the report."
+        return textwrap.wrap(told, width)
     columns = _columns(data, width)
-    lines = [] if not columns.series else textwrap.wrap(_KEY, width)
+    lines = textwrap.wrap(_KEY, width) if columns.series else []
     if columns.hidden:
         lines += textwrap.wrap(f"Not shown for lack of width: {', '.join(columns.hidden)} (see the report).", width)
-    problems, cases = data.summary["problem"].nunique(), data.summary["case"].nunique()
-    if 3 * problems + cases > MAX_LINES:
-        told = f"{count(problems, 'problem')} in {count(cases, 'case')} are too many to show here: see the report."
-        return textwrap.wrap(told, width)
-    blocks = (_block(part, columns, width) for _, part in data.summary.groupby("problem", sort=False))
-    return lines + [line for block in blocks for line in ("", *block)]
+    notes: dict[str, int] = {}
+    for rows in problems:
+        lines += ["", *_block(rows, columns, width, notes)]
+    return lines + _notes(notes, width)
+
+
+def _problems(data: Digest) -> list[list[Row]]:
+    """The rows of the summary by problem, as dictionaries in which None is what is absent."""
+    frame = data.summary.astype(object)
+    problems: dict[str, list[Row]] = {}
+    for row in frame.where(frame.notna(), None).to_dict("records"):
+        problems.setdefault(row["problem"], []).append(row)
+    return list(problems.values())
 
 
 def _columns(data: Digest, width: int) -> _Columns:
@@ -77,179 +90,107 @@ def _columns(data: Digest, width: int) -> _Columns:
     variant = int(min(longest, width // 3))
     room = width - variant - len(series) * (len(_GAP) + _TIME) - (len(_GAP) + _RATIO) * bool(series)
     room -= (len(_GAP) + _ULP) if rows["max_ulp"].notna().any() else 0
-    compiled = rows[rows["launches"].notna()]["target"].unique()
+    compiled = set(rows[rows["launches"].notna()]["target"])
     targets = [target for target in data.run.targets if target in compiled]
     fitting = max(0, room // (len(_GAP) + _TARGET))
     return _Columns(devices, tuple(series), tuple(targets[:fitting]), tuple(targets[fitting:]), variant)
 
 
-_TIME, _RATIO, _TARGET, _ULP = 11, 5, 8, 5
-
-
-def _block(part: pd.DataFrame, columns: _Columns, width: int) -> list[str]:
-    first = part.iloc[0]
-    unit, scale = time_unit(_smallest(part, columns.series))
-    lines = textwrap.wrap(_heading(first), width, subsequent_indent="    ")
-    lines.append(_cut(_header(part, columns, unit), width))
-    devices = columns.devices or (None,)
-    for _, mine in part.groupby("variant", sort=False):
-        for device in devices:
-            label = ("* " if bool(first_true(mine["baseline"])) else "  ") + str(mine["variant"].iloc[0])
-            label += f" @{device}" if len(devices) > 1 else ""
-            lines.append(_cut(_line(label, mine, device, columns, scale), width))
-        lines += _troubles(mine, width)
+def _block(rows: list[Row], columns: _Columns, width: int, notes: dict[str, int]) -> list[str]:
+    known = [row[f"{name}_median_s"] for row in rows for name in columns.series]
+    unit, scale = time_unit(min((value for value in known if value is not None), default=1.0))
+    lines = textwrap.wrap(printable(_heading(rows[0])), width, subsequent_indent="    ")
+    lines.append(shorten(_header(rows, columns, unit), width))
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        mine = [row for row in rows if row["variant"] == variant]
+        for device in columns.devices or (None,):
+            mark = "* " if any(row["baseline"] for row in mine) else "  "
+            label = f"{mark}{printable(str(variant))}" + (f" @{device}" if len(columns.devices) > 1 else "")
+            lines.append(shorten(_line(label, mine, device, columns, scale), width))
+        lines += [shorten(f"    {text}", width) for text in _troubles(mine, notes)]
     return lines
 
 
-def first_true(values: pd.Series) -> bool:
-    return bool(values.fillna(False).astype(bool).any())
-
-
-def _heading(row: pd.Series) -> str:
+def _heading(row: Row) -> str:
     words = [row["operator"], row["pass"], row["context"], f"{row['shape']} {row['layout']}", row["dtype"]]
     if row["param_dtype"] != row["dtype"]:
-        words[-1] += f" ({row['param_dtype']} parameters)"
-    words += [row[name] for name in ("options", "model") if isinstance(row[name], str) and row[name]]
-    return " · ".join(str(word) for word in words if word != "alone")
+        words[-1] = f"{words[-1]} ({row['param_dtype']} parameters)"
+    return " · ".join(str(word) for word in (*words, row["options"], row["model"]) if word not in ("alone", "", None))
 
 
-def _header(part: pd.DataFrame, columns: _Columns, unit: str) -> str:
+def _header(rows: list[Row], columns: _Columns, unit: str) -> str:
     cells = ["".ljust(columns.variant)]
     cells += [f"{name.split('_')[1]} {unit}".rjust(_TIME) for name in columns.series]
     cells += ["÷base".rjust(_RATIO)] if columns.series else []
     cells += [target[:_TARGET].rjust(_TARGET) for target in columns.targets]
-    cells += ["ulp".rjust(_ULP)] if part["max_ulp"].notna().any() else []
+    cells += ["ulp".rjust(_ULP)] if any(row["max_ulp"] is not None for row in rows) else []
     return _GAP.join(cells)
 
 
-def _line(label: str, mine: pd.DataFrame, device: str | None, columns: _Columns, scale: float) -> str:
-    here = mine[mine["target"] == device] if device is not None else mine
-    row = here.iloc[0] if len(here) else mine.iloc[0]
-    cells = [_shorten(label, columns.variant).ljust(columns.variant)]
+def _line(label: str, mine: list[Row], device: str | None, columns: _Columns, scale: float) -> str:
+    here = [row for row in mine if device is None or row["target"] == device]
+    row = here[0] if here else {}
+    cells = [shorten(label, columns.variant).ljust(columns.variant)]
     cells += [_time(row, name, scale).rjust(_TIME) for name in columns.series]
     if columns.series:
-        shown = [row[f"{name}_ratio"] for name in columns.series if pd.notna(row[f"{name}_ratio"])]
-        cells.append((relative(float(shown[0])) if shown else "").rjust(_RATIO))
-    cells += [_target(mine[mine["target"] == target]).rjust(_TARGET) for target in columns.targets]
-    errors = here["max_ulp"].dropna() if device is not None else mine["max_ulp"].dropna()
-    cells.append((digits(float(errors.max()), 2) if len(errors) else "").rjust(_ULP))
+        shown = [row[f"{name}_ratio"] for name in columns.series if row.get(f"{name}_ratio") is not None]
+        cells.append((relative(shown[0]) if shown else "").rjust(_RATIO))
+    by_target = {row["target"]: row for row in mine}
+    cells += [_target(by_target.get(target, {})).rjust(_TARGET) for target in columns.targets]
+    errors = [row["max_ulp"] for row in here if row["max_ulp"] is not None]
+    cells.append((digits(max(errors), 2) if errors else "").rjust(_ULP))
     return _GAP.join(cells).rstrip()
 
 
-def _time(row: pd.Series, series: str, scale: float) -> str:
-    median = row[f"{series}_median_s"]
-    if pd.isna(median):
+def _time(row: Row, series: str, scale: float) -> str:
+    median = row.get(f"{series}_median_s")
+    if median is None:
         return ""
-    mark = "~" if row[f"{series}_bimodal"] is True or row[f"{series}_bimodal"] == True else ""  # noqa: E712
+    mark = "~" if row[f"{series}_bimodal"] else ""
     return f"{mark}{digits(median / scale)} {spread(row[f'{series}_q1_s'], median, row[f'{series}_q3_s'])}"
 
 
-def _target(rows: pd.DataFrame) -> str:
-    if rows.empty or pd.isna(rows["launches"].iloc[0]):
+def _target(row: Row) -> str:
+    if row.get("launches") is None:
         return "-"
-    ratio = rows["traffic_ratio"].iloc[0]
-    return f"{int(rows['launches'].iloc[0])}" + (f" {ratio:5.2f}" if pd.notna(ratio) else "")
+    return f"{row['launches']}" + (f" {row['traffic_ratio']:.2f}" if row["traffic_ratio"] is not None else "")
 
 
-def _troubles(mine: pd.DataFrame, width: int) -> list[str]:
-    """A line per status that is not ok, with the targets that share it and its reason."""
-    lines = []
-    troubled = mine[mine["status"] != "ok"].fillna({"reason": ""})
-    for (status, reason), part in troubled.groupby(["status", "reason"], sort=False):
-        where = ", ".join(str(target) for target in part["target"].dropna())
-        text = f"{str(status).replace('_', ' ')} on {where}" + (f": {printable(str(reason))}" if reason else "")
-        lines += textwrap.wrap(text, width, initial_indent="    ", subsequent_indent="      ", max_lines=3)
+def _troubles(mine: Iterable[Row], notes: dict[str, int]) -> list[str]:
+    """A text per status that is not ok, with the targets that share it and the number of the note with its reason."""
+    found: dict[tuple[str, str | None], list[str]] = {}
+    for row in mine:
+        if row["status"] != "ok":
+            found.setdefault((row["status"], row["reason"]), []).append(row["target"])
+    texts = []
+    for (status, reason), targets in found.items():
+        where = ", ".join(target for target in targets if target)
+        note = f" [{notes.setdefault(reason, len(notes) + 1)}]" if reason else ""
+        texts.append(f"{status.replace('_', ' ')}{f' on {where}' if where else ''}{note}")
+    return texts
+
+
+def _notes(notes: dict[str, int], width: int) -> list[str]:
+    lines = [""] if notes else []
+    for reason, number in notes.items():
+        text = f"[{number}] {printable(reason)}"
+        lines += textwrap.wrap(text, width, subsequent_indent="    ", max_lines=4, placeholder=" …")
     return lines
-
-
-def printable(text: str) -> str:
-    """One line without control characters: what a compiler says may hold any byte."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-
-def _smallest(part: pd.DataFrame, series: tuple[str, ...]) -> float:
-    values = part[[f"{name}_median_s" for name in series]].to_numpy(dtype=float)
-    values = values[np.isfinite(values)]
-    return float(values.min()) if values.size else 1.0
-
-
-def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _cut(line: str, width: int) -> str:
-    return _shorten(line, width)
 
 
 def _totals(data: Digest, width: int) -> list[str]:
     run = data.run
     state = "" if run.complete else f" ({run.info.get('status') or 'unfinished'}: not all rows are there yet)"
-    lines = [*textwrap.wrap(f"run {run.run_id}{state}: {count(len(run.cases), 'case')}", width)]
-    counts = status_counts(data.summary)
-    counts = counts.rename(columns=lambda name: str(name).replace("_", " ")).rename_axis(index="target", columns=None)
-    lines += _aligned(counts.reset_index(), width)
-    lines += ["", *_overview(data, width), ""]
-    for row in compile_cost(run.compiled).itertuples():
-        lines.append(_cut(f"  compiling for {row.target}: {duration(row.total_s)} per case", width))
-    wanted = [finding for finding in findings(data) if finding.kind in _TOLD]
+    lines = textwrap.wrap(f"run {run.run_id}{state}: {count(len(run.cases), 'case')}", width)
+    lines += [*status_lines(data, width), "", *overview_lines(data, width), ""]
+    wanted = sorted((finding for finding in findings(data) if finding.kind in _TOLD), key=_place)
     for finding in wanted:
         lines += textwrap.wrap(finding.text, width, initial_indent="- ", subsequent_indent="  ")
     return lines
 
 
-_TOLD = ("fold", "noise")
+_TOLD = ("cost", "fold", "noise")
 
 
-def overview(data: Digest) -> pd.DataFrame:
-    """A row per operator, dtype and variant, as text: number n of problems, geometric mean of the ratio to the baseline
-    per timed target (wall clock), medians of launches and traffic ratio per target, and the largest error."""
-    rows = data.summary
-    keys = ["operator", "dtype", "variant"]
-    table = pd.DataFrame({"n": rows.groupby(keys, sort=False)["problem"].nunique()})
-    for target in dict.fromkeys(rows["target"].dropna()):
-        mine = rows[(rows["target"] == target) & (rows["status"] == "ok")]
-        groups = mine.groupby(keys, sort=False)
-        for cache in CACHES:
-            logs = np.log(mine[f"wall_{cache}_ratio"].astype(float)).groupby([mine[key] for key in keys], sort=False)
-            table[f"{target} {cache}÷"] = np.exp(logs.mean()).map(relative, na_action="ignore")
-        launches = groups["launches"].median().astype(float).map("{:g}".format, na_action="ignore")
-        traffic = groups["traffic_ratio"].median().map(" {:5.2f}".format, na_action="ignore")
-        table[str(target)] = launches + traffic.fillna("")
-    table["ulp"] = rows.groupby(keys, sort=False)["max_ulp"].max().map(lambda ulp: digits(ulp, 2), na_action="ignore")
-    return table.dropna(axis="columns", how="all").fillna("-").reset_index()
-
-
-def _overview(data: Digest, width: int) -> list[str]:
-    """The overview in lines, under a heading per operator."""
-    table = overview(data)
-    timed = [name for name in table if name.endswith("÷")]
-    if len({name.split()[0] for name in timed}) == 1:
-        table = table.rename(columns={name: name.split()[1] for name in timed})
-    lines = _aligned(table.drop(columns="operator"), width)
-    found: list[str] = []
-    for number, operator in enumerate(table["operator"]):
-        if number == 0 or operator != table["operator"].iloc[number - 1]:
-            found.append(_cut(operator, width))
-            found += lines[:1] if number == 0 else []
-        found.append(lines[number + 1])
-    told = (
-        "Over n problems: geometric means of time ÷ baseline, medians of launches and of bytes over the minimum per "
-        "target, the largest error:"
-    )
-    return [*textwrap.wrap(told, width), *found]
-
-
-def _aligned(table: pd.DataFrame, width: int) -> list[str]:
-    """The table as text, words left and figures right, its header first."""
-    words = [name for name in ("target", "dtype", "variant") if name in table]
-    cells = table.astype(str)
-    widths = {name: max(len(name), int(cells[name].str.len().max())) for name in cells}
-    lines = [list(cells), *cells.itertuples(index=False, name=None)]
-    text = [
-        _GAP.join(
-            cell.ljust(widths[name]) if name in words else cell.rjust(widths[name])
-            for name, cell in zip(cells, line, strict=True)
-        )
-        for line in lines
-    ]
-    return [_cut(f"  {line.rstrip()}", width) for line in text]
+def _place(finding: Finding) -> int:
+    return _TOLD.index(finding.kind)

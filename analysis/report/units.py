@@ -40,8 +40,7 @@ def spread(q1: float, median: float, q3: float) -> str:
     """Half the interquartile range in percent of the median: ±3%."""
     if not median > 0:
         return ""
-    half = 50 * (q3 - q1) / median
-    return f"±{half:.1f}%" if half < 0.95 else f"±{half:.0f}%"
+    return f"±{50 * (q3 - q1) / median:.0f}%"
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
@@ -52,3 +51,13 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 def listing(words: list[str]) -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def printable(text: str) -> str:
+    """One line without control characters: what a compiler says may hold any byte."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def shorten(text: str, width: int) -> str:
+    """`text` in at most `width` characters, with an ellipsis where it was cut."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
