@@ -139,7 +139,7 @@ class Oracle:
         return max(terms, math.prod(self.problem.shape) // self.problem.channels)
 
     def _answer(self, program: Program) -> Any:
-        own = self.problem.pass_ != "forward" and program.variant.prepare is not None
+        own = self.problem.pass_ != "forward" and program.prepare is not None
         name = program.variant.name if own else kernels.variants(self.problem.operator)[0]
         if name not in self._answers:
             forward = self.problem.pass_ == "forward"
@@ -147,8 +147,7 @@ class Oracle:
         return self._answers[name]
 
     def _reference(self) -> np.ndarray:
-        doubles = (array.astype(np.float64) for array in self.arrays)
-        return self.definition.reference(*doubles, **self.definition.keywords(self.problem))
+        return kernels.reference(self.problem, [array.astype(np.float64) for array in self.arrays])
 
     def _gradients(self, name: str, program: Program) -> Any:
         doubles = [np.asarray(array).astype(np.float64) for array in self.arrays_for(program)]

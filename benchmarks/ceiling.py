@@ -37,11 +37,16 @@ class Ceilings:
         self._sweep = sweep
         self._rng = np.random.default_rng(seed)
         self._best: dict[int, float] = {}
+        self._samples: dict[int, int] = {}
 
-    def measure(self, size_bytes: int) -> list[dict[str, Any]]:
-        """Measures the two size classes that bracket `size_bytes` where that is still to be done; returns the rows."""
+    def measure(self, size_bytes: int, again: bool = False) -> list[dict[str, Any]]:
+        """Measures the two size classes that bracket `size_bytes`, those that were measured only `again`.
+
+        Returns the rows of the table "ceilings".
+        """
         upper = size_class(size_bytes)
-        return [row for size in (upper // 2, upper) if size not in self._best for row in self._measure_class(size)]
+        classes = [size for size in (upper // 2, upper) if again or size not in self._best]
+        return [row for size in classes for row in self._measure_class(size)]
 
     def bytes_per_second(self, size_bytes: int) -> float:
         """The best single sample of any program in the two classes that bracket `size_bytes`."""
@@ -62,8 +67,11 @@ class Ceilings:
         rotation = Rotation([(copy, factor) for copy in copies(x, count)], self._cache_bytes, self._sweep)
         series = [one for name in PROGRAMS for one in self._series(name, rotation, x, factor)]
         interleave(series, RULE, self._rng)
-        self._best[size_bytes] = size_bytes / min(second for one in series for second in one.seconds)
-        return [self._row(one.case, size_bytes, *item) for one in series for item in enumerate(one.seconds)]
+        fastest = size_bytes / min(second for one in series for second in one.seconds)
+        self._best[size_bytes] = max(fastest, self._best.get(size_bytes, 0.0))
+        first = self._samples.get(size_bytes, 0)
+        self._samples[size_bytes] = first + max(len(one.samples) for one in series)
+        return [self._row(one.case, size_bytes, *item) for one in series for item in enumerate(one.seconds, first)]
 
     def _series(self, name: str, rotation: Rotation, x: jax.Array, factor: jax.Array) -> list[Series]:
         call = jax.jit(PROGRAMS[name]).lower(x, factor).compile()

@@ -92,6 +92,15 @@ def test_a_class_is_measured_once_with_its_neighbour(ceilings):
     assert ceilings.bytes_per_second(100_000) == pytest.approx(best)
 
 
+def test_measuring_again_can_only_raise_the_ceiling(ceilings):
+    first = ceilings.measure(20_000)
+    before = ceilings.bytes_per_second(20_000)
+    again = ceilings.measure(20_000, again=True)
+    assert ceilings.bytes_per_second(20_000) >= before
+    keys = [(row["program"], row["bytes"], row["sample"]) for row in first + again]
+    assert len(set(keys)) == len(keys)
+
+
 def test_what_is_faster_than_the_ceiling_is_impossible(ceilings):
     ceilings.measure(100_000)
     fastest_s = 100_000 / ceilings.bytes_per_second(100_000)
