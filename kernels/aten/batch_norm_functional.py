@@ -1,0 +1,209 @@
+"""The pure twins of ATen's batch normalizations: the declared outputs, then the new running mean and variance.
+
+PyTorch's own suffix is `_functional`; it generates two of these, the others follow the same rule. Semantics, shapes,
+dtypes and errors are those of `kernels.aten.batch_norm`. The new running statistics have the dtype of the old ones
+and are not differentiable; in evaluation they are the old ones, and None where there were none.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kernels.aten import checks
+from kernels.aten.moments import (
+    along_channels,
+    channel_affine,
+    channel_axes,
+    compute_dtype,
+    moments,
+    unbiased,
+    widened,
+)
+from normbench.errors import UserError
+
+Quintuple = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array | None]
+
+
+class Arguments(NamedTuple):
+    """Checked arguments; vectors are (C,) in their own dtypes, `dtype` is that of the saved statistics."""
+
+    input: jax.Array
+    weight: jax.Array | None
+    bias: jax.Array | None
+    running_mean: jax.Array | None
+    running_var: jax.Array | None
+    dtype: jnp.dtype
+
+    @property
+    def count(self) -> int:
+        """Elements of each channel."""
+        return checks.count(self.input.shape, channel_axes(self.input.ndim))
+
+
+def checked(
+    input: jax.Array,
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+    running_mean: jax.Array | None,
+    running_var: jax.Array | None,
+    training: bool,
+) -> Arguments:
+    """Returns the arguments as arrays. Errors: see `kernels.aten.batch_norm`."""
+    x = checks.floating("batch_norm", "input", input)
+    checks.require_rank("batch_norm", x, 2)
+    named = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    vectors = {name: checks.require_size(name, checks.optional(v), x.shape[1]) for name, v in named.items()}
+    for name in ("running_mean", "running_var"):
+        if not training and vectors[name] is None:
+            raise checks.AtenError(f"{name} must be defined in evaluation mode, but is None")
+    check_both_or_neither(running_mean, running_var)
+    return Arguments(x, *vectors.values(), checks.parameter_dtype(x, **vectors))
+
+
+def check_both_or_neither(running_mean: jax.Array | None, running_var: jax.Array | None) -> None:
+    """UserError (PyTorch raises ValueError) where only one of the running statistics is given."""
+    if (running_mean is None) != (running_var is None):
+        missing, present = ("running_var", "running_mean") if running_var is None else ("running_mean", "running_var")
+        raise UserError(
+            f"running_mean and running_var must either both be None or neither be None; {missing} is None, "
+            f"{present} is not"
+        )
+
+
+def require_elements(input: jax.Array) -> None:
+    if input.size == 0:
+        raise checks.AtenError(
+            f"input tensor must have at least one element, but got input of size {list(input.shape)}"
+        )
+
+
+def updated(old: jax.Array | None, new: jax.Array, momentum: float) -> jax.Array | None:
+    """(1 - momentum) * old + momentum * new in the dtype of the computation, cast to old's."""
+    if old is None:
+        return None
+    return lax.stop_gradient((momentum * new + (1 - momentum) * old.astype(new.dtype)).astype(old.dtype))
+
+
+def channel_moments(input: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the mean and the biased variance of each channel, (C,), in the dtype of the computation."""
+    mean, variance = moments(input.astype(compute_dtype(input.dtype)), channel_axes(input.ndim))
+    return mean.reshape(-1), variance.reshape(-1)
+
+
+def normalized(arguments: Arguments, mean: jax.Array, invstd: jax.Array) -> jax.Array:
+    """(x - mean) * invstd * weight + bias, computed in the dtype of mean, cast to input's."""
+    x, weight, bias = widened(arguments.input, arguments.weight, arguments.bias, dtype=mean.dtype)
+    rank = x.ndim
+    x_hat = (x - along_channels(mean, rank)) * along_channels(invstd, rank)
+    return channel_affine(x_hat, weight, bias).astype(arguments.input.dtype)
+
+
+def evaluate(a: Arguments, eps: float) -> Quintuple:
+    constants = (lax.stop_gradient(v) for v in (a.running_mean, a.running_var))
+    mean, variance = widened(*constants, dtype=compute_dtype(a.input.dtype))
+    empty = jnp.zeros(0, a.dtype)
+    return normalized(a, mean, lax.rsqrt(variance + eps)), empty, empty, a.running_mean, a.running_var
+
+
+def train(a: Arguments, momentum: float, eps: float) -> Quintuple:
+    mean, variance = channel_moments(a.input)
+    invstd = lax.rsqrt(variance + eps)
+    saved = (lax.stop_gradient(v.astype(a.dtype)) for v in (mean, invstd))
+    if a.count == 0:
+        return normalized(a, mean, invstd), *saved, a.running_mean, a.running_var
+    new_mean = updated(a.running_mean, mean, momentum)
+    new_var = updated(a.running_var, unbiased(variance, a.count), momentum)
+    return normalized(a, mean, invstd), *saved, new_mean, new_var
+
+
+def native_batch_norm_functional(
+    input: jax.Array,
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+    running_mean: jax.Array | None,
+    running_var: jax.Array | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Quintuple:
+    """Returns y, save_mean, save_invstd, new running_mean, new running_var: the twin of `native_batch_norm`."""
+    arguments = checked(input, weight, bias, running_mean, running_var, training)
+    if not training:
+        return evaluate(arguments, eps)
+    require_elements(arguments.input)
+    return train(arguments, momentum, eps)
+
+
+def batch_norm_functional(
+    input: jax.Array,
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+    running_mean: jax.Array | None,
+    running_var: jax.Array | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """Returns y, new running_mean, new running_var: the twin of `batch_norm`.
+
+    An empty input leaves the running statistics as they are.
+    """
+    arguments = checked(input, weight, bias, running_mean, running_var, training)
+    outputs = train(arguments, momentum, eps) if training else evaluate(arguments, eps)
+    return outputs[0], outputs[3], outputs[4]
+
+
+def _native_batch_norm_legit_functional(
+    input: jax.Array,
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+    running_mean: jax.Array,
+    running_var: jax.Array,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Quintuple:
+    """_native_batch_norm_legit_functional(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean,
+    Tensor running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor)
+
+    Returns y, save_mean, save_invstd, new running_mean, new running_var; AtenError where a statistic is None.
+    """
+    for name, value in (("running_mean", running_mean), ("running_var", running_var)):
+        if value is None:
+            raise checks.AtenError(f"{name} is None; this operator needs an array of one element for each channel")
+    return native_batch_norm_functional(input, weight, bias, running_mean, running_var, training, momentum, eps)
+
+
+def _batch_norm_with_update_functional(
+    input: jax.Array,
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+    running_mean: jax.Array,
+    running_var: jax.Array,
+    momentum: float,
+    eps: float,
+) -> tuple[jax.Array, ...]:
+    """_batch_norm_with_update_functional(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean,
+    Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)
+
+    Returns y, save_mean, save_invstd, an empty uint8 reserve (0,), new running_mean, new running_var.
+    """
+    y, mean, invstd, *running = _native_batch_norm_legit_functional(
+        input, weight, bias, running_mean, running_var, True, momentum, eps
+    )
+    return y, mean, invstd, jnp.zeros(0, jnp.uint8), *running
+
+
+def batch_norm_update_stats_functional(
+    input: jax.Array, running_mean: jax.Array | None, running_var: jax.Array | None, momentum: float
+) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
+    """Returns mean, biased variance, new running_mean, new running_var: the twin of `batch_norm_update_stats`."""
+    a = checked(input, None, None, running_mean, running_var, training=True)
+    require_elements(a.input)
+    mean, variance = channel_moments(lax.stop_gradient(a.input))
+    new_mean = updated(a.running_mean, mean, momentum)
+    new_var = updated(a.running_var, unbiased(variance, a.count), momentum)
+    return mean.astype(a.dtype), variance.astype(a.dtype), new_mean, new_var
