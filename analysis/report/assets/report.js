@@ -43,13 +43,15 @@
     if (value === null || value === undefined || value === "") return "";
     if (typeof value === "boolean") return value ? "yes" : "no";
     if (typeof value !== "number") return String(value);
+    if (/(^|_)ratio(_low|_high)?$/.test(name)) return value >= 0.1 && value < 100 ? value.toFixed(2) : figures(value);
     if (name.endsWith("_s")) return duration(value);
     if (["load_bytes", "store_bytes"].includes(name)) return `${value * 8} bit`;
     if (name === "bytes" || name.endsWith("_bytes")) return bytes(value);
     if (name === "process_spread") return `${figures(value * 100, 2)} %`;
     return figures(value);
   };
-  const heading = (name) => name.replace(/_s$/, "").replace(/^(load|store)_bytes$/, "widest $1")
+  const HEADINGS = { bytes: "moved", xla_bytes: "by XLA's count", process_spread: "between processes", stop: "stopped by" };
+  const heading = (name) => HEADINGS[name] || name.replace(/_s$/, "").replace(/^(load|store)_bytes$/, "widest $1")
     .replace(/_bytes$/, "").replace(/_/g, " ");
 
   // The table -----------------------------------------------------------------------------------------------------
@@ -78,7 +80,10 @@
       return element("td", {}, dot, element("a", { href: `#case=${encodeURIComponent(data.cases[row])}` }, value ?? ""));
     }
     if (value === null || value === "") return element("td", { class: "missing" });
-    if (each.kind === "number") return element("td", { class: "number" }, figures(value));
+    if (each.kind === "number") {
+      const text = each.name.endsWith("ratio") ? present("ratio", value) : figures(value);
+      return element("td", { class: "number" }, text);
+    }
     if (each.name === "status" && value !== "ok") {
       return element("td", { class: "status" }, String(value).replace(/_/g, " "));
     }
@@ -190,7 +195,7 @@
     const fact = Object.fromEntries(names.map((name, place) => [name, row[place]]));
     const parts = [element("h3", {}, `Compiled for ${fact.target}`)];
     if (fact.status !== "ok") parts.push(element("p", { class: "status" }, `${fact.status}: ${fact.reason ?? ""}`));
-    const facts = names.filter((name) => !["target", "status", "reason", "hints", "predicted_s"].includes(name));
+    const facts = names.filter((name) => !["target", "status", "reason", "hints", "predicted_s", "hlo_sha256"].includes(name));
     if (facts.some((name) => fact[name] !== null)) parts.push(tableOf(facts, [facts.map((name) => fact[name])]));
     if (fact.predicted_s !== null) {
       parts.push(element("p", { class: "missing" }, `Predicted from bytes and bandwidth, not measured: ${duration(fact.predicted_s)}.`));
@@ -198,6 +203,9 @@
     if (fact.hints.length) parts.push(element("ul", {}, ...fact.hints.map((hint) => element("li", {}, hint))));
     const launches = rowsOf("launches", slug).filter((launch) => launch[0] === fact.target).map((launch) => launch.slice(1));
     if (launches.length) parts.push(tableOf(details.launches.columns.slice(1), launches));
+    if (fact.hlo_sha256) {
+      parts.push(element("p", {}, "Optimised module: ", element("code", {}, `hlo/${fact.hlo_sha256}.pb.zst`)));
+    }
     parts.push(element("p", {}, "See it again:"), element("pre", {}, `${details.commands[slug]} --target ${fact.target}`));
     return parts;
   };
@@ -209,7 +217,7 @@
     const links = siblings(slug).flatMap((link, place) => (place ? [" · ", link] : [link]));
     const facts = ["operator", "shape", "layout", "dtype", "param_dtype", "pass", "context", "options", "model"]
       .filter((name) => column[name] && column[name].values[first]);
-    const close = element("button", { type: "button", onclick: () => dialog.close() }, "Close");
+    const close = element("button", { type: "button", onclick: () => { dialog.close(); leaveCase(); } }, "Close");
     const parts = [
       element("header", {}, element("h2", { id: "case-title" }, `${column.operator.values[first]} · ${column.variant.values[first]}`), close),
       element("p", { class: "run" }, slug),
@@ -227,6 +235,9 @@
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
   };
+  const leaveCase = () => {
+    if (location.hash.startsWith("#case=")) history.replaceState(null, "", location.pathname + location.search);
+  };
   const route = () => {
     const found = location.hash.match(/^#case=(.+)$/);
     if (found) openCase(decodeURIComponent(found[1]));
@@ -236,9 +247,7 @@
   drawFilters();
   refresh();
   byId("more").addEventListener("click", () => { shown += 5 * WINDOW; drawRows(); });
-  byId("case").addEventListener("close", () => {
-    if (location.hash.startsWith("#case=")) history.replaceState(null, "", location.pathname + location.search);
-  });
+  byId("case").addEventListener("close", leaveCase); // by the Escape key
   for (const button of document.querySelectorAll("button.rows")) {
     button.addEventListener("click", () => {
       const number = Number(button.dataset.finding);
