@@ -69,8 +69,16 @@ def test_the_tolerance_scales_with_the_square_root_of_the_sum():
     assert tolerance(("float32", "bfloat16"), 1) > 16 * 2**-7
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("pass_", ["forward", "backward", "forward_backward"])
+@pytest.mark.parametrize(
+    ("pass_", "dtype"),
+    [
+        ("forward", "float32"),
+        ("forward", "bfloat16"),
+        ("forward", "float16"),
+        ("backward", "float32"),
+        ("forward_backward", "bfloat16"),
+    ],
+)
 @pytest.mark.parametrize("variant", ["naive", "folded", "prefolded"])
 def test_right_results_pass_in_every_pass(variant, pass_, dtype):
     problem = Problem("batch_norm", dtype=dtype, pass_=pass_, **CHANNELS_LAST)
@@ -78,6 +86,15 @@ def test_right_results_pass_in_every_pass(variant, pass_, dtype):
     error = oracle.check(*run(problem, variant, oracle))
     assert error.ok, error.reason
     assert error.max_rel > 0
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("variant", ["unfused", "prefolded"])
+def test_optional_arguments_find_their_places(variant, bias):
+    options = (("bias", bias), ("features", 6))
+    problem = Problem("conv_bn", (2, 4, 5, 5), pass_="forward_backward", options=options)
+    oracle = Oracle(problem, seed=0)
+    assert oracle.check(*run(problem, variant, oracle)).ok
 
 
 @pytest.mark.parametrize("pass_", ["forward", "backward"])
