@@ -26,7 +26,8 @@ _JAX: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def _silu_numpy(z: np.ndarray) -> np.ndarray:
-    return z * np.exp(-np.logaddexp(0.0, -z))  # logaddexp does not overflow where z is very negative
+    with np.errstate(over="ignore"):  # exp(-z) is infinite for a very negative z, and the quotient is then 0
+        return z / (1.0 + np.exp(-z))
 
 
 _NUMPY: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -21,7 +21,8 @@ def naive_promoting(
     """y = act((x - mean) / sqrt(variance + epsilon) * gamma + beta), without a cast anywhere.
 
     Arguments and errors as for `naive`. The output has the dtype that x and the parameters promote to: bfloat16 x with
-    float32 parameters gives a float32 y, which doubles the bytes written; all bfloat16 computes in bfloat16.
+    float32 parameters gives a float32 y, which doubles the bytes written; all bfloat16 computes in bfloat16. The square
+    root is in the variance's dtype: bfloat16 parameters cost a float32 x its precision.
     """
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
     gamma, beta, mean, variance = (p.reshape(a.broadcast) for p in a[1:5])
