@@ -33,11 +33,11 @@ matrix:
 	$(PYTHON) -m venv .venv
 
 .venv/study: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gpu-targets]'
+	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[gpu-targets]'
 	@touch $@
 
 .venv/test: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gpu-targets,test]'
+	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[gpu-targets,test]'
 	@touch $@ .venv/study
 
 clean:

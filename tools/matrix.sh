@@ -22,7 +22,7 @@ for version in "$@"; do
     folder=".venv-$version"
     [ -f "$folder/installed" ] && continue
     "$python" -m venv "$folder"
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "$folder/bin/python" -m pip install -q -q --disable-pip-version-check \
         "jax[cuda13-local]==$version" -e '.[gpu-targets]' pytest hypothesis absl-py
     touch "$folder/installed"
 done
