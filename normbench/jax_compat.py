@@ -3,8 +3,11 @@
 Importing this module does not initialise a backend.
 """
 
+import contextlib
 import io
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -100,6 +103,22 @@ def deviceless_client(target_config: str) -> Any:
         raise ImportError(f"JAX has no compiler for CUDA devices here: {error}") from error
     device: Any = topology.devices[0]
     return device.client
+
+
+@contextlib.contextmanager
+def no_gpu_is_no_error() -> Iterator[None]:
+    """Keeps JAX, where there is no NVIDIA device, from logging a traceback because the CUDA plugin finds no libraries.
+
+    The plugin is there to compile; when JAX starts its backends it also asks it for devices.
+    """
+    logger = logging.getLogger("jax._src.xla_bridge")
+    level = logger.level
+    if not Path("/dev/nvidiactl").exists():
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str | None = None) -> Any:

@@ -13,6 +13,7 @@ from analysis.fusion.isolation import compiler
 from analysis.fusion.render import html_report, text_report
 from analysis.fusion.targets import check_target
 from normbench.errors import UserError
+from normbench.jax_compat import no_gpu_is_no_error
 from normbench.schema import DEVICELESS_TARGETS
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def explain(function: Callable, *abstract_args: Any, target: str = "h200", timeo
     if target in DEVICELESS_TARGETS:
         require_gpu_targets()
     inputs = tuple(jax.tree.map(_abstract, argument) for argument in abstract_args)
-    bytecode, lower_s = lower_bytecode(function, inputs, target)
+    with no_gpu_is_no_error():
+        bytecode, lower_s = lower_bytecode(function, inputs, target)
     compilation = compiler(target).compile(bytecode, target, lower_s, timeout_s)
     return Report(getattr(function, "__name__", type(function).__name__), compilation)
 
