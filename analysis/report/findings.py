@@ -77,7 +77,9 @@ def _status(digest: Digest) -> Iterator[Finding]:
         words = [f"{number:,} {str(status).replace('_', ' ')}" for status, number in row.items() if number]
         rows = digest.summary[digest.summary["target"] == target]
         troubled = rows[rows["status"] != "ok"]
-        text = f"On {target}, of {count(int(row.sum()), 'case')} {listing(words)}."
+        total = count(int(row.sum()), "case")
+        alone = f"all of {total} ok" if row.get("ok") == row.sum() else f"of {total} {listing(words)}"
+        text = f"On {target}, {alone}."
         yield _finding("status", text, troubled if len(troubled) else rows)
 
 

@@ -29,7 +29,7 @@ MAX_ROWS = 24
 
 _ROW_IN = 0.235
 _CAPTION_LETTERS_PER_IN = 16
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "font.family": "sans-serif",
     "axes.titlesize": 9.5,

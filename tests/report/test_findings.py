@@ -40,7 +40,7 @@ def test_status_counts_are_the_numbers_of_rows(told, tables):
         _of(told, "status", "On cpu").text
         == f"On cpu, of {cases} cases {cases - unsupported} ok and {unsupported} unsupported."
     )
-    assert _of(told, "status", "On h200").text == f"On h200, of {cases} cases {cases} ok."
+    assert _of(told, "status", "On h200").text == f"On h200, all of {cases} cases ok."
     assert len(_of(told, "status", "On cpu").rows) == unsupported
 
 
