@@ -129,11 +129,15 @@
     return (row) => typeof each.values[row] === "number" && tests[sign](each.values[row]);
   };
   const texts = columns.filter((each) => each.kind !== "number");
-  const haystack = Array.from({ length: total }, (_, row) =>
-    [data.cases[row], ...texts.map((each) => each.values[row] ?? "")].join(" ").toLowerCase());
+  let haystack = null; // made when words are first looked for
+  const contains = (row, word) => {
+    haystack ??= Array.from({ length: total }, (_, each) =>
+      [data.cases[each], ...texts.map((one) => one.values[each] ?? "")].join(" ").toLowerCase());
+    return haystack[row].includes(word);
+  };
   const refresh = () => {
     const tests = words.value.trim().split(/\s+/).filter(Boolean).map((term) =>
-      condition(term) || ((row) => haystack[row].includes(term.toLowerCase())));
+      condition(term) || ((row) => contains(row, term.toLowerCase())));
     for (const menu of menus) {
       if (menu.value !== "") tests.push((row) => String(column[menu.name].values[row] ?? "") === menu.value);
     }
