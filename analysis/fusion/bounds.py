@@ -99,7 +99,7 @@ def _reduced_bytes(entry: Computation, parameter: Instruction) -> int:
     for instruction in entry.instructions:
         if instruction.id in derived and instruction.opcode in _REDUCTIONS:
             operand = entry.by_id[instruction.operands[0]]
-            if operand.shape.elements >= parameter.shape.elements and _meets_again(entry, instruction, parameter):
+            if operand.shape.elements >= parameter.shape.elements and meets_again(entry, instruction, parameter):
                 found = max(found, _bytes_per_result(operand, instruction, parameter.shape.bits))
     return found
 
@@ -128,7 +128,7 @@ def _derived(entry: Computation, start: Instruction) -> set[int]:
     return found
 
 
-def _meets_again(entry: Computation, reduction: Instruction, parameter: Instruction) -> bool:
+def meets_again(entry: Computation, reduction: Instruction, parameter: Instruction) -> bool:
     """Whether a tensor as large as `parameter` depends on the statistic."""
     after = _derived(entry, reduction)
     return any(

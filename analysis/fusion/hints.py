@@ -1,6 +1,6 @@
 """Sentences that name what costs bytes in a compiled program, each with its figure and, if there is one, a remedy."""
 
-from analysis.fusion.bounds import largest_float_input, outputs, promoted_outputs
+from analysis.fusion.bounds import largest_float_input, meets_again, outputs, promoted_outputs
 from analysis.fusion.hlo import Computation, Instruction, Module, Shape, inlined_entry
 from analysis.fusion.launches import Launch
 
@@ -93,15 +93,31 @@ def _result_shapes(launch: Launch) -> tuple[Shape, ...]:
 
 
 def _transposes(module: Module, launches: tuple[Launch, ...]) -> list[str]:
+    """Large launches that only bring data into another order, or only copy it."""
     largest = largest_float_input(module)
     if largest is None:
         return []
-    return [
-        f"transposed layout: {launch.name} moves {_megabytes(launch.read_bytes + launch.write_bytes)} "
-        f"{_transposing(launch)}; another layout of the arrays would save it"
-        for launch in launches
-        if launch.kind in ("transpose", "copy") and launch.read_bytes > _LARGE_SHARE * largest.size_bytes
-    ]
+    found = []
+    for launch in launches:
+        if launch.kind not in ("transpose", "copy") or launch.read_bytes <= _LARGE_SHARE * largest.size_bytes:
+            continue
+        size = _megabytes(launch.read_bytes + launch.write_bytes)
+        if _is_plain_copy(module, launch):
+            found.append(
+                f"copy: {launch.name} moves {size} only to copy; where an input is not needed afterwards, donate it "
+                "(jax.jit(..., donate_argnums=...))"
+            )
+        else:
+            found.append(
+                f"transposed layout: {launch.name} moves {size} {_transposing(launch)}; another layout of the arrays "
+                "would save it"
+            )
+    return found
+
+
+def _is_plain_copy(module: Module, launch: Launch) -> bool:
+    operand = module.entry.by_id.get(launch.instruction.operands[0]) if launch.instruction.operands else None
+    return launch.instruction.opcode == "copy" and (operand is None or operand.shape == launch.instruction.shape)
 
 
 def _transposing(launch: Launch) -> str:
@@ -146,23 +162,19 @@ def _row_length(unoptimised: Module, launches: tuple[Launch, ...]) -> list[str]:
 
 
 def _is_row_normalization(entry: Computation, instruction: Instruction) -> bool:
-    """A reduction over the minor-most dimensions of a large tensor, which is used again at full size afterwards."""
+    """A reduction over the minor-most dimensions of the largest input, whose result meets the input again."""
     if instruction.opcode != "reduce":
         return False
     operand = entry.by_id[instruction.operands[0]]
     rank = len(operand.shape.dimensions)
     trailing = tuple(range(rank - len(instruction.dimensions), rank))
-    largest = max((i.shape.elements for i in entry.instructions if i.opcode == "parameter"), default=0)
+    largest = max(entry.parameters, key=lambda parameter: parameter.shape.elements, default=None)
     return (
-        operand.shape.elements >= largest > 1
+        largest is not None
+        and operand.shape.elements >= largest.shape.elements > 1
         and tuple(sorted(instruction.dimensions)) == trailing
-        and any(shape.elements >= largest for shape in _entry_outputs(entry))
+        and meets_again(entry, instruction, largest)
     )
-
-
-def _entry_outputs(entry: Computation) -> tuple[Shape, ...]:
-    shape = entry.root.shape
-    return shape.leaves if shape.element == "tuple" else (shape,)
 
 
 def _row(entry: Computation, reduction: Instruction) -> int:

@@ -83,6 +83,18 @@ def test_a_loop_counts_with_its_repetitions():
 
 
 @needs_plugin
+def test_only_what_is_a_row_normalization_gets_its_hint():
+    assert explain(lambda x: (x + 1, x.sum()), array(4096, 64)).hints == ()
+
+
+@needs_plugin
+def test_a_copy_is_no_transpose():
+    (hint,) = explain(lambda x, update: x.at[:3].set(update), array(50_000, 64), array(3, 64)).hints
+    assert hint.startswith("copy:")
+    assert "donate" in hint
+
+
+@needs_plugin
 def test_float64_is_compiled_where_it_is_enabled():
     with jax.enable_x64(True):
         report = explain(lambda x: x * 2, jax.ShapeDtypeStruct((128,), jnp.float64))
