@@ -98,7 +98,7 @@ def _kernel(x_ref, gamma_ref, beta_ref, mean_ref, variance_ref, y_ref, *, config
         triton_store(y_ref, index, activate((x - mean) * scale + beta, activation).astype(y_ref.dtype), mask)
 
     masks = row < config.rows, column < config.columns
-    if config.ragged:
+    if config.ragged and config.grid > 1:
         # A mask that ends inside a vector makes the compiler load element by element, so only the last block has one.
         triton_when(program < config.grid - 1)(lambda: block(None, None))
         triton_when(program == config.grid - 1)(lambda: block(*masks))

@@ -1,0 +1,51 @@
+"""The Pallas Triton kernel compiled for GPUs that are not there: one launch, minimum bytes, whole vectors."""
+
+import importlib.util
+
+import pytest
+
+import kernels
+from analysis import explain
+from kernels.problem import Problem
+
+pytestmark = pytest.mark.skipif(
+    not importlib.util.find_spec("jax_cuda13_plugin"), reason="needs the compiler plugin: normbench[gpu-targets]"
+)
+
+
+def compiled(problem, target="h200"):
+    program = kernels.program(problem, "pallas_triton")
+    return explain(program.function, *program.inputs, target=target)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "dtype"),
+    [
+        ((32, 64, 56, 56), "nchw", "bfloat16"),  # by row
+        ((32, 56, 56, 64), "nhwc", "bfloat16"),  # by column
+        ((32, 64, 7, 7), "nchw", "float32"),  # flat: rows of 49 elements
+        ((31, 7, 7, 61), "nhwc", "bfloat16"),  # flat: nothing divides anything
+        ((31, 61, 7, 7), "nchw", "float16"),
+        ((1009, 64), "nc", "float64"),
+    ],
+)
+def test_one_launch_moves_the_minimum_in_vectors_of_16_bytes(shape, layout, dtype):
+    report = compiled(Problem("batch_norm", shape, layout, dtype, context="silu"))
+    assert len(report.launches) == 1
+    assert report.bytes == report.minimum_bytes
+    assert report.launches.load_bytes[0] == 16
+    assert report.launches.store_bytes[0] == 16
+
+
+@pytest.mark.parametrize("target", ["h100", "a100", "b200"])
+def test_other_targets(target):
+    report = compiled(Problem("batch_norm", (8, 13, 14, 14), "nchw", "bfloat16"), target)
+    assert len(report.launches) == 1
+    assert report.launches.load_bytes[0] == 16
+
+
+def test_the_gradient_compiles_too():
+    problem = Problem("batch_norm", (8, 16, 14, 14), "nchw", "bfloat16", pass_="forward_backward", context="silu")
+    report = compiled(problem)
+    assert list(report.launches.kind).count("pallas") == 1
+    assert len(report.launches) > 1
