@@ -115,17 +115,20 @@ class Oracle:
         self._seed = seed
         self._answers: dict[str, Any] = {}
 
-    def cotangent(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """What is multiplied into the gradients; the same values for every variant, in its output's dtype."""
-        argument = Argument("cotangent", tuple(shape), self.problem.dtype, "activation")
-        return draw((argument,), self._seed + 1)[0].astype(jnp.dtype(dtype))
+    def arrays_for(self, program: Program) -> tuple[Any, ...]:
+        """What the program's `setup` takes: the operator's arrays and, for a gradient, the cotangent of its output.
 
-    def arrays_for(self, program: Program) -> tuple[np.ndarray, ...]:
-        """The arrays that the program's `setup` takes."""
+        The cotangent has the same values for every variant, in the dtype of its own output.
+        """
         if self.problem.pass_ == "forward":
             return self.arrays
-        output = jax.eval_shape(lambda *arrays: _forward(program)(*arrays), *program.arguments)
-        return (*self.arrays, self.cotangent(output.shape, str(output.dtype)))
+        output = jax.eval_shape(_forward(program), *program.arguments)
+        leaves, structure = jax.tree.flatten(output)
+        return (*self.arrays, jax.tree.unflatten(structure, [self._cotangent(*item) for item in enumerate(leaves)]))
+
+    def _cotangent(self, index: int, output: jax.ShapeDtypeStruct) -> np.ndarray:
+        argument = Argument("cotangent", output.shape, self.problem.dtype, "activation")
+        return draw((argument,), self._seed + 1 + index)[0].astype(output.dtype)
 
     def check(self, program: Program, result: Any) -> Error:
         """Compares what `program.function` returned."""
@@ -146,11 +149,11 @@ class Oracle:
             self._answers[name] = self._reference() if forward else self._gradients(name, program)
         return self._answers[name]
 
-    def _reference(self) -> np.ndarray:
+    def _reference(self) -> Any:
         return kernels.reference(self.problem, [array.astype(np.float64) for array in self.arrays])
 
     def _gradients(self, name: str, program: Program) -> Any:
-        doubles = [np.asarray(array).astype(np.float64) for array in self.arrays_for(program)]
+        doubles = jax.tree.map(lambda array: array.astype(np.float64), self.arrays_for(program))
         wide = dataclasses.replace(self.problem, dtype="float64", param_dtype="float64")
         with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
             oracle = kernels.program(wide, name)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import TypeAlias
 
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ class Lines:
         print(f"study: {self._count} of {self._total} problems, {spent_s:.0f} s", file=sys.stderr, flush=True)
 
 
-Bar = tqdm | Lines
+Bar: TypeAlias = "tqdm | Lines"
 
 
 def bar_of(total: int) -> Bar:

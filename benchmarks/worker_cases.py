@@ -17,6 +17,7 @@ from kernels import Program
 
 INTERPRETED_ELEMENTS = 100_000
 """A kernel that a CPU interprets is checked up to this size: beyond it takes minutes."""
+INTERPRETED = f"interpreted on a CPU, and checked there up to {INTERPRETED_ELEMENTS} elements"
 MEMORY_SHARE = 0.9
 
 
