@@ -117,7 +117,7 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--option", action="append", metavar="NAME=VALUE", help="operator-specific, e.g. kernel=3x3 or features=128"
     )
-    parser.add_argument("--target", required=True, help=f"one of {', '.join(TARGETS)}")
+    parser.add_argument("--target", default="h200", help=f"one of {', '.join(TARGETS)}; default: h200")
     parser.add_argument("--html", metavar="FILE", help="also write the explanation as HTML")
     _imports(parser)
 
