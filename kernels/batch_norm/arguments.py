@@ -33,8 +33,8 @@ def checked(
     """
     check_activation(activation)
     x, axis, broadcast = channels_of(x, channel_axis)
-    vectors = channel_vectors(x.shape[axis], gamma=gamma, beta=beta, mean=mean, variance=variance)
-    return Arguments(x, *vectors, check_epsilon(epsilon), axis, broadcast)
+    gamma, beta, mean, variance = channel_vectors(x.shape[axis], gamma=gamma, beta=beta, mean=mean, variance=variance)
+    return Arguments(x, gamma, beta, mean, variance, check_epsilon(epsilon), axis, broadcast)
 
 
 def channels_of(x: Any, channel_axis: int) -> tuple[jax.Array, int, tuple[int, ...]]:

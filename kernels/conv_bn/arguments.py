@@ -44,8 +44,9 @@ def checked(
     check_activation(activation)
     x, weight = checked_inputs(x, weight, geometry)
     features = geometry.features(weight.shape)
-    vectors = channel_vectors(features, gamma=gamma, beta=beta, mean=mean, variance=variance)
-    return Arguments(x, weight, checked_bias(bias, x, features), *vectors, check_epsilon(epsilon))
+    gamma, beta, mean, variance = channel_vectors(features, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    bias = None if bias is None else checked_bias(bias, x, features)
+    return Arguments(x, weight, bias, gamma, beta, mean, variance, check_epsilon(epsilon))
 
 
 def checked_inputs(x: Any, weight: Any, geometry: Geometry) -> tuple[jax.Array, jax.Array]:
@@ -57,9 +58,7 @@ def checked_inputs(x: Any, weight: Any, geometry: Geometry) -> tuple[jax.Array, 
     return x, weight
 
 
-def checked_bias(bias: Any, x: jax.Array, features: int) -> jax.Array | None:
-    if bias is None:
-        return None
+def checked_bias(bias: Any, x: jax.Array, features: int) -> jax.Array:
     (bias,) = channel_vectors(features, bias=bias)
     if bias.dtype != x.dtype:
         raise UserError(f"bias has dtype {bias.dtype}; allowed: x's dtype, {x.dtype}")

@@ -140,7 +140,8 @@ def _fold_after(arrays: dict[str, jax.Array], epsilon: float, shape: Geometry) -
 def _fold_before(arrays: dict[str, jax.Array], epsilon: float, shape: Geometry) -> dict[str, jax.Array]:
     weight, dtype = arrays["weight"], compute_dtype(*arrays.values())
     features, channels = shape.features(weight.shape), shape.channels(weight.shape)
-    scale, shift = scale_and_shift(*_normalisation(arrays, channels, dtype), epsilon)
+    gamma, beta, mean, variance = _normalisation(arrays, channels, dtype)
+    scale, shift = scale_and_shift(gamma, beta, mean, variance, epsilon)
     output_axis = shape.weight_axes()[0] % weight.ndim
     others = tuple(axis for axis in range(weight.ndim) if axis != output_axis)
     bias = _scale(weight.astype(dtype), shift, 1, shape).sum(others)

@@ -82,7 +82,7 @@ def prefolded(
     """`apply` of what `prepare` returns: the operator's own signature, for callers that do not fold ahead."""
     shape = geometry(layout, stride, padding, dilation, groups, transposed)
     a = checked(x, weight, bias, gamma, beta, mean, variance, epsilon, shape, activation)
-    convolution = {"layout": layout, "groups": groups, "transposed": transposed}
-    folded = prepare(*a[1:7], a.epsilon, **convolution)
-    window = {"stride": stride, "padding": padding, "dilation": dilation}
-    return apply(a.x, *folded, **convolution, **window, activation=activation)
+    convolution: dict[str, Any] = {"layout": layout, "groups": groups, "transposed": transposed}
+    folded_weight, folded_bias = prepare(*a[1:7], a.epsilon, **convolution)
+    window: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    return apply(a.x, folded_weight, folded_bias, **convolution, **window, activation=activation)
