@@ -10,7 +10,8 @@ from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op
 from pytensor.tensor.variable import TensorVariable
 
-from kernels.pytensor.checks import check_epsilon, check_lengths, compute_dtype, float_tensor, number, sum_over
+from kernels.pytensor.checks import check_epsilon, check_lengths, compute_dtype, float_tensor, number
+from kernels.pytensor.sums import lay, sum_over
 from normbench.errors import UserError
 
 PARAMETERS = ("gamma", "beta", "mean", "variance")
@@ -89,8 +90,8 @@ class BatchNormalization(Op):
         factors = (
             lambda t: t * _across(scale, x),
             lambda t: _across(t * inverse, x) * centred,
-            lambda t: _across(t, x) + pt.zeros_like(x),
-            lambda t: -_across(t * scale, x) + pt.zeros_like(x),
+            lambda t: _across(t, x),
+            lambda t: -_across(t * scale, x),
             lambda t: _across(t * slope, x) * centred,
         )
         terms = [
@@ -141,6 +142,5 @@ def check_arrays(x_shape: Sequence[int], vector_shapes: Sequence[Sequence[int]])
 
 
 def _across(vector: TensorVariable, x: TensorVariable) -> TensorVariable:
-    """Lays a vector along x's channels."""
-    axis = channel_axis(x.type.ndim)
-    return vector.dimshuffle(*(0 if i == axis else "x" for i in range(x.type.ndim)))
+    """Repeats a vector along x's channels to x's shape."""
+    return lay(vector, x, (channel_axis(x.type.ndim),))

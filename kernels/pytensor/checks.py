@@ -1,10 +1,7 @@
-"""Checks and small expressions that the operators of `kernels.pytensor` share."""
+"""Checks of what a caller hands to the operators of `kernels.pytensor`, and the dtypes that they compute in."""
 
 import math
-from collections.abc import Sequence
-from functools import reduce
 from numbers import Real
-from operator import mul
 from typing import Any
 
 import numpy as np
@@ -55,21 +52,3 @@ def compute_dtype(*dtypes: str) -> str:
 def number(value: float, dtype: str) -> np.ndarray:
     """A constant of that dtype; PyTensor would give a Python float the dtype of `floatX`."""
     return np.asarray(value, dtype)
-
-
-def sum_over(x: TensorVariable, axes: Sequence[int], keepdims: bool = False) -> TensorVariable:
-    """The sum over `axes`, accumulated in x's own dtype.
-
-    PyTensor accumulates a float32 sum in float64 unless told otherwise, and its JAX backend then returns the float64
-    accumulator where float32 is declared.
-    """
-    if not axes:
-        return x
-    dtype = x.type.dtype
-    return pt.sum(x, axis=tuple(axes), dtype=dtype, acc_dtype=dtype, keepdims=keepdims)
-
-
-def mean_over(x: TensorVariable, axes: Sequence[int]) -> TensorVariable:
-    """The mean over `axes`, which stay with size 1, accumulated in x's own dtype."""
-    count = reduce(mul, (x.shape[axis] for axis in axes))
-    return sum_over(x, axes, keepdims=True) / pt.cast(count, x.type.dtype)

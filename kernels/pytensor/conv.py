@@ -12,7 +12,8 @@ from pytensor.scalar import upcast
 from pytensor.tensor.variable import TensorVariable
 
 from kernels.pytensor import conv_numpy
-from kernels.pytensor.checks import check_lengths, compute_dtype, float_tensor, sum_over
+from kernels.pytensor.checks import check_lengths, compute_dtype, float_tensor
+from kernels.pytensor.sums import sum_over
 from kernels.pytensor.window import Padding, Window, window
 from normbench.errors import UserError
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from kernels.pytensor.checks import check_epsilon, check_lengths, compute_dtype, float_tensor, mean_over, number
+from kernels.pytensor.checks import check_epsilon, check_lengths, compute_dtype, float_tensor, number
 from kernels.pytensor.reshape import ReshapeLike, SplitGroups
+from kernels.pytensor.sums import lay, mean_over
 from normbench.errors import UserError
 
 
@@ -91,8 +92,7 @@ def _affine(x: TensorVariable, y: TensorVariable, gamma: Any, beta: Any, axes: S
             raise UserError(f"{name} has rank {parameter.type.ndim}; allowed: {len(axes)}")
         for axis, size in zip(axes, parameter.type.shape, strict=True):
             check_lengths({f"x (axis {axis})": x.type.shape[axis], name: size})
-        pattern = [axes.index(i) if i in axes else "x" for i in range(x.type.ndim)]
-        laid = parameter.astype(y.type.dtype).dimshuffle(*pattern)
+        laid = lay(parameter.astype(y.type.dtype), y, axes)
         y = y * laid if name == "gamma" else y + laid
     return y.astype(x.type.dtype)
 
