@@ -7,6 +7,9 @@ A program takes what is known when the timed call starts, and nothing else:
 | forward            | x and the parameters, or what `prepare` made of them | y                 |
 | forward_backward   | the same and dy                           | y and the gradients          |
 | backward           | the residuals of the forward pass and dy  | the gradients                |
+
+Where an operator has running statistics, y stands for (y, *statistics); gradients are taken of y alone, with respect to
+the arguments that are no statistics.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,18 +65,20 @@ def program(problem: Problem, variant_name: str) -> Program:
     )
     forward, prepare = _forward(definition, variant, problem)
     ahead = partial(_ahead, prepare)
-    function, setup = _BY_PASS[problem.pass_](forward, ahead, arguments)
+    differentiate = partial(_differentiate, definition.statistics, forward)
     if problem.pass_ == "forward":
+        function, setup = forward, ahead
         inputs = jax.eval_shape(setup, *arguments)
     else:
-        cotangent = jax.eval_shape(lambda *arrays: forward(*ahead(*arrays)), *arguments)
+        function, setup = _BY_PASS[problem.pass_](differentiate, ahead, arguments)
+        cotangent = jax.eval_shape(lambda *arrays: differentiate(*ahead(*arrays))[0], *arguments)
         inputs = jax.eval_shape(setup, *arguments, cotangent)
     has_setup = prepare is not None or problem.pass_ == "backward"
     return Program(problem, variant, function, setup, prepare, arguments, inputs, has_setup)
 
 
-def reference(problem: Problem, arrays: Sequence[Any]) -> np.ndarray:
-    """The operator's float64 NumPy reference, of the arrays of `arguments(problem)`.
+def reference(problem: Problem, arrays: Sequence[Any]) -> np.ndarray | tuple[np.ndarray, ...]:
+    """The operator's float64 NumPy reference, of the arrays of `arguments(problem)`: y, or (y, *statistics).
 
     Raises:
       UserError: for an unknown operator.
@@ -98,21 +103,28 @@ def _ahead(prepare: Callable | None, x: Any, *parameters: Any) -> tuple:
     return (x, *parameters) if prepare is None else (x, *prepare(*parameters))
 
 
-def _forward_pass(forward: Callable, ahead: Callable, _: tuple) -> tuple[Callable, Callable]:
-    return forward, ahead
+def _differentiate(statistics: int, forward: Callable, *inputs: Any) -> tuple[Any, Callable, tuple]:
+    """Returns y, the pullback from y to the inputs that are no statistics, and the new statistics."""
+    constants = inputs[len(inputs) - statistics :]
+
+    def output_and_statistics(*differentiated):
+        outputs = forward(*differentiated, *constants)
+        return (outputs[0], outputs[1:]) if statistics else (outputs, ())
+
+    return jax.vjp(output_and_statistics, *inputs[: len(inputs) - statistics], has_aux=True)
 
 
-def _forward_backward_pass(forward: Callable, ahead: Callable, _: tuple) -> tuple[Callable, Callable]:
+def _forward_backward_pass(differentiate: Callable, ahead: Callable, _: tuple) -> tuple[Callable, Callable]:
     def function(inputs, cotangent):
-        output, pullback = jax.vjp(forward, *inputs)
-        return output, pullback(cotangent)
+        output, pullback, statistics = differentiate(*inputs)
+        return (output, *statistics) if statistics else output, pullback(cotangent)
 
     return function, lambda *arrays: (ahead(*arrays[:-1]), arrays[-1])
 
 
-def _backward_pass(forward: Callable, ahead: Callable, arguments: tuple) -> tuple[Callable, Callable]:
+def _backward_pass(differentiate: Callable, ahead: Callable, arguments: tuple) -> tuple[Callable, Callable]:
     def pullback(*arrays):
-        return jax.vjp(forward, *ahead(*arrays))[1]
+        return differentiate(*ahead(*arrays))[1]
 
     # The residuals travel as plain arrays: a pullback that was traced elsewhere has another tree structure.
     structure = jax.tree.structure(jax.eval_shape(pullback, *arguments))
@@ -123,8 +135,4 @@ def _backward_pass(forward: Callable, ahead: Callable, arguments: tuple) -> tupl
     return function, lambda *arrays: (tuple(jax.tree.leaves(pullback(*arrays[:-1]))), arrays[-1])
 
 
-_BY_PASS = {
-    "forward": _forward_pass,
-    "forward_backward": _forward_backward_pass,
-    "backward": _backward_pass,
-}
+_BY_PASS = {"forward_backward": _forward_backward_pass, "backward": _backward_pass}

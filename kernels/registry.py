@@ -39,6 +39,8 @@ class Operator:
       reduction: problem -> number of terms in one sum; tolerances scale with its square root.
       bind: (problem, arrays of `arguments`) -> positional arguments of the signature, with None in the place of an
         optional argument that the problem leaves out.
+      statistics: number of running statistics: the last arguments, which no gradient is taken of; the output is then
+        the tuple (y, *new statistics).
     """
 
     name: str
@@ -49,6 +51,7 @@ class Operator:
     contexts: tuple[str, ...]
     reduction: Callable[[Problem], int]
     bind: Callable[[Problem, tuple[Any, ...]], tuple[Any, ...]] = _bind_all
+    statistics: int = 0
 
 
 def _supports_all(problem: Problem, target: str) -> str | None:

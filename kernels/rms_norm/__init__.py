@@ -1,0 +1,43 @@
+"""RMS norm: y = act(x / sqrt(E[x²] + epsilon) * gamma) over the last axes.
+
+One sum is all there is, so it has no one-pass, pivoted or Welford form. Option of a problem: ndim (1), the number of
+normalized axes.
+"""
+
+import math
+
+from kernels.checks import CONTEXTS
+from kernels.layer_norm import keywords, normalized, validate
+from kernels.peers import flax_missing
+from kernels.problem import Problem
+from kernels.registry import Argument, Operator, Variant, register_operator, register_variant
+from kernels.rms_norm.custom_vjp import custom_vjp
+from kernels.rms_norm.flax import flax
+from kernels.rms_norm.naive import naive
+from kernels.rms_norm.reference import reference
+
+_NAME = "rms_norm"
+
+
+def _arguments(problem: Problem) -> tuple[Argument, ...]:
+    x = Argument("x", problem.shape, problem.dtype, "activation")
+    return x, Argument("gamma", normalized(problem), problem.param_dtype, "scale")
+
+
+register_operator(
+    Operator(
+        name=_NAME,
+        arguments=_arguments,
+        keywords=keywords,
+        reference=reference,
+        validate=validate,
+        contexts=CONTEXTS,
+        reduction=lambda problem: math.prod(normalized(problem)),
+    )
+)
+for _variant in (
+    Variant(_NAME, "naive", naive, "the textbook formula in float32, cast back to x's dtype"),
+    Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves 1 / RMS in float32"),
+    Variant(_NAME, "flax", flax, "flax.linen.RMSNorm", supports_problem=flax_missing),
+):
+    register_variant(_variant)
