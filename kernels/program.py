@@ -66,8 +66,9 @@ def program(problem: Problem, variant_name: str) -> Program:
     forward, prepare = _forward(definition, variant, problem)
     ahead = partial(_ahead, prepare)
     differentiate = partial(_differentiate, definition.statistics, forward)
+    function: Callable = forward
+    setup: Callable = ahead
     if problem.pass_ == "forward":
-        function, setup = forward, ahead
         inputs = jax.eval_shape(setup, *arguments)
     else:
         function, setup = _BY_PASS[problem.pass_](differentiate, ahead, arguments)

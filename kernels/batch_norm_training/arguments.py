@@ -80,11 +80,12 @@ def checked(
     check_activation(activation)
     x, axis, broadcast = channels_of(x, channel_axis)
     check_values(x.shape, axis)
-    vectors = channel_vectors(
+    gamma, beta, running_mean, running_variance = channel_vectors(
         x.shape[axis], gamma=gamma, beta=beta, running_mean=running_mean, running_variance=running_variance
     )
     axes = tuple(other for other in range(x.ndim) if other != axis)
-    return Arguments(x, *vectors, check_epsilon(epsilon), check_momentum(momentum), broadcast, axes)
+    epsilon, momentum = check_epsilon(epsilon), check_momentum(momentum)
+    return Arguments(x, gamma, beta, running_mean, running_variance, epsilon, momentum, broadcast, axes)
 
 
 def check_values(shape: tuple[int, ...], axis: int) -> None:

@@ -28,11 +28,11 @@ def custom_vjp(
 def by_channels(a: Arguments, activation: str, method: str) -> Outputs:
     """`normalize` of x seen as (N, C, S), or as (rows, C); `method` as in `kernels.custom_gradient.Plan`."""
     shape, channels = a.x.shape, a.gamma.size
+    view: tuple[int, ...] = (math.prod(shape[:-1]), channels)
     if a.axes[-1] == len(shape) - 1:
-        view, channel, axes = (shape[0], channels, math.prod(shape[2:])), (1, channels, 1), (0, 2)
-    else:
-        view, channel, axes = (math.prod(shape[:-1]), channels), (1, channels), (0,)
-    plan = Plan(axes, (), (), a.epsilon, activation, method, method)
-    gamma, beta, pivot = (array.reshape(channel) for array in (a.gamma, a.beta, a.pivot))
+        view = (shape[0], channels, math.prod(shape[2:]))
+    lined_up = (1, channels, 1)[: len(view)]
+    plan = Plan((0, 2)[: len(view) - 1], (), (), a.epsilon, activation, method, method)
+    gamma, beta, pivot = (array.reshape(lined_up) for array in (a.gamma, a.beta, a.pivot))
     y, mean, variance = normalize(a.x.reshape(view), gamma, beta, pivot, plan)
-    return a.updated(y.reshape(a.x.shape), mean, variance)
+    return a.updated(y.reshape(shape), mean, variance)

@@ -12,23 +12,19 @@ from normbench.errors import UserError
 
 
 class Arguments(NamedTuple):
-    """Checked arguments. `axes` are the normalized ones, counted from the last; beta is None where there is none."""
+    """Checked arguments. `axes` are the normalized ones, counted from the last; `rows` is x's shape with them as one
+    axis, and the others as another."""
 
     x: jax.Array
     gamma: jax.Array
-    beta: jax.Array | None
+    beta: jax.Array
     epsilon: float
     axes: Axes
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """The shape of x with the normalized axes made one, and the others."""
-        columns = math.prod(self.gamma.shape)
-        return math.prod(self.x.shape[: self.x.ndim - self.gamma.ndim]), columns
+    rows: tuple[int, int]
 
 
 def checked(x: Any, gamma: Any, beta: Any, epsilon: float, ndim: int, activation: str) -> Arguments:
-    """Returns the arguments as arrays; `beta` may be None.
+    """Returns the arguments as arrays.
 
     Raises:
       UserError: dtype that is not supported, a number of normalized axes that x does not have, parameters whose shape
@@ -37,10 +33,12 @@ def checked(x: Any, gamma: Any, beta: Any, epsilon: float, ndim: int, activation
     check_activation(activation)
     x = floating("x", x)
     shape = normalized_shape(x.shape, ndim)
-    arrays = (
-        None if value is None else _parameter(name, value, shape) for name, value in (("gamma", gamma), ("beta", beta))
-    )
-    return Arguments(x, *arrays, check_epsilon(epsilon), tuple(range(-ndim, 0)))
+    gamma, beta = parameter("gamma", gamma, shape), parameter("beta", beta, shape)
+    return Arguments(x, gamma, beta, check_epsilon(epsilon), tuple(range(-ndim, 0)), rows_of(x.shape, ndim))
+
+
+def rows_of(shape: tuple[int, ...], ndim: int) -> tuple[int, int]:
+    return math.prod(shape[:-ndim]), math.prod(shape[-ndim:])
 
 
 def normalized_shape(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
@@ -53,7 +51,7 @@ def normalized_shape(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return normalized
 
 
-def _parameter(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
+def parameter(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
     array = floating(name, value)
     if array.shape != shape:
         raise UserError(f"{name} has shape {array.shape}; allowed: {shape}, the normalized axes of x")

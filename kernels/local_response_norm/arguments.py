@@ -59,5 +59,7 @@ def shifted_sum(values: jax.Array, axis: int, before: int, after: int) -> jax.Ar
     pads[axis] = (before, after)
     padded = jnp.pad(values, pads)
     channels = values.shape[axis]
-    shifts = range(before + after + 1)
-    return sum(jax.lax.slice_in_dim(padded, shift, shift + channels, axis=axis) for shift in shifts)
+    total = jax.lax.slice_in_dim(padded, 0, channels, axis=axis)
+    for shift in range(1, before + after + 1):
+        total += jax.lax.slice_in_dim(padded, shift, shift + channels, axis=axis)
+    return total

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 
 from kernels.activations import activate
 from kernels.checks import compute_dtype
-from kernels.layer_norm.arguments import checked
 from kernels.partial_sums import sum_over
+from kernels.rms_norm.arguments import checked
 
 
 def custom_vjp(
     x: jax.Array, gamma: jax.Array, epsilon: float = 1e-5, *, ndim: int = 1, activation: str = "none"
 ) -> jax.Array:
     """As `naive`, with a gradient by hand."""
-    a = checked(x, gamma, None, epsilon, ndim, activation)
+    a = checked(x, gamma, epsilon, ndim, activation)
     return _by_rows(a.x.reshape(a.rows), a.gamma.reshape(1, -1), a.epsilon, activation).reshape(a.x.shape)
 
 

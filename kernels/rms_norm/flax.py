@@ -3,7 +3,7 @@
 import jax
 
 from kernels.activations import activate
-from kernels.layer_norm.arguments import checked
+from kernels.rms_norm.arguments import checked
 
 
 def flax(
@@ -12,6 +12,6 @@ def flax(
     """As `naive`."""
     from flax import linen
 
-    a = checked(x, gamma, None, epsilon, ndim, activation)
+    a = checked(x, gamma, epsilon, ndim, activation)
     module = linen.RMSNorm(epsilon=a.epsilon, dtype=a.x.dtype, reduction_axes=a.axes, feature_axes=a.axes)
     return activate(module.apply({"params": {"scale": a.gamma}}, a.x), activation)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from kernels.activations import activate
 from kernels.checks import compute_dtype
-from kernels.layer_norm.arguments import checked
+from kernels.rms_norm.arguments import checked
 
 
 def naive(
@@ -28,7 +28,7 @@ def naive(
 
     Source: Zhang and Sennrich (2019), Root Mean Square Layer Normalization; torch.nn.functional.rms_norm.
     """
-    a = checked(x, gamma, None, epsilon, ndim, activation)
+    a = checked(x, gamma, epsilon, ndim, activation)
     wide = a.x.astype(compute_dtype(a.x, a.gamma))
     rrms = jax.lax.rsqrt(jnp.square(wide).mean(a.axes, keepdims=True) + a.epsilon)
     return activate(wide * rrms * a.gamma.astype(wide.dtype), activation).astype(a.x.dtype)
