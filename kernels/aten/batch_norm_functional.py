@@ -37,8 +37,8 @@ class Arguments(NamedTuple):
     dtype: jnp.dtype
 
     @property
-    def count(self) -> int:
-        """Elements of each channel."""
+    def channel_size(self) -> int:
+        """How many elements each channel has."""
         return checks.count(self.input.shape, channel_axes(self.input.ndim))
 
 
@@ -51,15 +51,27 @@ def checked(
     training: bool,
 ) -> Arguments:
     """Returns the arguments as arrays. Errors: see `kernels.aten.batch_norm`."""
+    arguments = as_arrays(input, weight, bias, running_mean, running_var)
+    for name in ("running_mean", "running_var"):
+        if not training and getattr(arguments, name) is None:
+            raise checks.AtenError(f"{name} must be defined in evaluation mode, but is None")
+    check_both_or_neither(running_mean, running_var)
+    return arguments
+
+
+def as_arrays(
+    input: jax.Array,
+    weight: jax.Array | None,
+    bias: jax.Array | None,
+    running_mean: jax.Array | None,
+    running_var: jax.Array | None,
+) -> Arguments:
+    """Checks each argument by itself, and the mixture of dtypes."""
     x = checks.floating("batch_norm", "input", input)
     checks.require_rank("batch_norm", x, 2)
     named = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
     vectors = {name: checks.require_size(name, checks.optional(v), x.shape[1]) for name, v in named.items()}
-    for name in ("running_mean", "running_var"):
-        if not training and vectors[name] is None:
-            raise checks.AtenError(f"{name} must be defined in evaluation mode, but is None")
-    check_both_or_neither(running_mean, running_var)
-    return Arguments(x, *vectors.values(), checks.parameter_dtype(x, **vectors))
+    return Arguments(x, **vectors, dtype=checks.parameter_dtype(x, **vectors))
 
 
 def check_both_or_neither(running_mean: jax.Array | None, running_var: jax.Array | None) -> None:
@@ -111,10 +123,10 @@ def train(a: Arguments, momentum: float, eps: float) -> Quintuple:
     mean, variance = channel_moments(a.input)
     invstd = lax.rsqrt(variance + eps)
     saved = (lax.stop_gradient(v.astype(a.dtype)) for v in (mean, invstd))
-    if a.count == 0:
+    if a.channel_size == 0:
         return normalized(a, mean, invstd), *saved, a.running_mean, a.running_var
     new_mean = updated(a.running_mean, mean, momentum)
-    new_var = updated(a.running_var, unbiased(variance, a.count), momentum)
+    new_var = updated(a.running_var, unbiased(variance, a.channel_size), momentum)
     return normalized(a, mean, invstd), *saved, new_mean, new_var
 
 
@@ -200,10 +212,13 @@ def _batch_norm_with_update_functional(
 def batch_norm_update_stats_functional(
     input: jax.Array, running_mean: jax.Array | None, running_var: jax.Array | None, momentum: float
 ) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
-    """Returns mean, biased variance, new running_mean, new running_var: the twin of `batch_norm_update_stats`."""
-    a = checked(input, None, None, running_mean, running_var, training=True)
+    """Returns mean, biased variance, new running_mean, new running_var: the twin of `batch_norm_update_stats`.
+
+    The running statistics are independent: one may be given without the other.
+    """
+    a = as_arrays(input, None, None, running_mean, running_var)
     require_elements(a.input)
     mean, variance = channel_moments(lax.stop_gradient(a.input))
     new_mean = updated(a.running_mean, mean, momentum)
-    new_var = updated(a.running_var, unbiased(variance, a.count), momentum)
+    new_var = updated(a.running_var, unbiased(variance, a.channel_size), momentum)
     return mean.astype(a.dtype), variance.astype(a.dtype), new_mean, new_var

@@ -54,15 +54,17 @@ def instance_norm_functional(
 
     new = (1 - momentum) * old + momentum * s, where s is the average over the instances of their means, and of their
     *unbiased* variances. They have the dtype of the old ones, are None where these are absent and the old ones with
-    use_input_stats=False. Running statistics of any floating dtype are rounded to the dtype of the parameters first.
+    use_input_stats=False. Running statistics of any floating dtype are rounded to the dtype of weight first (input's
+    without a weight).
     """
     x = checks.floating("instance_norm", "input", input)
     checks.require_rank("instance_norm", x, 2)
     parameters = {"weight": checks.optional(weight), "bias": checks.optional(bias)}
     running = {"running_mean": checks.optional(running_mean), "running_var": checks.optional(running_var)}
     _check(x, parameters, running, use_input_stats)
-    dtype = checks.parameter_dtype(x, **parameters)
+    dtype = x.dtype if weight is None else parameters["weight"].dtype
     old = tuple(None if v is None else lax.stop_gradient(v).astype(dtype) for v in running.values())
+    checks.parameter_dtype(x, **parameters, **dict(zip(running, old, strict=True)))
     wide, w, b = widened(x, *parameters.values(), dtype=compute_dtype(x.dtype))
     if use_input_stats:
         mean, variance = moments(wide, range(2, x.ndim))

@@ -141,9 +141,9 @@ def sync_batch_norm_functional(
         return evaluate(a, eps)
     require_elements(a.input)
     local_mean, local_variance = channel_moments(a.input)
-    total = a.count * lax.axis_size(axis_name)
-    mean = lax.psum(local_mean * a.count, axis_name) / total
-    m2 = lax.psum(a.count * (local_variance + jnp.square(local_mean - mean)), axis_name)
+    total = a.channel_size * lax.axis_size(axis_name)
+    mean = lax.psum(local_mean * a.channel_size, axis_name) / total
+    m2 = lax.psum(a.channel_size * (local_variance + jnp.square(local_mean - mean)), axis_name)
     invstd = lax.rsqrt(m2 / total + eps)
     saved = (lax.stop_gradient(v.astype(a.dtype)) for v in (mean, invstd))
     new_mean = updated(a.running_mean, mean, momentum)
