@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study test lint report matrix clean
+.PHONY: study test lint peers matrix clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
@@ -23,6 +23,10 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy normbench kernels analysis benchmarks
+
+# PyTorch, against which the tests of kernels.aten judge, and the other peers; large.
+peers: .venv/test
+	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[peers]'
 
 # The tests of the compiler's output also run under every other JAX for which there is a `.venv-<version>`.
 matrix:
