@@ -17,7 +17,7 @@ study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
 
 test: .venv/test
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .
