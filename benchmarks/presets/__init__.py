@@ -1,17 +1,36 @@
 """The presets: named lists of problems, each with the model and the layer that its shape comes from.
 
-One module per operator; a module holds `smoke`, `quick`, `standard` and `full`, functions that yield
-(problem, provenance). A new operator adds its module here and nowhere else.
+One module per operator or family of them. Each operator has a module, or a `Family`, with `smoke`, `quick`, `standard`
+and `full`, which yield (problem, provenance). A new operator adds its own to `BY_OPERATOR` and nowhere else.
 """
 
+from typing import Any
+
 from benchmarks.presets import batch_norm, conv_bn
+from benchmarks.presets.batch_norm_training import BATCH_NORM_TRAINING
+from benchmarks.presets.family import Family
+from benchmarks.presets.group_norms import GROUP_NORM, INSTANCE_NORM
+from benchmarks.presets.local_response_norm import LOCAL_RESPONSE_NORM
+from benchmarks.presets.row_norms import LAYER_NORM, RMS_NORM
 from kernels.problem import Problem
 from normbench.errors import unknown
 
 PRESETS = ("smoke", "quick", "standard", "full")
-"""smoke: under 20 cases, seconds; quick: some minutes; standard: every distinct layer; full: the product."""
+"""smoke: a problem or two of each operator; quick: some minutes; standard: every distinct layer; full: the product."""
 
-MODULES = {"batch_norm": batch_norm, "conv_bn": conv_bn}
+_FAMILIES: tuple[Family, ...] = (
+    BATCH_NORM_TRAINING,
+    LAYER_NORM,
+    RMS_NORM,
+    GROUP_NORM,
+    INSTANCE_NORM,
+    LOCAL_RESPONSE_NORM,
+)
+BY_OPERATOR: dict[str, Any] = {
+    "batch_norm": batch_norm,
+    "conv_bn": conv_bn,
+    **{family.operator: family for family in _FAMILIES},
+}
 
 
 def problems(preset: str) -> dict[Problem, str]:
@@ -23,7 +42,7 @@ def problems(preset: str) -> dict[Problem, str]:
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     found: dict[Problem, str] = {}
-    for module in MODULES.values():
-        for problem, provenance in getattr(module, preset)():
+    for source in BY_OPERATOR.values():
+        for problem, provenance in getattr(source, preset)():
             found.setdefault(problem, provenance)
     return found

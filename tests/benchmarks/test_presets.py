@@ -41,19 +41,23 @@ def test_every_operator_has_cases_in_every_preset():
 
 
 def test_smoke_is_a_handful():
-    assert len(cases("smoke")) < 20
+    assert len(cases("smoke")) < 60
+    assert len(cases("smoke", ["batch_norm", "conv_bn"])) < 20
 
 
 def test_quick_covers_what_it_promises():
     found = cases("quick")
-    assert 80 <= len(found) <= 170
+    assert 80 <= len(found) <= 330
     by_operator = defaultdict(list)
     for case in found:
         by_operator[case.operator].append(case)
     for operator, chosen in by_operator.items():
         assert {case.variant for case in chosen} == set(kernels.variants(operator))
-        assert len({case.shape for case in chosen}) >= 8
+        assert len({case.shape for case in chosen}) >= 3
         assert {"float32", "bfloat16", "float64"} <= {case.dtype for case in chosen}
+    for operator in ("batch_norm", "conv_bn"):
+        chosen = by_operator[operator]
+        assert len({case.shape for case in chosen}) >= 8
         assert {1, 8, 32} <= {_batch(case.problem) for case in chosen}
         assert {"nchw", "nhwc"} <= {case.layout for case in chosen}
 
@@ -66,7 +70,7 @@ def test_quick_is_small_enough_for_a_slow_machine():
 
 def test_standard_has_every_distinct_output_and_backward_passes():
     found = cases("standard")
-    assert 300 <= len(found) <= 600
+    assert 300 <= len(found) <= 1400
     assert {"forward", "backward", "forward_backward"} == {case.pass_ for case in found}
     outputs = {(layer.features, layer.out_size) for layer in LAYERS}
     images = [case for case in found if case.operator == "batch_norm" and len(case.shape) == 4]
