@@ -37,9 +37,11 @@ def naive(
     Source: Wu and He (2018), Group Normalization, equations 1, 2 and 6; torch.nn.functional.group_norm.
     """
     a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
-    grouped = a.x.astype(compute_dtype(a.x, a.gamma, a.beta)).reshape(a.view)
-    mean, variance = two_pass(grouped, a.axes)
+    wide = a.x.astype(compute_dtype(a.x, a.gamma, a.beta))
+    first = a.spatial == 3
+    grouped = wide.reshape(*a.view[:2], a.view[2] * a.view[3]) if first else wide.reshape(a.view)
+    mean, variance = two_pass(grouped, (2,) if first else a.axes)
     normalized = ((grouped - mean) * jax.lax.rsqrt(variance + a.epsilon)).reshape(a.x.shape)
-    channels = (1, -1, *(1,) * (a.x.ndim - 2)) if a.spatial == 3 else (-1,)
+    channels = (1, -1, *(1,) * (a.x.ndim - 2)) if first else (-1,)
     gamma, beta = (array.astype(grouped.dtype).reshape(channels) for array in (a.gamma, a.beta))
     return activate(normalized * gamma + beta, activation).astype(a.x.dtype)

@@ -38,13 +38,19 @@ def _forward(x, settings):
 
 def _backward(settings, x, cotangent):
     a = Arguments(x, *settings)
-    wide, dy = a.wide, cotangent.astype(a.wide.dtype)
-    base = a.k + a.alpha / a.size * _window_sums(a)
-    power = base**-a.beta
+    dy = cotangent.astype(a.wide.dtype)
+    terms = dy * a.wide * _base(a) ** (-a.beta - 1)
+    # The barrier has the compiler make the base again, from x, where it would else write it in float32 for later.
+    x, terms = jax.lax.optimization_barrier((x, terms))
+    a = Arguments(x, *settings)
     before, after = reach(a.size)
-    sums = shifted_sum(dy * wide * power / base, a.axis, after, before)
-    dx = dy * power - (2 * a.alpha * a.beta / a.size) * wide * sums
+    sums = shifted_sum(terms, a.axis, after, before)
+    dx = dy * _base(a) ** -a.beta - (2 * a.alpha * a.beta / a.size) * a.wide * sums
     return (dx.astype(x.dtype),)
+
+
+def _base(a: Arguments) -> jax.Array:
+    return a.k + a.alpha / a.size * _window_sums(a)
 
 
 _normalize.defvjp(_forward, _backward)
