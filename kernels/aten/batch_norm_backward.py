@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.aten import checks
-from kernels.aten.moments import along_channels, channel_axes, compute_dtype, widened
+from kernels.aten.moments import along_channels, channel_axes, compute_dtype, widen
 
-Gradients = tuple[jax.Array | None, jax.Array | None, jax.Array | None]
+Gradients = tuple[jax.Array | None, ...]
 
 
 def native_batch_norm_backward(
@@ -46,28 +46,29 @@ def native_batch_norm_backward(
     checks.require_same_dtype("grad_out", dy, x)
     checks.require_same_shape("grad_out", dy, "input", x)
     used = {"save_mean": save_mean, "save_invstd": save_invstd}
-    running = {"running_mean": running_mean, "running_var": running_var}
-    named = {"weight": weight, **(used if train else running)}
-    vectors = {name: checks.require_size(name, checks.optional(v), x.shape[1]) for name, v in named.items()}
-    for name in used if train else running:
-        if vectors[name] is None:
+    used = used if train else {"running_mean": running_mean, "running_var": running_var}
+    for name, value in used.items():
+        if value is None:
             raise checks.AtenError(f"{name} must be defined in {'training' if train else 'evaluation'} mode")
+    named = {"weight": weight, **used}
+    vectors = {name: checks.require_size(name, checks.optional(v), x.shape[1]) for name, v in named.items()}
     dtype = checks.parameter_dtype(x, **vectors)
-    gradients = _gradients(dy, x, *vectors.values(), train, eps)
+    wide = compute_dtype(x.dtype)
+    mean, spread = (jnp.asarray(vectors[name], wide) for name in used)
+    invstd = spread if train else lax.rsqrt(spread + eps)
+    gradients = _gradients(widen(dy, wide), widen(x, wide), widen(vectors["weight"], wide), mean, invstd, train)
     dtypes = (x.dtype, dtype, dtype)
     return tuple(g.astype(d) if wanted else None for g, d, wanted in zip(gradients, dtypes, mask, strict=True))
 
 
 def _gradients(
-    dy: jax.Array, x: jax.Array, weight: jax.Array | None, mean: jax.Array, spread: jax.Array, train: bool, eps: float
+    dy: jax.Array, x: jax.Array, weight: jax.Array | None, mean: jax.Array, invstd: jax.Array, train: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`spread` is save_invstd in training, running_var in evaluation."""
-    dy, x, weight, mean, spread = widened(dy, x, weight, mean, spread, dtype=compute_dtype(x.dtype))
     axes, rank = channel_axes(x.ndim), x.ndim
-    invstd = along_channels(spread if train else lax.rsqrt(spread + eps), rank)
-    x_hat = (x - along_channels(mean, rank)) * invstd
+    scale = along_channels(invstd, rank)
+    x_hat = (x - along_channels(mean, rank)) * scale
     grad_bias = jnp.sum(dy, axes, keepdims=True)
     grad_weight = jnp.sum(dy * x_hat, axes, keepdims=True)
     centred = dy - (grad_bias + x_hat * grad_weight) / max(checks.count(x.shape, axes), 1) if train else dy
-    scale = invstd if weight is None else invstd * along_channels(weight, rank)
-    return centred * scale, grad_weight.reshape(-1), grad_bias.reshape(-1)
+    grad_input = centred * (scale if weight is None else scale * along_channels(weight, rank))
+    return grad_input, grad_weight.reshape(-1), grad_bias.reshape(-1)

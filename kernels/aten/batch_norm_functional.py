@@ -19,7 +19,7 @@ from kernels.aten.moments import (
     compute_dtype,
     moments,
     unbiased,
-    widened,
+    widen,
 )
 from normbench.errors import UserError
 
@@ -30,11 +30,11 @@ class Arguments(NamedTuple):
     """Checked arguments; vectors are (C,) in their own dtypes, `dtype` is that of the saved statistics."""
 
     input: jax.Array
+    dtype: jnp.dtype
     weight: jax.Array | None
     bias: jax.Array | None
     running_mean: jax.Array | None
     running_var: jax.Array | None
-    dtype: jnp.dtype
 
     @property
     def channel_size(self) -> int:
@@ -71,7 +71,7 @@ def as_arrays(
     checks.require_rank("batch_norm", x, 2)
     named = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
     vectors = {name: checks.require_size(name, checks.optional(v), x.shape[1]) for name, v in named.items()}
-    return Arguments(x, **vectors, dtype=checks.parameter_dtype(x, **vectors))
+    return Arguments(input=x, dtype=checks.parameter_dtype(x, **vectors), **vectors)
 
 
 def check_both_or_neither(running_mean: jax.Array | None, running_var: jax.Array | None) -> None:
@@ -87,7 +87,7 @@ def check_both_or_neither(running_mean: jax.Array | None, running_var: jax.Array
 def require_elements(input: jax.Array) -> None:
     if input.size == 0:
         raise checks.AtenError(
-            f"input tensor must have at least one element, but got input of size {list(input.shape)}"
+            f"input must have at least one element in training, but got input of shape {list(input.shape)}"
         )
 
 
@@ -98,6 +98,11 @@ def updated(old: jax.Array | None, new: jax.Array, momentum: float) -> jax.Array
     return lax.stop_gradient((momentum * new + (1 - momentum) * old.astype(new.dtype)).astype(old.dtype))
 
 
+def saved(statistic: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The statistic as ATen saves it: in the dtype of the parameters, not differentiable."""
+    return lax.stop_gradient(statistic.astype(dtype))
+
+
 def channel_moments(input: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the mean and the biased variance of each channel, (C,), in the dtype of the computation."""
     mean, variance = moments(input.astype(compute_dtype(input.dtype)), channel_axes(input.ndim))
@@ -106,15 +111,14 @@ def channel_moments(input: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def normalized(arguments: Arguments, mean: jax.Array, invstd: jax.Array) -> jax.Array:
     """(x - mean) * invstd * weight + bias, computed in the dtype of mean, cast to input's."""
-    x, weight, bias = widened(arguments.input, arguments.weight, arguments.bias, dtype=mean.dtype)
-    rank = x.ndim
-    x_hat = (x - along_channels(mean, rank)) * along_channels(invstd, rank)
-    return channel_affine(x_hat, weight, bias).astype(arguments.input.dtype)
+    x, dtype, rank = arguments.input, mean.dtype, arguments.input.ndim
+    x_hat = (widen(x, dtype) - along_channels(mean, rank)) * along_channels(invstd, rank)
+    return channel_affine(x_hat, widen(arguments.weight, dtype), widen(arguments.bias, dtype)).astype(x.dtype)
 
 
 def evaluate(a: Arguments, eps: float) -> Quintuple:
-    constants = (lax.stop_gradient(v) for v in (a.running_mean, a.running_var))
-    mean, variance = widened(*constants, dtype=compute_dtype(a.input.dtype))
+    dtype = compute_dtype(a.input.dtype)
+    mean, variance = (jnp.asarray(lax.stop_gradient(v), dtype) for v in (a.running_mean, a.running_var))
     empty = jnp.zeros(0, a.dtype)
     return normalized(a, mean, lax.rsqrt(variance + eps)), empty, empty, a.running_mean, a.running_var
 
@@ -122,12 +126,13 @@ def evaluate(a: Arguments, eps: float) -> Quintuple:
 def train(a: Arguments, momentum: float, eps: float) -> Quintuple:
     mean, variance = channel_moments(a.input)
     invstd = lax.rsqrt(variance + eps)
-    saved = (lax.stop_gradient(v.astype(a.dtype)) for v in (mean, invstd))
+    y = normalized(a, mean, invstd)
+    save_mean, save_invstd = saved(mean, a.dtype), saved(invstd, a.dtype)
     if a.channel_size == 0:
-        return normalized(a, mean, invstd), *saved, a.running_mean, a.running_var
+        return y, save_mean, save_invstd, a.running_mean, a.running_var
     new_mean = updated(a.running_mean, mean, momentum)
     new_var = updated(a.running_var, unbiased(variance, a.channel_size), momentum)
-    return normalized(a, mean, invstd), *saved, new_mean, new_var
+    return y, save_mean, save_invstd, new_mean, new_var
 
 
 def native_batch_norm_functional(
@@ -197,7 +202,7 @@ def _batch_norm_with_update_functional(
     running_var: jax.Array,
     momentum: float,
     eps: float,
-) -> tuple[jax.Array, ...]:
+) -> tuple[jax.Array | None, ...]:
     """_batch_norm_with_update_functional(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean,
     Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)
 

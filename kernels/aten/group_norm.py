@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.aten import checks
-from kernels.aten.moments import channel_affine, compute_dtype, moments, widened
+from kernels.aten.moments import channel_affine, compute_dtype, moments, widen
 
-Gradients = tuple[jax.Array | None, jax.Array | None, jax.Array | None]
+Gradients = tuple[jax.Array | None, ...]
 
 
 def group_norm(
@@ -57,14 +57,14 @@ def native_group_norm(
       AtenError: input has not N * C * HxW elements; and as `group_norm`. AtenDtypeError, AtenIndexError: likewise.
     """
     x = checks.floating("native_group_norm", "input", input)
-    parameters = {"weight": checks.optional(weight), "bias": checks.optional(bias)}
-    _check(x, N, C, HxW, group, parameters)
-    dtype = checks.parameter_dtype(x, **parameters)
-    wide, w, b = widened(x, *parameters.values(), dtype=compute_dtype(x.dtype))
-    grouped = wide.reshape(N, group, C // group * HxW)
+    gamma, beta = checks.optional(weight), checks.optional(bias)
+    _check(x, N, C, HxW, group, {"weight": gamma, "bias": beta})
+    dtype = checks.parameter_dtype(x, weight=gamma, bias=beta)
+    wide = compute_dtype(x.dtype)
+    grouped = widen(x, wide).reshape(N, group, C // group * HxW)
     mean, variance = moments(grouped, (2,))
     rstd = lax.rsqrt(variance + eps)
-    y = channel_affine(((grouped - mean) * rstd).reshape(N, C, HxW), w, b)
+    y = channel_affine(((grouped - mean) * rstd).reshape(N, C, HxW), widen(gamma, wide), widen(beta, wide))
     return y.reshape(x.shape).astype(x.dtype), mean[:, :, 0].astype(dtype), rstd[:, :, 0].astype(dtype)
 
 
@@ -105,8 +105,10 @@ def native_group_norm_backward(
     for name, value in statistics.items():
         if value.size != N * group:
             raise checks.AtenError(f"Expected {name} to have N * group = {N * group} elements, but got {value.size}")
-    wide = widened(dy, x, *statistics.values(), gamma, dtype=compute_dtype(x.dtype))
-    gradients = _gradients(*wide, (N, group, C // group, HxW))
+    wide = compute_dtype(x.dtype)
+    m, r = (value.reshape(N, group, 1, 1).astype(wide) for value in statistics.values())
+    shape = (N, group, C // group, HxW)
+    gradients = _gradients(widen(dy, wide).reshape(shape), widen(x, wide).reshape(shape), m, r, widen(gamma, wide))
     reshaped = (gradients[0].reshape(x.shape).astype(x.dtype), *(g.astype(dtype) for g in gradients[1:]))
     return tuple(g if wanted else None for g, wanted in zip(reshaped, mask, strict=True))
 
@@ -126,17 +128,10 @@ def _check(
 
 
 def _gradients(
-    dy: jax.Array,
-    x: jax.Array,
-    mean: jax.Array,
-    rstd: jax.Array,
-    weight: jax.Array | None,
-    shape: tuple[int, int, int, int],
+    dy: jax.Array, x: jax.Array, mean: jax.Array, rstd: jax.Array, weight: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    n, groups, width, _ = shape
-    dy, x = dy.reshape(shape), x.reshape(shape)
-    mean, rstd = mean.reshape(n, groups, 1, 1), rstd.reshape(n, groups, 1, 1)
+    """dy and x are (N, group, C / group, HxW)."""
     x_hat = (x - mean) * rstd
-    g = dy if weight is None else dy * weight.reshape(1, groups, width, 1)
+    g = dy if weight is None else dy * weight.reshape(1, *x.shape[1:3], 1)
     average = jnp.mean(g, (2, 3), keepdims=True) + x_hat * jnp.mean(g * x_hat, (2, 3), keepdims=True)
     return rstd * (g - average), jnp.sum(dy * x_hat, (0, 3)).reshape(-1), jnp.sum(dy, (0, 3)).reshape(-1)

@@ -6,7 +6,7 @@ from jax import lax
 
 from kernels.aten import checks
 from kernels.aten.batch_norm_functional import check_both_or_neither, updated
-from kernels.aten.moments import along_channels, channel_affine, compute_dtype, moments, unbiased, widened
+from kernels.aten.moments import along_channels, channel_affine, compute_dtype, moments, unbiased, widen
 
 
 def instance_norm(
@@ -59,47 +59,44 @@ def instance_norm_functional(
     """
     x = checks.floating("instance_norm", "input", input)
     checks.require_rank("instance_norm", x, 2)
-    parameters = {"weight": checks.optional(weight), "bias": checks.optional(bias)}
-    running = {"running_mean": checks.optional(running_mean), "running_var": checks.optional(running_var)}
-    _check(x, parameters, running, use_input_stats)
-    dtype = x.dtype if weight is None else parameters["weight"].dtype
-    old = tuple(None if v is None else lax.stop_gradient(v).astype(dtype) for v in running.values())
-    checks.parameter_dtype(x, **parameters, **dict(zip(running, old, strict=True)))
-    wide, w, b = widened(x, *parameters.values(), dtype=compute_dtype(x.dtype))
+    gamma, beta = checks.optional(weight), checks.optional(bias)
+    old_mean, old_var = checks.optional(running_mean), checks.optional(running_var)
+    _check(x, {"weight": gamma, "bias": beta, "running_mean": old_mean, "running_var": old_var}, use_input_stats)
+    dtype = x.dtype if gamma is None else gamma.dtype
+    rounded_mean, rounded_var = _rounded(old_mean, dtype), _rounded(old_var, dtype)
+    checks.parameter_dtype(x, weight=gamma, bias=beta, running_mean=rounded_mean, running_var=rounded_var)
+    wide, spatial = compute_dtype(x.dtype), checks.count(x.shape, range(2, x.ndim))
     if use_input_stats:
-        mean, variance = moments(wide, range(2, x.ndim))
-        new = _updated(old, mean, variance, momentum, checks.count(x.shape, range(2, x.ndim)))
+        mean, variance = moments(widen(x, wide), range(2, x.ndim))
     else:
-        mean, variance = (along_channels(v.astype(wide.dtype), x.ndim) for v in old)
-        new = old
-    y = channel_affine((wide - mean) * lax.rsqrt(variance + eps), w, b).astype(x.dtype)
-    kept = (None if v is None else v.astype(o.dtype) for v, o in zip(new, running.values(), strict=True))
-    return y, *kept
+        mean, variance = (along_channels(jnp.asarray(v, wide), x.ndim) for v in (rounded_mean, rounded_var))
+    x_hat = (widen(x, wide) - mean) * lax.rsqrt(variance + eps)
+    y = channel_affine(x_hat, widen(gamma, wide), widen(beta, wide)).astype(x.dtype)
+    if not use_input_stats or spatial == 0 or old_mean is None or old_var is None:
+        return y, old_mean, old_var
+    new_mean = _averaged(rounded_mean, mean, momentum).astype(old_mean.dtype)
+    new_var = _averaged(rounded_var, unbiased(variance, spatial), momentum).astype(old_var.dtype)
+    return y, new_mean, new_var
 
 
-def _check(
-    x: jax.Array,
-    parameters: dict[str, jax.Array | None],
-    running: dict[str, jax.Array | None],
-    use_input_stats: bool,
-) -> None:
-    absent = [name for name, value in running.items() if value is None]
+def _check(x: jax.Array, vectors: dict[str, jax.Array | None], use_input_stats: bool) -> None:
+    absent = [name for name in ("running_mean", "running_var") if vectors[name] is None]
     if absent and not use_input_stats:
         raise checks.AtenError(
             "Expected running_mean and running_var to be defined when use_input_stats is false, but got "
             f"{' and '.join(absent)} = None"
         )
-    check_both_or_neither(*running.values())
-    for name, value in (parameters | running).items():
+    check_both_or_neither(vectors["running_mean"], vectors["running_var"])
+    for name, value in vectors.items():
         checks.require_vector(name, value, x)
 
 
-def _updated(
-    old: tuple[jax.Array | None, ...], mean: jax.Array, variance: jax.Array, momentum: float, spatial: int
-) -> tuple[jax.Array | None, ...]:
-    if old[0] is None or spatial == 0:
-        return old
-    n, c = mean.shape[:2]
-    batch = (mean.reshape(n, c), unbiased(variance, spatial).reshape(n, c))
-    each = (updated(jnp.broadcast_to(o, (n, c)), s, momentum) for o, s in zip(old, batch, strict=True))
-    return tuple(jnp.mean(v, 0) for v in each)
+def _rounded(statistic: jax.Array | None, dtype: jnp.dtype) -> jax.Array | None:
+    return None if statistic is None else lax.stop_gradient(statistic).astype(dtype)
+
+
+def _averaged(old: jax.Array | None, new: jax.Array, momentum: float) -> jax.Array:
+    """The average over the instances of the statistic that each of them would have updated."""
+    instances = new.shape[:2]
+    each = updated(jnp.broadcast_to(jnp.asarray(old), instances), new.reshape(instances), momentum)
+    return jnp.mean(jnp.asarray(each), 0)

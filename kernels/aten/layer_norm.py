@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels.aten import checks
-from kernels.aten.moments import affine, compute_dtype, moments, widened
+from kernels.aten.moments import affine, compute_dtype, moments, widen
 
-Gradients = tuple[jax.Array | None, jax.Array | None, jax.Array | None]
+Gradients = tuple[jax.Array | None, ...]
 
 
 def layer_norm(
@@ -49,13 +49,14 @@ def native_layer_norm(
       AtenDtypeError: input is not floating.
     """
     x = checks.floating("native_layer_norm", "input", input)
-    parameters = {"weight": checks.optional(weight), "bias": checks.optional(bias)}
-    axes = checks.check_normalized_shape(x, normalized_shape, **parameters)
-    dtype = checks.parameter_dtype(x, **parameters)
-    wide, w, b = widened(x, *parameters.values(), dtype=compute_dtype(x.dtype))
+    gamma, beta = checks.optional(weight), checks.optional(bias)
+    axes = checks.check_normalized_shape(x, normalized_shape, weight=gamma, bias=beta)
+    dtype = checks.parameter_dtype(x, weight=gamma, bias=beta)
+    computed = compute_dtype(x.dtype)
+    wide = widen(x, computed)
     mean, variance = moments(wide, axes)
     rstd = lax.rsqrt(variance + eps)
-    y = affine((wide - mean) * rstd, w, b).astype(x.dtype)
+    y = affine((wide - mean) * rstd, widen(gamma, computed), widen(beta, computed)).astype(x.dtype)
     return y, lax.stop_gradient(mean.astype(dtype)), lax.stop_gradient(rstd.astype(dtype))
 
 
@@ -84,15 +85,15 @@ def native_layer_norm_backward(
     """
     x = checks.floating("native_layer_norm_backward", "input", input)
     dy, m, r = (jnp.asarray(v) for v in (grad_out, mean, rstd))
-    parameters = {"weight": checks.optional(weight), "bias": checks.optional(bias)}
-    axes = checks.check_normalized_shape(x, normalized_shape, **parameters)
-    mask = checks.check_output_mask(output_mask, 3, **parameters)
+    gamma, beta = checks.optional(weight), checks.optional(bias)
+    axes = checks.check_normalized_shape(x, normalized_shape, weight=gamma, bias=beta)
+    mask = checks.check_output_mask(output_mask, 3, weight=gamma, bias=beta)
     checks.require_same_dtype("grad_out", dy, x)
     checks.require_same_shape("grad_out", dy, "input", x)
-    dtype = checks.parameter_dtype(x, **parameters, mean=m, rstd=r)
-    wide = widened(dy, x, parameters["weight"], dtype=compute_dtype(x.dtype))
-    rows = (rows_like(name, v, x, axes).astype(wide[0].dtype) for name, v in (("mean", m), ("rstd", r)))
-    gradients = _gradients(*wide, *rows, axes)
+    dtype = checks.parameter_dtype(x, weight=gamma, bias=beta, mean=m, rstd=r)
+    wide = compute_dtype(x.dtype)
+    m, r = (rows_like(name, v, x, axes).astype(wide) for name, v in (("mean", m), ("rstd", r)))
+    gradients = _gradients(widen(dy, wide), widen(x, wide), widen(gamma, wide), m, r, axes)
     dtypes = (x.dtype, dtype, dtype)
     return tuple(g.astype(d) if wanted else None for g, d, wanted in zip(gradients, dtypes, mask, strict=True))
 

@@ -1,6 +1,7 @@
 """What the normalizations have in common: the dtype of the computation, moments in two passes, the affine."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +9,17 @@ from jax import lax
 
 from kernels.aten.checks import count
 
+ArrayOrNone = TypeVar("ArrayOrNone", jax.Array, jax.Array | None)
+
 
 def compute_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """The dtype to compute in (ATen's opmath type): float64 for float64, float32 otherwise."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def widened(*arrays: jax.Array | None, dtype: jnp.dtype) -> tuple[jax.Array | None, ...]:
-    """Returns the arrays in the dtype of the computation; absent ones stay absent."""
-    return tuple(None if array is None else array.astype(dtype) for array in arrays)
+def widen(array: ArrayOrNone, dtype: jnp.dtype) -> ArrayOrNone:
+    """Returns the array in the dtype of the computation; None stays None."""
+    return None if array is None else array.astype(dtype)
 
 
 def moments(x: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, jax.Array]:

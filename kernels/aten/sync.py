@@ -13,6 +13,7 @@ from kernels.aten.batch_norm_functional import (
     evaluate,
     normalized,
     require_elements,
+    saved,
     updated,
 )
 from kernels.aten.moments import compute_dtype
@@ -52,8 +53,9 @@ def batch_norm_elemt(
     arguments = checked(input, weight, bias, None, None, training=True)
     dtype, channels = compute_dtype(arguments.input.dtype), arguments.input.shape[1]
     statistics = {"mean": jnp.asarray(mean), "invstd": jnp.asarray(invstd)}
-    vectors = (checks.require_size(name, v, channels).astype(dtype) for name, v in statistics.items())
-    return normalized(arguments, *vectors)
+    for name, value in statistics.items():
+        checks.require_size(name, value, channels)
+    return normalized(arguments, *(value.reshape(channels).astype(dtype) for value in statistics.values()))
 
 
 def batch_norm_gather_stats_with_counts(
@@ -145,10 +147,9 @@ def sync_batch_norm_functional(
     mean = lax.psum(local_mean * a.channel_size, axis_name) / total
     m2 = lax.psum(a.channel_size * (local_variance + jnp.square(local_mean - mean)), axis_name)
     invstd = lax.rsqrt(m2 / total + eps)
-    saved = (lax.stop_gradient(v.astype(a.dtype)) for v in (mean, invstd))
     new_mean = updated(a.running_mean, mean, momentum)
     new_var = updated(a.running_var, m2 / jnp.asarray(total - 1, m2.dtype), momentum)
-    return normalized(a, mean, invstd), *saved, new_mean, new_var
+    return normalized(a, mean, invstd), saved(mean, a.dtype), saved(invstd, a.dtype), new_mean, new_var
 
 
 def sync_batch_norm(

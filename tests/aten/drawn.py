@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-few = settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate))
+few = settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
 """Each example compiles a program, so there are few of them, and a failure is not shrunk."""
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")

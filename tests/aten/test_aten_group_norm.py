@@ -105,6 +105,14 @@ def test_instance_norm(judge, data):
         assert_agrees(judge, case.question(torch, aten.instance_norm, arguments, y, (0, 1, 2)))
 
 
+def test_evaluation_returns_the_running_statistics_untouched():
+    x = np.ones((2, 3, 4), jnp.bfloat16)
+    running = np.array([0.1, 0.2, 0.3], np.float32), np.array([1.1, 1.2, 1.3], np.float32)
+    _, *kept = aten.instance_norm_functional(x, None, None, *running, False, 0.1, 1e-5, False)
+    for value, before in zip(kept, running, strict=True):
+        np.testing.assert_array_equal(value, before, strict=True)
+
+
 @pytest.mark.parametrize("shape", [(0, 6, 3), (2, 6, 0), (2, 6, 1), (2, 6)])
 def test_instance_norm_of_no_or_one_element(judge, shape):
     x = np.ones(shape, np.float32)
