@@ -1,7 +1,7 @@
 """What the run found, in sentences. Each is computed from the tables, names the rows that it rests on, and is absent
 where the data do not bear it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +30,9 @@ class Finding:
     rows: tuple[tuple[str, str], ...]
 
 
-def findings(digest: Digest) -> list[Finding]:
-    """All findings of a run, in the order in which a reader wants them."""
-    return [finding for source in _SOURCES for finding in source(digest)]
+def findings(digest: Digest, kinds: Sequence[str] | None = None) -> list[Finding]:
+    """The findings of a run, of these kinds or of all, in the order in which a reader wants them."""
+    return [finding for kind, source in _SOURCES if kinds is None or kind in kinds for finding in source(digest)]
 
 
 def _finding(kind: str, text: str, rows: pd.DataFrame) -> Finding:
@@ -212,4 +212,14 @@ def _amount(values: pd.Series, noun: str, plural: str | None = None) -> str:
     return count(high, noun, plural) if low == high else f"{low:,} to {count(high, noun, plural)}"
 
 
-_SOURCES = (_status, _launches, _traffic, _speed, _fold, _error, _identical, _noise, _cost)
+_SOURCES = (
+    ("status", _status),
+    ("launches", _launches),
+    ("traffic", _traffic),
+    ("speed", _speed),
+    ("fold", _fold),
+    ("error", _error),
+    ("noise", _identical),
+    ("noise", _noise),
+    ("cost", _cost),
+)

@@ -1,14 +1,17 @@
 """Which plots a report shows, and under which heading."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.report import plots
 from analysis.report.frames import Run
-from analysis.report.summary import Digest
+from analysis.report.summary import Digest, digest
+from normbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,55 @@ class Picture:
     figure: Figure
 
 
-def pictures(digest: Digest) -> list[Picture]:
-    """The plots of a run: time, traffic and error against speed, by operator and pass; none that would be empty."""
-    found: list[Picture] = []
-    for (operator, pass_), part in digest.summary.groupby(["operator", "pass"], sort=False):
+def write_plots(run: Run, folder: Path) -> list[Path]:
+    """Writes every plot of the report of a run as an SVG file of its own, legible on white and on dark.
+
+    The atlas is there as a whole and per target: atlas-bfloat16.svg, atlas-bfloat16-h200.svg.
+
+    Raises:
+      UserError: where a file cannot be written.
+    """
+    data = digest(run)
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in [*_atlas_by_target(data), *pictures(data)]:
+            path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', picture.name)}.svg"
+            path.write_text(plots.to_svg(picture.figure, picture.name), encoding="utf-8")
+            written.append(path)
+    except OSError as error:
+        raise UserError(f"plots {str(folder)!r} cannot be written: {error.strerror or error}") from error
+    return sorted(written)
+
+
+def pictures(data: Digest) -> list[Picture]:
+    """The plots of a run, none that would be empty: the atlas by dtype; time, traffic and error against speed by
+    operator and pass."""
+    found = list(_atlas(data))
+    for (operator, pass_), part in data.summary.groupby(["operator", "pass"], sort=False):
         what = f"{operator} {str(pass_).replace('_', ' and ')}"
-        for name, title, figure in _of_operator(digest.run, what, part):
+        for name, title, figure in _of_operator(data.run, what, part):
             if figure is not None:
                 found.append(Picture(f"{operator}-{pass_}-{name}", title, figure))
     return found
+
+
+def _atlas(data: Digest) -> Iterator[Picture]:
+    for dtype, part in data.atlas.groupby("dtype", sort=False):
+        yield from _atlas_picture(data, part, f"{dtype}")
+
+
+def _atlas_by_target(data: Digest) -> Iterator[Picture]:
+    if data.atlas["target"].nunique() > 1:
+        for (dtype, target), part in data.atlas.groupby(["dtype", "target"], sort=False):
+            yield from _atlas_picture(data, part, f"{dtype}-{target}")
+
+
+def _atlas_picture(data: Digest, part: pd.DataFrame, name: str) -> Iterator[Picture]:
+    what = name.replace("-", ", ")
+    figure = plots.atlas(part, f"Run {data.run.run_id}, {what}. By the compiled programs.")
+    if figure is not None:
+        yield Picture(f"atlas-{name}", f"Atlas of memory traffic, {what}", figure)
 
 
 def _of_operator(run: Run, what: str, part: pd.DataFrame) -> Iterator[tuple[str, str, Figure | None]]:

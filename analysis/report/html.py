@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.report.atlas_page import atlas_html
 from analysis.report.embedded import case_table, details, to_script
 from analysis.report.findings import Finding, compile_cost, findings, status_counts
 from analysis.report.frames import Run
@@ -48,6 +49,7 @@ def render(run: Run) -> str:
     body = [
         _header(run),
         _section("findings", "Findings", _findings(told)),
+        _section("atlas", "Atlas", atlas_html(data)),
         _section("cost", "What it took", _cost(data)),
         _section("plots", "Plots", _plots(pictures(data), data)),
         _section("cases", "Cases", _CASES),
@@ -86,7 +88,9 @@ def _header(run: Run) -> str:
     ]
     shown = "".join(f"<div><dt>{name}</dt><dd>{escape(_text(value))}</dd></div>" for name, value in facts if value)
     state = "" if run.complete else _UNFINISHED.format(status=escape(_text(info.get("status") or "unknown")))
-    links = "".join(f'<a href="#{name}">{name}</a>' for name in ("findings", "cost", "plots", "cases", "environment"))
+    links = "".join(
+        f'<a href="#{name}">{name}</a>' for name in ("findings", "atlas", "cost", "plots", "cases", "environment")
+    )
     return (
         f"<header><h1>normbench report</h1><p class=run>{escape(run.run_id)}</p><dl class=facts>{shown}</dl>{state}"
         f'<nav aria-label="Sections">{links}</nav></header>'

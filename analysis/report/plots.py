@@ -18,8 +18,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
+from matplotlib.transforms import Bbox
 
+from analysis.report.atlas import GROUP, group_label
 from analysis.report.palette import INK, style
 from analysis.report.units import TIME_UNITS, count, printable
 from normbench.schema import CACHES
@@ -28,6 +31,8 @@ MAX_ROWS = 24
 """Problems in one panel; more cannot be read. The largest are drawn, and the caption says so."""
 
 _ROW_IN = 0.235
+_CELL_IN = 0.56
+_MAX_WIDTH_IN = 15.0
 _CAPTION_LETTERS_PER_IN = 16
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -52,23 +57,25 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def problem_label(row: pd.Series) -> str:
+def problem_label(row: Any) -> str:
     """32×64×56×56 nhwc · relu · k3-s2: what tells the problems of one panel apart."""
-    words = [str(row["shape"]).replace("x", "×") + " " + str(row["layout"])]
-    words += [row["context"]] if row["context"] != "alone" else []
-    words += [row["options"]] if isinstance(row["options"], str) and row["options"] else []
+    words = [f"{row.shape} {row.layout}".replace("x", "×")]
+    words += [row.context] if row.context != "alone" else []
+    words += [row.options] if isinstance(row.options, str) and row.options else []
     return printable(" · ".join(words))
 
 
-def dtype_label(row: pd.Series) -> str:
+def dtype_label(row: Any) -> str:
     """bfloat16, float32 parameters."""
-    same = pd.isna(row["param_dtype"]) or row["param_dtype"] == row["dtype"]
-    return str(row["dtype"]) if same else f"{row['dtype']}, {row['param_dtype']} parameters"
+    same = pd.isna(row.param_dtype) or row.param_dtype == row.dtype
+    return str(row.dtype) if same else f"{row.dtype}, {row.param_dtype} parameters"
 
 
 def _with_labels(frame: pd.DataFrame) -> pd.DataFrame:
-    labels = [problem_label(row) for _, row in frame.iterrows()]
-    return frame.assign(label=labels, dtypes=[dtype_label(row) for _, row in frame.iterrows()])
+    problems = frame.drop_duplicates("problem").set_index("problem")
+    labels = {row.Index: problem_label(row) for row in problems.itertuples()}
+    dtypes = {row.Index: dtype_label(row) for row in problems.itertuples()}
+    return frame.assign(label=frame["problem"].map(labels), dtypes=frame["problem"].map(dtypes))
 
 
 def _chosen(frame: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -154,15 +161,63 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
     return figure
 
 
-def _draw_cells(axes: Axes, table: pd.DataFrame, problems: pd.DataFrame, variants: list[str], norm: LogNorm) -> None:
+def atlas(table: pd.DataFrame, caption: str) -> Figure | None:
+    """Heat map of median traffic ratios: a panel per target, a row per operator, layout, pass and context, a column per
+    variant; the best of each row is framed.
+
+    Args:
+      table: rows of `analysis.report.atlas.atlas`, of one dtype.
+    """
+    known = table[table["n"] > 0]
+    targets = list(known["target"].unique())
+    if not targets:
+        return None
+    variants = list(known["variant"].unique())
+    labels = [group_label({name: str(row[name]) for name in GROUP}) for row in known[GROUP].to_dict("records")]
+    known = known.assign(label=known["operator"].astype(str) + " · " + labels)
+    rows = known.drop_duplicates("label")[["label"]].reset_index(drop=True).assign(problem=lambda frame: frame["label"])
+    panel_in = len(variants) * _CELL_IN
+    beside = len(targets) if 4.2 + panel_in * len(targets) <= _MAX_WIDTH_IN else 1
+    with mpl.rc_context(_STYLE):
+        below = -(-len(targets) // beside)
+        figure, panels = _panels([len(rows)] * below, beside, 4.2 + panel_in * beside)
+        norm = LogNorm(1.0, max(2.0, float(known["traffic_ratio"].max())))
+        for place, (axes, target) in enumerate(zip(panels.flat, targets, strict=True)):
+            part = known[known["target"] == target]
+            _draw_cells(axes, part.pivot_table("traffic_ratio", "label", "variant"), rows, variants, norm, absent="")
+            _frame(axes, part[part["best"]], list(rows["label"]), variants)
+            _label_rows(axes, rows, place % beside == 0, offset=0.5)
+            axes.set_title(str(target), loc="left")
+        figure.supxlabel(
+            "median over problems of bytes moved ÷ minimum bytes; framed: the lowest, of these the fewest launches",
+            size=9,
+        )
+        _caption(figure, caption)
+    return figure
+
+
+def _frame(axes: Axes, best: pd.DataFrame, labels: list[str], variants: list[str]) -> None:
+    """A double line, light within dark, so that it is seen on every colour."""
+    for label, variant in zip(best["label"], best["variant"], strict=True):
+        for inset, colour in ((0.05, "black"), (0.09, "white")):
+            corner = (variants.index(variant) + inset, labels.index(label) + inset)
+            size = 1 - 2 * inset
+            axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=colour, linewidth=1.1))
+
+
+def _draw_cells(
+    axes: Axes, table: pd.DataFrame, problems: pd.DataFrame, variants: list[str], norm: LogNorm, absent: str = "–"
+) -> None:
     values = table.reindex(index=problems["problem"], columns=variants).to_numpy(dtype=float)
     colours = mpl.colormaps["cividis"]
     # Cells of their own rather than an image: sharp at any size, and no picture data in the page.
     axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="none")
     for (line, column), value in np.ndenumerate(values):
         shade = np.dot(to_rgb(colours(norm(value))), (0.3, 0.59, 0.11)) if np.isfinite(value) else 0.0
-        text, colour = (f"{value:.2f}", "black" if shade > 0.5 else "white") if np.isfinite(value) else ("–", INK)
-        axes.text(column + 0.5, line + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
+        text, colour = (f"{value:.2f}", "black" if shade > 0.5 else "white") if np.isfinite(value) else (absent, INK)
+        if text:
+            cell = axes.text(column + 0.5, line + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
+            cell.set_in_layout(False)  # it lies within the axes: the layout need not measure it
     axes.set_xticks(np.arange(len(variants)) + 0.5, variants, rotation=35, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -208,12 +263,21 @@ def to_svg(figure: Figure, name: str) -> str:
     stream = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's own fonts are used
-        figure.savefig(stream, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.06)
+        figure.savefig(stream, format="svg", metadata={"Date": None}, bbox_inches=_laid_out(figure))
     svg = stream.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+
+
+def _laid_out(figure: Figure) -> Bbox:
+    """Lays the figure out once and for all (drawing would do it twice more) and returns what it covers, in inches."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    return figure.get_tightbbox().padded(0.06)
 
 
 def _timed(frame: pd.DataFrame, series: str) -> pd.Series:

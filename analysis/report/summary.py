@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.report.atlas import atlas
 from analysis.report.frames import Run
 from analysis.report.statistics import break_even, ratios, time_statistics
 from normbench.schema import CACHES, CLOCKS
@@ -45,6 +46,7 @@ class Digest:
       ratios: of `ratios`.
       break_even: of `break_even`.
       summary: of `summary`.
+      atlas: of `atlas`.
     """
 
     run: Run
@@ -52,6 +54,7 @@ class Digest:
     ratios: pd.DataFrame
     break_even: pd.DataFrame
     summary: pd.DataFrame
+    atlas: pd.DataFrame
 
 
 @lru_cache(maxsize=1)
@@ -60,7 +63,8 @@ def digest(run: Run) -> Digest:
     statistics = time_statistics(run.timings)
     compared = ratios(run.timings, run.cases)
     paid = break_even(statistics, compared)
-    return Digest(run, statistics, compared, paid, _summary(run, statistics, compared, paid))
+    table = _summary(run, statistics, compared, paid)
+    return Digest(run, statistics, compared, paid, table, atlas(table))
 
 
 def summary(run: Run) -> pd.DataFrame:

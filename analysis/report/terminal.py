@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.report.findings import Finding, findings
 from analysis.report.frames import Run
-from analysis.report.overview import overview_lines, status_lines
+from analysis.report.overview import atlas_lines, overview_lines, status_lines
 from analysis.report.summary import Digest, digest, series_names
 from analysis.report.units import count, digits, printable, relative, shorten, spread, time_unit
 
@@ -56,16 +56,16 @@ def terminal_table(run: Run, width: int) -> str:
 
 
 def _body(data: Digest, width: int) -> list[str]:
-    cases, problems = data.summary["case"].nunique(), _problems(data)
-    if 3 * len(problems) + cases > MAX_LINES:
-        told = f"{count(len(problems), 'problem')} in {count(cases, 'case')} are too many to show here: see the report."
+    cases, problems = data.summary["case"].nunique(), data.summary["problem"].nunique()
+    if 3 * problems + cases > MAX_LINES:
+        told = f"{count(problems, 'problem')} in {count(cases, 'case')} are too many to show here: see the report."
         return textwrap.wrap(told, width)
     columns = _columns(data, width)
     lines = textwrap.wrap(_KEY, width) if columns.series else []
     if columns.hidden:
         lines += textwrap.wrap(f"Not shown for lack of width: {', '.join(columns.hidden)} (see the report).", width)
     notes: dict[str, int] = {}
-    for rows in problems:
+    for rows in _problems(data):
         lines += ["", *_block(rows, columns, width, notes)]
     return lines + _notes(notes, width)
 
@@ -182,8 +182,8 @@ def _totals(data: Digest, width: int) -> list[str]:
     run = data.run
     state = "" if run.complete else f" ({run.info.get('status') or 'unfinished'}: not all rows are there yet)"
     lines = textwrap.wrap(f"run {run.run_id}{state}: {count(len(run.cases), 'case')}", width)
-    lines += [*status_lines(data, width), "", *overview_lines(data, width), ""]
-    wanted = sorted((finding for finding in findings(data) if finding.kind in _TOLD), key=_place)
+    lines += [*status_lines(data, width), "", *atlas_lines(data, width), *overview_lines(data, width)]
+    wanted = sorted((finding for finding in findings(data, _TOLD)), key=_place)
     for finding in wanted:
         lines += textwrap.wrap(finding.text, width, initial_indent="- ", subsequent_indent="  ")
     return lines

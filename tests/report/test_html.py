@@ -105,7 +105,9 @@ def test_there_is_a_plot_of_each_kind_for_each_operator(page):
         assert f"Time of {operator} forward on cpu" in titles
         assert f"Memory traffic of {operator} forward" in titles
         assert f"Error against speed of {operator} forward on cpu" in titles
-    assert len(titles) == 6
+    for dtype in ("float32", "bfloat16"):
+        assert f"Atlas of memory traffic, {dtype}" in titles
+    assert len(titles) == 8
 
 
 def test_ids_are_unique(page):

@@ -55,7 +55,7 @@ def test_an_unfinished_run_says_so_and_marks_what_was_not_run(make_run):
 
 def test_a_run_that_was_only_compiled_has_no_time_columns(make_run):
     text = terminal_table(load_run(make_run(full_tables(targets=("h200", "a100")))), 100)
-    assert "÷" not in text.split("Over n problems")[0]
+    assert "÷" not in text
     assert "2 2.00" in text
 
 
