@@ -24,8 +24,6 @@ _QUICK = (
     ("ResNet-50@224 conv1", 1, "nhwc", "float32"),
     ("ResNet-50@224 layer1.0.conv2", 1, "nchw", "float32"),
     ("MobileNetV3-Large@224 features.5 project", 8, "nhwc", "float64"),
-    ("MobileNetV3-Large@224 features.8 depthwise", 32, "nchw", "float32"),
-    ("pix2pix U-Net@256 up 4", 1, "nchw", "float32"),
 )
 
 # Layers with every feature of a convolution, for what is too costly on every layer.

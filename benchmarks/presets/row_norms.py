@@ -19,7 +19,6 @@ _TRIANGLE = Layer((1, 64, 64, 128), "nhwc", "AlphaFold 2 pair representation, 64
 _LLAMA = Layer((1, 2048, 4096), "nlc", "Llama-3-8B@2048 input_layernorm")
 _LLAMA_LONG = Layer((1, 8192, 4096), "nlc", "Llama-3-8B@8192 input_layernorm")
 _LLAMA_TOKEN = Layer((32, 1, 4096), "nlc", "Llama-3-8B decoding, batch of 32, input_layernorm")
-_SMALL = Layer((32, 257), "nc", "off-alignment: 32 rows of 257")
 _IMAGE = Layer((8, 16, 16, 64), "nhwc", "whole images, three axes normalized", options=(("ndim", 3),))
 
 _ODD = (
@@ -35,7 +34,7 @@ _ODD = (
 LAYER_NORM = Family(
     operator="layer_norm",
     smoke_layers=((_VIT_ONE, "float32"),),
-    quick_layers=((_VIT, "bfloat16"), (_TRIANGLE, "float32"), (_VIT_ONE, "float64"), (_SMALL, "float32")),
+    quick_layers=((_VIT, "bfloat16"), (_TRIANGLE, "float32"), (_VIT_ONE, "float64")),
     layers=(_VIT, _BERT, _GPT2, _CONVNEXT, _PAIR, _LLAMA_LONG, _VIT_ONE, _TRIANGLE, _IMAGE),
     trained=(_VIT, _PAIR, Layer((1, 8192, 4096), "nlc", "8192 rows of 4096")),
     odd=_ODD,
@@ -45,7 +44,7 @@ RMS_NORM = Family(
     operator="rms_norm",
     smoke_layers=((_LLAMA_TOKEN, "bfloat16"),),
     quick_layers=((replace(_LLAMA, shape=(1, 512, 4096), provenance="Llama-3-8B@512 input_layernorm"), "bfloat16"),
-                  (_LLAMA_TOKEN, "float64"), (_TRIANGLE, "float32"), (_SMALL, "float32")),
+                  (_TRIANGLE, "float32"), (_LLAMA_TOKEN, "float64")),
     layers=(_LLAMA, _LLAMA_LONG, _LLAMA_TOKEN, _VIT, _GPT2, _PAIR),
     trained=(_VIT, _LLAMA, _LLAMA_LONG),
     odd=_ODD,
