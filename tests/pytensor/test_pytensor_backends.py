@@ -37,6 +37,13 @@ def test_batch_norm_numba(shape, x_dtype, dtype):
         f(*values)
 
 
+def test_half_precision_numba():
+    values = [draw(2, 3, dtype="float16"), *draw_parameters(3)]
+    inputs = symbols(values)
+    with pytest.raises(NotImplementedError, match="float16"):
+        run(inputs, [batch_normalization(*inputs)], values, "NUMBA")
+
+
 def test_block_numba():
     """Stride, dilation, groups and uneven padding, in compiled code."""
     values = [draw(2, 4, 9, 8), draw(6, 2, 3, 2), *draw_parameters(6)]

@@ -1,6 +1,6 @@
 """Numba functions of the Ops: compiled loops, and matrix products of windows laid out as columns.
 
-Numba computes in the dtype of the output; float16 is not compiled by Numba on a CPU and runs in object mode.
+Convolutions are computed in the dtype of the output. Numba has no float16 on a CPU, nor has PyTensor's Numba backend.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,6 @@ import numpy as np
 from pytensor.graph.basic import Apply
 from pytensor.link.numba.dispatch.basic import (
     default_hash_key_from_props,
-    generate_fallback_impl,
     numba_njit,
     register_funcify_and_cache_key,
 )
@@ -26,8 +25,7 @@ _CACHE_VERSION = 1  # raise it when a function of this module or of numba_window
 
 @register_funcify_and_cache_key(BatchNormalization)
 def batch_normalization(op: BatchNormalization, node: Apply, **kwargs: Any) -> tuple[Callable, str | None]:
-    if _has_half(node):
-        return generate_fallback_impl(op, node, **kwargs), None
+    _check_dtypes(op, node)
     real = _type(compute_dtype(*(variable.type.dtype for variable in node.inputs)))
     output_real = _type(node.outputs[0].type.dtype)
     axis, one, epsilon = channel_axis(node.inputs[0].type.ndim), real(1), real(op.epsilon)
@@ -58,8 +56,7 @@ def batch_normalization(op: BatchNormalization, node: Apply, **kwargs: Any) -> t
 
 @register_funcify_and_cache_key(Conv2D)
 def conv2d(op: Conv2D, node: Apply, **kwargs: Any) -> tuple[Callable, str | None]:
-    if _has_half(node):
-        return generate_fallback_impl(op, node, **kwargs), None
+    _check_dtypes(op, node)
     real = _type(node.outputs[0].type.dtype)
     (sh, sw), (dh, dw), groups = op.stride, op.dilation, op.groups
     same, explicit = _padding(op)
@@ -101,8 +98,7 @@ def conv2d(op: Conv2D, node: Apply, **kwargs: Any) -> tuple[Callable, str | None
 
 @register_funcify_and_cache_key(Conv2DInputGradient)
 def input_gradient(op: Conv2DInputGradient, node: Apply, **kwargs: Any) -> tuple[Callable, str | None]:
-    if _has_half(node):
-        return generate_fallback_impl(op, node, **kwargs), None
+    _check_dtypes(op, node)
     real = _type(node.outputs[0].type.dtype)
     (sh, sw), (dh, dw), groups = op.stride, op.dilation, op.groups
     same, explicit = _padding(op)
@@ -131,8 +127,7 @@ def input_gradient(op: Conv2DInputGradient, node: Apply, **kwargs: Any) -> tuple
 
 @register_funcify_and_cache_key(Conv2DFiltersGradient)
 def filters_gradient(op: Conv2DFiltersGradient, node: Apply, **kwargs: Any) -> tuple[Callable, str | None]:
-    if _has_half(node):
-        return generate_fallback_impl(op, node, **kwargs), None
+    _check_dtypes(op, node)
     real = _type(node.outputs[0].type.dtype)
     (sh, sw), (dh, dw), groups = op.stride, op.dilation, op.groups
     same, explicit = _padding(op)
@@ -192,8 +187,9 @@ def _type(dtype: str) -> type:
     return np.dtype(dtype).type
 
 
-def _has_half(node: Apply) -> bool:
-    return any(variable.type.dtype == "float16" for variable in (*node.inputs, *node.outputs))
+def _check_dtypes(op: Any, node: Apply) -> None:
+    if any(variable.type.dtype == "float16" for variable in (*node.inputs, *node.outputs)):
+        raise NotImplementedError(f"Numba has no float16 on a CPU: cast the inputs of {op} to float32")
 
 
 def _padding(op: WindowOp) -> tuple[bool, tuple[tuple[int, int], tuple[int, int]]]:
