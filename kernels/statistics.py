@@ -4,7 +4,7 @@
 |----------|------------|------------------------------------------------------------------------------|
 | two_pass | 2          | about eps                                                                    |
 | one_pass | 1          | about eps (mean / deviation)²: x - p instead of x, with p near the mean, cures it |
-| welford  | 1          | about eps; no multiply-add form, a division at each step                     |
+| welford  | 1          | about eps; the mean takes a rounding, and a division, at each step           |
 """
 
 import math
@@ -19,14 +19,14 @@ Statistics = tuple[jax.Array, jax.Array]
 
 def two_pass(x: jax.Array, axes: Axes) -> Statistics:
     """mean = E[x], variance = E[(x - mean)²]: the textbook formula."""
-    mean = x.mean(axes, keepdims=True)
-    return mean, jnp.square(x - mean).mean(axes, keepdims=True)
+    mean = mean_over(x, axes)
+    return mean, mean_over(jnp.square(x - mean), axes)
 
 
 def one_pass(x: jax.Array, axes: Axes) -> Statistics:
     """mean = E[x], variance = max(E[x²] - mean², 0): both sums in one read of x."""
-    mean = x.mean(axes, keepdims=True)
-    return mean, jnp.maximum(jnp.square(x).mean(axes, keepdims=True) - jnp.square(mean), 0)
+    mean = mean_over(x, axes)
+    return mean, jnp.maximum(mean_over(jnp.square(x), axes) - jnp.square(mean), 0)
 
 
 def welford(x: jax.Array, axes: Axes) -> Statistics:
@@ -50,9 +50,13 @@ def _combine(left, right):
     return count, mean_left + difference * share, squares
 
 
+def mean_over(x: jax.Array, axes: Axes) -> jax.Array:
+    return x.sum(axes, keepdims=True) / terms(x, axes)
+
+
 def terms(x: jax.Array, axes: Axes) -> int:
-    """Number of elements in one sum over `axes`."""
-    return math.prod(x.shape[axis] for axis in axes)
+    """Number of elements in one sum over `axes`; 1 for an empty one, so that its mean is 0 and no gradient is NaN."""
+    return max(math.prod(x.shape[axis] for axis in axes), 1)
 
 
 METHODS: dict[str, Callable[[jax.Array, Axes], Statistics]] = {

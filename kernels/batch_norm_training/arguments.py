@@ -47,9 +47,9 @@ class Arguments(NamedTuple):
 
     def updated(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> Outputs:
         """(y, new running mean, new running variance), of the batch's mean and biased variance."""
-        count = terms(self.x, self.axes)
-        if not count:
+        if not self.x.size:
             return y, self.running_mean, self.running_variance
+        count = terms(self.x, self.axes)
         unbiased = variance * (count / (count - 1))
         return y, self._moved(self.running_mean, mean), self._moved(self.running_variance, unbiased)
 
