@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+import pytest
 from pytensor.compile import get_mode
 from pytensor_cases import draw, draw_parameters, symbols
 
@@ -60,3 +61,16 @@ def test_block():
     ours, hand = (g.lower(*values).compile() for g in (f.vm.jit_fn, jax.jit(block)))
     assert "convolution" in computation(hand)
     assert computation(ours) == computation(hand)
+
+
+def test_explain():
+    """What `analysis.explain` tells of a compiled PyTensor function is what it tells of hand-written JAX."""
+    pytest.importorskip("pandas", reason="pandas, which analysis needs, is not installed")
+    from analysis import explain
+
+    values = [draw(8, 16, 14, 14), *draw_parameters(16)]
+    inputs = symbols(values)
+    f = pytensor.function(inputs, batch_normalization(*inputs), mode=MODE)
+    ours, hand = (explain(g, *values, target="cpu") for g in (f.vm.jit_fn, written_in_jax))
+    assert len(ours.launches) == len(hand.launches)
+    assert ours.traffic_ratio == hand.traffic_ratio == pytest.approx(1.0, abs=0.01)
