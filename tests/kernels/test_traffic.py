@@ -76,7 +76,6 @@ KNOWN = [
     (GROUP_FIRST, "two_pass", "forward", 2.0),
     (TRAINING_LAST, "naive", "forward", 2.005),
     (TRAINING_LAST, "one_pass", "forward", 1.505),
-    (TRAINING_LAST, "one_pass", "forward_backward", 2.256),
 ]
 
 
