@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -170,18 +169,19 @@ def _with_half_iqr(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.assign(**half)
 
 
-def _plain(values: Iterable[Any]) -> list[Any]:
-    return [_value(value) for value in values]
+def _plain(values: pd.Series) -> list[Any]:
+    """As JSON values, null for what is absent; whole columns at once, for there are hundreds of thousands of cells."""
+    absent = values.isna().to_numpy()
+    if pd.api.types.is_bool_dtype(values.dtype):
+        plain = [bool(value) for value in values.fillna(False)]
+    elif pd.api.types.is_numeric_dtype(values.dtype):
+        plain = [_number(value) for value in values.astype("Float64").fillna(0.0).to_numpy("float64").tolist()]
+    else:
+        plain = values.astype(object).tolist()
+    return [None if missing else value for missing, value in zip(absent.tolist(), plain, strict=True)]
 
 
-def _value(value: Any) -> Any:
-    if pd.isna(value):
-        return None
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
-        return bool(value)
-    number = float(value)
+def _number(number: float) -> int | float | str:
     if not math.isfinite(number):
         return str(number)
     return int(number) if number.is_integer() and abs(number) < 2**53 else float(f"{number:.6g}")

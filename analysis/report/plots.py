@@ -8,6 +8,7 @@ import io
 import re
 import textwrap
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -32,8 +33,17 @@ MAX_ROWS = 24
 
 _ROW_IN = 0.235
 _CELL_IN = 0.56
-_MAX_WIDTH_IN = 15.0
+_MIN_PANEL_IN = 1.6
+_MAX_WIDTH_IN = 10.0
 _CAPTION_LETTERS_PER_IN = 16
+_CAPTION_LINE_IN = 0.14
+_BELOW = "caption"
+_LETTER_IN = 0.073
+_TITLE_IN = 0.32
+_LABEL_IN = 0.3
+_LEGEND_LINE_IN = 0.21
+_LEGEND_COLUMNS = 5
+_SLANT_DEGREES = 35
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "font.family": "sans-serif",
@@ -100,17 +110,22 @@ def time_by_variant(summary: pd.DataFrame, clock: str, caption: str) -> Figure |
     parts = list(timed.groupby("dtypes", sort=False))
     rows = [_chosen(part, "elements") for _, part in parts]
     with mpl.rc_context(_STYLE):
-        figure, panels = _panels(
-            [len(problems) for problems in rows], len(caches), width=10.5, sharex=True, sharey="row"
-        )
+        figure, panels = _panels(len(rows), len(caches), sharex=True)
         for line, ((dtypes, part), problems) in enumerate(zip(parts, rows, strict=True)):
             for column, cache in enumerate(caches):
                 axes = panels[line][column]
                 _draw_times(axes, part, problems, f"{clock}_{cache}")
                 _label_rows(axes, problems, column == 0)
+                grid = {"color": INK, "alpha": 0.25, "linewidth": 0.6, "zorder": 0.5}
+                axes.hlines(range(len(problems)), 0, 1, transform=axes.get_yaxis_transform(), **grid)
                 axes.set_title(f"{dtypes} · {cache} cache · {clock} clock", loc="left")
         figure.supxlabel("time per call: median and interquartile range (log scale)", size=9)
-        _legend(figure, list(timed["variant"].unique()))
+        labels = [label for problems in rows for label in problems["label"]]
+        heights, legend_in = (
+            [_tall(len(problems)) for problems in rows],
+            _legend(figure, list(timed["variant"].unique())),
+        )
+        _arrange(figure, panels, heights, 7.6 / len(caches), _longest_in(labels), legend_in=legend_in)
         shown = sum(len(problems) for problems in rows)
         _caption(figure, _cut(caption, shown, timed["problem"].nunique(), "the largest"))
     return figure
@@ -130,7 +145,7 @@ def _draw_times(axes: Axes, part: pd.DataFrame, problems: pd.DataFrame, series: 
     axes.xaxis.set_major_formatter(lambda value, _: _time_tick(value))
     axes.xaxis.set_minor_formatter(lambda value, _: _minor_tick(axes, value))
     axes.tick_params(axis="x", which="minor", labelsize=7.5)
-    axes.grid(axis="both", which="major")
+    axes.grid(axis="x", which="major")
 
 
 def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
@@ -147,8 +162,7 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
     known["label"] += " · " + known["dtypes"]
     problems, variants = _chosen(known, "traffic_ratio"), list(summary["variant"].unique())
     with mpl.rc_context(_STYLE):
-        width = max(7.0, 4.2 + len(targets) * len(variants) * 0.62)
-        figure, panels = _panels([len(problems)], len(targets), width, sharey="row")
+        figure, panels = _panels(1, len(targets))
         norm = LogNorm(1.0, max(2.0, float(known["traffic_ratio"].max())))
         for column, target in enumerate(targets):
             axes = panels[0][column]
@@ -157,6 +171,7 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
             _label_rows(axes, problems, column == 0, offset=0.5)
             axes.set_title(str(target), loc="left")
         figure.supxlabel("bytes moved ÷ minimum bytes (1.00: each input read once, each output written once)", size=9)
+        _arrange_cells(figure, panels, list(problems["label"]), variants)
         _caption(figure, _cut(caption, len(problems), known["problem"].nunique(), "those with the highest ratios"))
     return figure
 
@@ -176,11 +191,9 @@ def atlas(table: pd.DataFrame, caption: str) -> Figure | None:
     labels = [group_label({name: str(row[name]) for name in GROUP}) for row in known[GROUP].to_dict("records")]
     known = known.assign(label=known["operator"].astype(str) + " · " + labels)
     rows = known.drop_duplicates("label")[["label"]].reset_index(drop=True).assign(problem=lambda frame: frame["label"])
-    panel_in = len(variants) * _CELL_IN
-    beside = len(targets) if 4.2 + panel_in * len(targets) <= _MAX_WIDTH_IN else 1
+    beside = len(targets) if len(variants) * _CELL_IN * len(targets) <= _MAX_WIDTH_IN else 1
     with mpl.rc_context(_STYLE):
-        below = -(-len(targets) // beside)
-        figure, panels = _panels([len(rows)] * below, beside, 4.2 + panel_in * beside)
+        figure, panels = _panels(len(targets) // beside, beside)
         norm = LogNorm(1.0, max(2.0, float(known["traffic_ratio"].max())))
         for place, (axes, target) in enumerate(zip(panels.flat, targets, strict=True)):
             part = known[known["target"] == target]
@@ -205,6 +218,13 @@ def _frame(axes: Axes, best: pd.DataFrame, labels: list[str], variants: list[str
             axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=colour, linewidth=1.1))
 
 
+def _arrange_cells(figure: Figure, panels: np.ndarray, labels: list[str], variants: list[str]) -> None:
+    slanted = 0.1 + _longest_in(variants) * float(np.sin(np.radians(_SLANT_DEGREES)))
+    width = max(len(variants) * _CELL_IN, _MIN_PANEL_IN)
+    heights = [_tall(len(labels))] * len(panels)
+    _arrange(figure, panels, heights, width, _longest_in(labels), inner_in=slanted, below_in=slanted)
+
+
 def _draw_cells(
     axes: Axes, table: pd.DataFrame, problems: pd.DataFrame, variants: list[str], norm: LogNorm, absent: str = "–"
 ) -> None:
@@ -218,7 +238,9 @@ def _draw_cells(
         if text:
             cell = axes.text(column + 0.5, line + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
             cell.set_in_layout(False)  # it lies within the axes: the layout need not measure it
-    axes.set_xticks(np.arange(len(variants)) + 0.5, variants, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        np.arange(len(variants)) + 0.5, variants, rotation=_SLANT_DEGREES, ha="right", rotation_mode="anchor"
+    )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -236,7 +258,7 @@ def error_against_speed(summary: pd.DataFrame, series: str, caption: str) -> Fig
         return None
     clock, cache = series.split("_")
     with mpl.rc_context(_STYLE):
-        figure, panels = _panels([13], len(dtypes), width=1.2 + 3.3 * len(dtypes))
+        figure, panels = _panels(1, len(dtypes))
         for column, dtype in enumerate(dtypes):
             axes = panels[0][column]
             for variant, mine in known[known["dtype"] == dtype].groupby("variant", sort=False):
@@ -253,7 +275,8 @@ def error_against_speed(summary: pd.DataFrame, series: str, caption: str) -> Fig
             axes.set_xlabel("time ÷ time of the baseline")
             axes.grid()
         panels[0][0].set_ylabel("largest error (ulp)")
-        _legend(figure, list(known["variant"].unique()))
+        legend_in = _legend(figure, list(known["variant"].unique()))
+        _arrange(figure, panels, [_tall(13)], 3.0, 0.7, gap_in=0.5, legend_in=legend_in)
         _caption(figure, f"{caption} {clock} clock, {cache} cache; left of the line is faster, lower is more accurate.")
     return figure
 
@@ -263,7 +286,7 @@ def to_svg(figure: Figure, name: str) -> str:
     stream = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's own fonts are used
-        figure.savefig(stream, format="svg", metadata={"Date": None}, bbox_inches=_laid_out(figure))
+        figure.savefig(stream, format="svg", metadata={"Date": None}, bbox_inches=_covered(figure))
     svg = stream.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
@@ -271,45 +294,93 @@ def to_svg(figure: Figure, name: str) -> str:
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
 
 
-def _laid_out(figure: Figure) -> Bbox:
-    """Lays the figure out once and for all (drawing would do it twice more) and returns what it covers, in inches."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-    return figure.get_tightbbox().padded(0.06)
+def _covered(figure: Figure) -> Bbox:
+    """What a figure covers, in inches: itself, and its caption below."""
+    lines = max((text.get_text().count("\n") + 1 for text in figure.texts if text.get_gid() == _BELOW), default=0)
+    return Bbox([[0.0, -0.1 - lines * _CAPTION_LINE_IN], [figure.get_figwidth(), figure.get_figheight()]])
 
 
 def _timed(frame: pd.DataFrame, series: str) -> pd.Series:
     return frame[f"{series}_median_s"].notna() & (frame["status"] == "ok")
 
 
-def _panels(heights: list[int], columns: int, width: float, **shared: Any) -> tuple[Figure, np.ndarray]:
-    """A figure with a line of panels for each number of rows, as high as its rows need."""
-    tall = [max(rows, 3) * _ROW_IN + 0.5 for rows in heights]
-    figure = Figure(figsize=(width, sum(tall) + 1.1), layout="constrained")
+def _panels(lines: int, columns: int, **shared: Any) -> tuple[Figure, np.ndarray]:
+    figure = Figure(layout=None)
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": tall}, **shared)
+    return figure, figure.subplots(lines, columns, squeeze=False, **shared)
+
+
+def _arrange(
+    figure: Figure,
+    panels: np.ndarray,
+    heights_in: list[float],
+    width_in: float,
+    left_in: float,
+    *,
+    gap_in: float = 0.2,
+    inner_in: float = 0.1,
+    below_in: float = 0.3,
+    legend_in: float = 0.0,
+) -> None:
+    """Gives the figure its size and the panels their places, from the lengths of their labels.
+
+    Matplotlib's own layout measures every text several times, which was most of the time that a report took.
+
+    Args:
+      heights_in: of each line of panels; above each there is its title.
+      width_in: of a panel.
+      left_in, gap_in: left of the first column, between columns.
+      inner_in, below_in: below each line of panels but the last, and below the last.
+      legend_in: height of the legend.
+    """
+    columns = panels.shape[1]
+    width = left_in + columns * (width_in + gap_in)
+    height = legend_in + sum(heights_in) + len(heights_in) * _TITLE_IN + (len(heights_in) - 1) * inner_in
+    height += below_in + _LABEL_IN
+    figure.set_size_inches(width, height)
+    top = height - legend_in
+    for line, tall in zip(panels, heights_in, strict=True):
+        top -= _TITLE_IN + tall
+        for column, axes in enumerate(line):
+            left = left_in + column * (width_in + gap_in)
+            axes.set_position((left / width, top / height, width_in / width, tall / height))
+        top -= inner_in
+
+
+def _tall(rows: int) -> float:
+    return max(rows, 3) * _ROW_IN
+
+
+def _longest_in(labels: Iterable[str]) -> float:
+    return 0.2 + _LETTER_IN * max(map(len, labels), default=0)
 
 
 def _label_rows(axes: Axes, problems: pd.DataFrame, first: bool, offset: float = 0.0) -> None:
-    axes.set_yticks(np.arange(len(problems)) + offset, problems["label"])
     axes.set_ylim(len(problems) - 0.5 + offset, -0.5 + offset)
-    axes.tick_params(axis="y", labelleft=first, length=0)
+    if first:
+        axes.set_yticks(np.arange(len(problems)) + offset, problems["label"])
+        axes.tick_params(axis="y", length=0)
+    else:
+        axes.yaxis.set_visible(False)  # its ticks would be made and measured for nothing
 
 
-def _legend(figure: Figure, variants: list[str]) -> None:
+def _legend(figure: Figure, variants: list[str]) -> float:
+    """Draws the legend at the top and returns its height in inches."""
     styles = [style(variant) for variant in variants]
     handles = [
         Line2D([], [], linestyle="none", marker=marker, color=colour, label=printable(variant))
         for variant, (colour, marker) in zip(variants, styles, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), columnspacing=1.4)
+    columns = min(len(handles), _LEGEND_COLUMNS)
+    figure.legend(handles=handles, loc="upper center", ncols=columns, columnspacing=1.4, borderaxespad=0.0)
+    return 0.1 + _LEGEND_LINE_IN * -(-len(handles) // columns)
 
 
 def _caption(figure: Figure, text: str) -> None:
     wrapped = textwrap.fill(printable(text), int(figure.get_figwidth() * _CAPTION_LETTERS_PER_IN))
-    figure.text(0.0, -0.01, wrapped, ha="left", va="top", fontsize=7.5, transform=figure.transFigure)
+    text = figure.text(0.01, -0.01, wrapped, ha="left", va="top", fontsize=7.5, transform=figure.transFigure)
+    text.set_gid(_BELOW)
+    text.set_in_layout(False)
 
 
 def _cut(caption: str, shown: int, total: int, which: str) -> str:

@@ -4,6 +4,8 @@ Every statistic uses all samples; those flagged as outliers are counted, not dro
 """
 
 import math
+from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -57,8 +59,7 @@ def time_statistics(timings: pd.DataFrame) -> pd.DataFrame:
     levels = by_process.groupby(level=SERIES, dropna=False)
     table["processes"] = levels.count().reindex(table.index).fillna(0).astype("int64")
     table["process_spread"] = (levels.max() / levels.min() - 1).reindex(table.index)
-    bimodal = {key: is_bimodal(group.to_numpy()) for key, group in seconds}
-    table["bimodal"] = pd.Series(list(bimodal.values()), index=table.index, dtype=bool)
+    table["bimodal"] = [is_bimodal(part) for part in _parts(timings["seconds"], groups.ngroup())]
     troubled = timings[timings["status"].fillna("ok") != "ok"].groupby(SERIES, sort=False, dropna=False)
     table["status"] = troubled["status"].first().reindex(table.index).fillna("ok")
     table["reason"] = troubled["reason"].first().reindex(table.index)
@@ -71,7 +72,7 @@ def is_bimodal(seconds: np.ndarray) -> bool:
     by more than a tenth."""
     values = np.sort(np.log(seconds[seconds > 0]))
     n = len(values)
-    if n < _MIN_BIMODAL_SAMPLES:
+    if n < _MIN_BIMODAL_SAMPLES or values[-1] - values[0] <= math.log(_MIN_MODE_RATIO):
         return False
     total = np.sum((values - values.mean()) ** 2)
     sizes = np.arange(1, n)
@@ -80,7 +81,7 @@ def is_bimodal(seconds: np.ndarray) -> bool:
     between = sizes * (n - sizes) / n * (means[1] - means[0]) ** 2
     cut = int(np.argmax(between))
     share = min(sizes[cut], n - sizes[cut]) / n
-    apart = np.median(values[cut + 1 :]) - np.median(values[: cut + 1])
+    apart = _middle(values[cut + 1 :]) - _middle(values[: cut + 1])
     separate = apart > math.log(_MIN_MODE_RATIO) and between[cut] > _MIN_EXPLAINED * total
     return bool(separate and share >= _MIN_MODE_SHARE)
 
@@ -99,33 +100,46 @@ def ratios(timings: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     calls = timings[ok & (timings["stage"] == "call")]
     samples = _samples(calls)
     known = cases.drop_duplicates("case").set_index("case")[["problem", "baseline"]]
+    known["baseline"] = known["baseline"].fillna(False).astype(bool)
     series = calls[[*_CALLS]].drop_duplicates().join(known, on="case", how="inner")
+    baselines: dict[tuple, list[str]] = {}
+    for key, case, baseline in _keyed(series):
+        baselines.setdefault(key, []).extend([case] if baseline else [])
     rows = []
-    for key, group in series.groupby(COMPARED, sort=False):
-        baselines = group.loc[group["baseline"].fillna(False).astype(bool), "case"]
-        if len(baselines) != 1:
+    for key, case, _ in _keyed(series):
+        if len(baselines[key]) != 1:
             continue
-        base = baselines.iloc[0]
-        for case in group["case"]:
-            pair = samples[(case, *key[1:])], samples[(base, *key[1:])]
-            value, low, high = ratio(*pair) if case != base else (1.0, 1.0, 1.0)
-            rows.append((case, *key, base, value, low, high))
+        base = baselines[key][0]
+        pair = samples[(case, *key[1:])], samples[(base, *key[1:])]
+        value, low, high = ratio(*pair) if case != base else (1.0, 1.0, 1.0)
+        rows.append((case, *key, base, value, low, high))
     columns = ["case", *COMPARED, "baseline_case", "ratio", "ratio_low", "ratio_high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _keyed(series: pd.DataFrame) -> Iterator[tuple[tuple, str, bool]]:
+    """For each series what it is compared by, its case, and whether that is the baseline."""
+    keys = series[COMPARED].itertuples(index=False, name=None)
+    return zip(keys, series["case"], series["baseline"], strict=True)
 
 
 def _samples(calls: pd.DataFrame) -> dict[tuple, dict[int, np.ndarray]]:
     """Seconds by process, by case, device, clock and cache."""
     calls = calls.assign(process=calls["process"].fillna(0))
-    numbers = calls.groupby([*_CALLS, "process"], sort=False).ngroup().to_numpy()
-    order = np.argsort(numbers, kind="stable")
-    ends = np.flatnonzero(np.diff(numbers[order])) + 1
-    parts = np.split(calls["seconds"].to_numpy()[order], ends)
-    keys = calls[[*_CALLS, "process"]].iloc[order[np.r_[0, ends]]] if len(calls) else calls[[*_CALLS, "process"]]
+    keys = [*_CALLS, "process"]
+    parts = _parts(calls["seconds"], calls.groupby(keys, sort=False).ngroup())
     samples: dict[tuple, dict[int, np.ndarray]] = {}
-    for (*key, process), seconds in zip(keys.itertuples(index=False, name=None), parts, strict=False):
+    distinct = calls[keys].drop_duplicates()
+    for (*key, process), seconds in zip(distinct.itertuples(index=False, name=None), parts, strict=True):
         samples.setdefault(tuple(key), {})[int(process)] = np.sort(seconds)
     return samples
+
+
+def _parts(values: pd.Series, numbers: pd.Series) -> list[np.ndarray]:
+    """Values by the number of their group, 0, 1, ...; many times faster than iterating over a pandas groupby."""
+    order = np.argsort(numbers.to_numpy(), kind="stable")
+    ends = np.flatnonzero(np.diff(numbers.to_numpy()[order])) + 1
+    return np.split(values.to_numpy()[order], ends) if len(values) else []
 
 
 def ratio(own: dict[int, np.ndarray], baseline: dict[int, np.ndarray]) -> tuple[float, float, float]:
@@ -138,19 +152,38 @@ def ratio(own: dict[int, np.ndarray], baseline: dict[int, np.ndarray]) -> tuple[
     pairs = [(own[p], baseline[p]) for p in processes] or [
         (np.sort(np.concatenate([*own.values()])), np.sort(np.concatenate([*baseline.values()])))
     ]
-    value = float(np.median([np.median(a) / np.median(b) for a, b in pairs]))
-    generator = np.random.default_rng(_SEED)
-    drawn = np.stack([_medians(a, generator) / _medians(b, generator) for a, b in pairs], axis=1)
-    chosen = generator.integers(0, len(pairs), drawn.shape)
-    low, high = np.quantile(np.median(np.take_along_axis(drawn, chosen, axis=1), axis=1), [0.025, 0.975])
+    value = float(_middle(sorted(_middle(a) / _middle(b) for a, b in pairs)))
+    drawn = np.empty((len(pairs), _DRAWS))
+    for place, (a, b) in enumerate(pairs):
+        drawn[place] = _medians(a, 2 * place) / _medians(b, 2 * place + 1)
+    chosen = np.sort(np.take_along_axis(drawn, _chosen(len(pairs)), axis=0), axis=0)
+    medians = np.sort((chosen[(len(pairs) - 1) // 2] + chosen[len(pairs) // 2]) / 2)
+    low, high = np.interp([0.025 * (_DRAWS - 1), 0.975 * (_DRAWS - 1)], np.arange(_DRAWS), medians)
     return value, min(value, float(low)), max(value, float(high))
 
 
-def _medians(samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _middle(ordered: np.ndarray | list[float]) -> float:
+    """The median of sorted numbers."""
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def _medians(samples: np.ndarray, stream: int) -> np.ndarray:
     """Medians of bootstrap resamples: the median of n draws lies at a quantile that is Beta((n+1)/2, (n+1)/2)."""
-    half = (len(samples) + 1) / 2
-    places = generator.beta(half, half, _DRAWS) * (len(samples) - 1)
-    return np.interp(places, np.arange(len(samples)), samples)
+    return np.interp(_places(len(samples), stream), np.arange(len(samples)), samples)
+
+
+@lru_cache(maxsize=1024)
+def _places(n: int, stream: int) -> np.ndarray:
+    """Where in n sorted samples the medians of resamples lie. Every ratio may use the same draws, but the two sides of
+    one ratio, and its processes, must not: each has its own stream."""
+    half = (n + 1) / 2
+    return np.random.default_rng((_SEED, n, stream)).beta(half, half, _DRAWS) * (n - 1)
+
+
+@lru_cache(maxsize=64)
+def _chosen(processes: int) -> np.ndarray:
+    """Processes of each bootstrap resample."""
+    return np.random.default_rng((_SEED, processes)).integers(0, processes, (processes, _DRAWS))
 
 
 def break_even(statistics: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
