@@ -14,8 +14,8 @@ from torch_judge import Request, Tensor, TorchJudge, Verdict
 class Scale:
     """How large rounding errors may become, worked out in float64 from the drawn data.
 
-    `value` is the size of the terms that are added to make the result; `condition` what an error of one unit in the
-    input grows to (1 + max |x| * invstd); `length` how many terms a sum has.
+    `value` is the size of the terms that are added to make the result; `condition` what a rounding error of the input
+    grows to in the normalized value (1 + max |x| * invstd); `length` how many terms a sum has.
     """
 
     value: float
@@ -25,8 +25,8 @@ class Scale:
     def tolerance(self, expected: np.ndarray, compute: str, saved: str) -> float:
         """Rounding of the result, of the saved statistics, and of sums in the dtype of the computation."""
         largest = float(np.nanmax(np.abs(expected), initial=0.0, where=np.isfinite(expected)))
-        sums = (4 + 4 * self.length**0.5) * epsilon(compute) * self.condition
-        return 4 * epsilon(str(expected.dtype)) * largest + (2 * epsilon(saved) + sums) * self.value
+        sums = (4 + self.length**0.5) * epsilon(compute)
+        return 4 * epsilon(str(expected.dtype)) * largest + (2 * epsilon(saved) + sums) * self.condition * self.value
 
 
 @dataclass(frozen=True)

@@ -39,16 +39,15 @@ class RowCase:
     @property
     def output_scales(self):
         """y, mean, rstd."""
-        y = largest(self.weight) * self.condition + (0 if self.bias is None else largest(self.bias))
-        rstd = float(self.rstd.max()) * self.condition
-        return self.scale(y), self.scale(largest(self.x)), self.scale(rstd)
+        y = largest(self.weight) + (0 if self.bias is None else largest(self.bias))
+        return self.scale(y), self.scale(largest(self.x)), self.scale(float(self.rstd.max()))
 
     @property
     def gradient_scales(self):
         """dx, dweight, dbias."""
-        dy, condition = largest(self.dy), self.condition
-        dx = 4 * dy * largest(self.weight) * float(self.rstd.max()) * condition
-        return self.scale(dx), self.scale(self.rows * dy * condition, self.rows), self.scale(self.rows * dy, self.rows)
+        dy = largest(self.dy)
+        dx = dy * largest(self.weight) * float(self.rstd.max())
+        return self.scale(dx), self.scale(self.rows * dy, self.rows), self.scale(self.rows * dy, self.rows)
 
     def question(self, torch, ours, arguments, scales, differentiated, **keywords) -> Question:
         """`differentiated` are the positions of x, weight and (where there is one) bias among the arguments."""

@@ -48,8 +48,8 @@ class BatchNormCase:
     @property
     def output_scales(self):
         """y, save_mean, save_invstd."""
-        y = largest(self.weight) * self.condition + (0 if self.bias is None else largest(self.bias))
-        return self.scale(y), self.scale(largest(self.x)), self.scale(self.invstd * self.condition)
+        y = largest(self.weight) + (0 if self.bias is None else largest(self.bias))
+        return self.scale(y), self.scale(largest(self.x)), self.scale(self.invstd)
 
     @property
     def running_scales(self):
@@ -60,8 +60,8 @@ class BatchNormCase:
     def gradient_scales(self):
         """dx, dweight, dbias."""
         dy = largest(self.dy)
-        dx = dy * largest(self.weight) * self.invstd * self.condition * 4
-        return self.scale(dx), self.scale(self.length * dy * self.condition), self.scale(self.length * dy)
+        dx = dy * largest(self.weight) * self.invstd
+        return self.scale(dx), self.scale(self.length * dy), self.scale(self.length * dy)
 
     def question(self, torch, ours, arguments, scales, **keywords) -> Question:
         present = (True, self.weight is not None, self.bias is not None)

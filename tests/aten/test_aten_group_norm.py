@@ -24,6 +24,8 @@ class GroupCase(RowCase):
         super().__init__(draw, shape, range(2, len(shape)), (self.groups * width,))
         self.shape = (shape[0], self.groups * width, *spatial)
         self.x, self.dy = self.x.reshape(self.shape), self.dy.reshape(self.shape)
+        if self.channels_last:
+            self.condition **= 2  # here PyTorch computes the variance as E[x^2] - m^2
         self.sizes = (shape[0], self.shape[1], int(np.prod(spatial, dtype=int)))
 
 

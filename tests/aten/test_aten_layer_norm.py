@@ -5,12 +5,12 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import Question, Scale, assert_agrees, without_gradient
+from agreement import Question, Scale, assert_agrees, from_wire, to_wire, without_gradient
 from drawn import Data, few, largest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rows import RowCase
-from torch_judge import ATEN, DECOMPOSITIONS, TORCH
+from torch_judge import ATEN, DECOMPOSITIONS, TORCH, Request
 
 from kernels import aten
 
@@ -98,6 +98,17 @@ def test_rms_norm_without_eps_takes_the_one_of_the_computation(judge, dtype):
     x = Data(3).normal((4, 8), dtype, spread=1e-4)
     scale = Scale(largest(x) * 1e4, 1, 8)
     assert_agrees(judge, Question(f"{TORCH}:rms_norm", aten.rms_norm, (x, (8,), None, None), (scale,), dtype))
+
+
+@pytest.mark.parametrize("parameters", ["float32", "same"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rms_norm_in_half_precision_rounds_once(judge, dtype, parameters):
+    """Bit for bit, but for the order of a sum: rounding before the weight would change about a quarter of the bits."""
+    data = Data(9)
+    x, weight = data.normal((64, 48), dtype), data.normal(48, dtype if parameters == "same" else parameters)
+    verdict = judge.ask(Request(f"{TORCH}:rms_norm", (to_wire(x), (48,), to_wire(weight), None)))
+    ours = np.asarray(aten.rms_norm(x, (48,), weight))
+    assert np.mean(ours == from_wire(verdict.outputs[0])) > 0.99
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
