@@ -1,0 +1,24 @@
+"""How long does a call take, until its result is ready?"""
+
+from benchmarks.bench_support import SLUGS, prepare
+
+
+class Latency:
+    """Wall time of one call on the CPU, warm cache; compiled and checked ahead."""
+
+    params = (SLUGS,)
+    param_names = ("case",)
+    version = "1"
+    timeout = 300
+    number = 1  # asv calls `setup` before each sample: it is cheap, as `prepare` keeps the program
+    repeat = (10, 200, 3.0)
+    warmup_time = 0.2
+
+    def setup(self, case):
+        import jax
+
+        self.block = jax.block_until_ready
+        self.call, self.inputs = prepare(case)
+
+    def time_wall(self, case):
+        self.block(self.call(*self.inputs))

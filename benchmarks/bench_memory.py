@@ -1,0 +1,21 @@
+"""How much memory does a process need that computes a case?"""
+
+from benchmarks.bench_support import SLUGS, prepare
+
+
+class Memory:
+    """Peak resident memory of a process that compiles, checks and calls one case on the CPU."""
+
+    params = (SLUGS,)
+    param_names = ("case",)
+    version = "1"
+    timeout = 300
+
+    def setup(self, case):
+        import jax
+
+        self.block = jax.block_until_ready
+        self.call, self.inputs = prepare(case)
+
+    def peakmem_call(self, case):
+        self.block(self.call(*self.inputs))
