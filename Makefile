@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study test lint peers matrix clean
+.PHONY: study test lint goldens peers matrix clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
@@ -31,6 +31,10 @@ peers: .venv/test
 # The tests of the compiler's output also run under every other JAX for which there is a `.venv-<version>`.
 matrix:
 	tools/matrix.sh 0.11.2 0.12.0.1
+
+# What the installed JAX makes of the smoke preset, into results/golden; and the cases of the asv classes.
+goldens: .venv/study
+	$(BIN)/python -m benchmarks.golden $(ARGS)
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then echo "normbench needs Python 3.11 to 3.13; found none. Give one: make PYTHON=/path/to/python3" >&2; exit 2; fi
