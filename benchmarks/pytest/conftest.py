@@ -23,7 +23,8 @@ def pytest_generate_tests(metafunc):
     if "slug" in metafunc.fixturenames:
         from benchmarks.cases import cases
 
-        metafunc.parametrize("slug", [case.slug for case in cases(metafunc.config.getoption("--preset"))])
+        slugs = [case.slug for case in cases(metafunc.config.getoption("--preset"))]
+        metafunc.parametrize("slug", slugs, ids=slugs)  # left alone, pytest renames long ones
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

@@ -1,0 +1,57 @@
+"""asv, pytest-benchmark and the command line enumerate the same cases."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from benchmarks.bench_accuracy import Accuracy
+from benchmarks.bench_compile import Compile
+from benchmarks.bench_fusion import Fusion
+from benchmarks.bench_latency import Latency
+from benchmarks.bench_memory import Memory
+from benchmarks.bench_support import program_of
+from benchmarks.cases import cases
+from benchmarks.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def slugs():
+    return [case.slug for case in cases("smoke")]
+
+
+@pytest.mark.parametrize("benchmark_class", [Accuracy, Compile, Fusion, Latency, Memory])
+def test_asv_has_the_cases_of_the_smoke_preset(benchmark_class, slugs):
+    assert list(benchmark_class.params[0]) == slugs, "renew benchmarks/bench_slugs.txt with: make goldens"
+    assert benchmark_class.version.isdigit()
+
+
+def test_the_command_line_has_them(slugs, capsys):
+    assert main(["list", "--preset", "smoke"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]] == slugs
+
+
+@pytest.mark.skipif(not find_spec("pytest_benchmark"), reason="pytest-benchmark is not installed")
+def test_pytest_benchmark_has_them(slugs):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "benchmarks/pytest", "-p", "no:cacheprovider"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split("[")[1].rstrip("]") for line in out.splitlines() if "::test_latency[" in line] == slugs
+
+
+@pytest.mark.parametrize("operator", ["batch_norm", "no_such_operator"])
+def test_asv_skips_what_a_commit_lacks(operator):
+    with pytest.raises(NotImplementedError, match="no_such"):
+        program_of(f"{operator}.alone.1x8x4x4.nchw.f32.f32.forward.no_such_variant", "cpu")
+
+
+def test_asv_configuration_has_known_keys_only():
+    """asv ignores a key that it does not know."""
+    config = pytest.importorskip("asv.config")
+    lines = (ROOT / "asv.conf.json").read_text().splitlines()
+    keys = set(json.loads("\n".join(line for line in lines if not line.strip().startswith("//"))))
+    assert keys <= {*vars(config.Config()), "version"}
