@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.report.findings import Finding
 from analysis.report.palette import style
 from analysis.report.reproduce import explain_command
+from analysis.report.statistics import SERIES
 from analysis.report.summary import Digest, hints, series_names
 
 # (column of the table, heading, kind, factor); a kind "text" is filtered by words, "choice" by a menu, too.
@@ -124,10 +125,8 @@ def case_table(digest: Digest, told: list[Finding]) -> dict[str, Any]:
 def details(digest: Digest) -> dict[str, Any]:
     """By case: its command, its compiled programs with hints, its launches by target, and its timed series."""
     run = digest.run
-    stops = run.timings.dropna(subset=["stop"]).groupby(["case", "device", "stage", "clock", "cache"])["stop"]
-    stops = stops.agg(lambda values: ", ".join(sorted(set(map(str, values))))).reset_index()
     key = ["case", "device", "clock", "cache"]
-    timed = digest.statistics.merge(stops, on=["case", "device", "stage", "clock", "cache"], how="left")
+    timed = digest.statistics.merge(_stops(run.timings), on=SERIES, how="left")
     timed = timed.merge(digest.ratios[[*key, "ratio", "ratio_low", "ratio_high"]], on=key, how="left")
     timed.loc[timed["stage"] != "call", ["ratio", "ratio_low", "ratio_high"]] = float("nan")
     launches = run.launches.sort_values(["case", "target", "index"])
@@ -138,6 +137,15 @@ def details(digest: Digest) -> dict[str, Any]:
         "timed": _by_case(timed, _TIMED),
         "accuracy": _by_case(run.accuracy, ["device", "max_abs", "max_rel", "max_ulp", "status", "reason"]),
     }
+
+
+def _stops(timings: pd.DataFrame) -> pd.DataFrame:
+    """The rules that ended the sampling of each series."""
+    found: dict[tuple, list[str]] = {}
+    for *key, stop in timings[[*SERIES, "stop"]].dropna().drop_duplicates().itertuples(index=False, name=None):
+        found.setdefault(tuple(key), []).append(str(stop))
+    rows = [(*key, ", ".join(sorted(stops))) for key, stops in found.items()]
+    return pd.DataFrame(rows, columns=[*SERIES, "stop"], dtype="string")
 
 
 def to_script(value: Any) -> str:

@@ -33,10 +33,14 @@ _FIXED = {
     "prefolded": Style(BLUE, "D"),
     "pallas_triton": Style(VERMILLION, "^"),
     "pallas_mosaic": Style(VERMILLION, "v"),
-    "two_pass": Style(GREY, "o"),
+    "two_pass": Style(OLIVE, "<"),
     "one_pass": Style(ORANGE, "s"),
     "pivoted": Style(GREEN, "P"),
     "welford": Style(SKY, "p"),
+    "custom_vjp": Style(BLUE, "v"),
+    "jax_nn": Style(PURPLE, "h"),
+    "flax": Style(VERMILLION, ">"),
+    "shifted": Style(SKY, "d"),
 }
 
 

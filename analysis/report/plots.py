@@ -34,7 +34,8 @@ MAX_ROWS = 24
 _ROW_IN = 0.235
 _CELL_IN = 0.56
 _MIN_PANEL_IN = 1.6
-_MAX_WIDTH_IN = 10.0
+_MIN_WIDTH_IN = 7.5  # of a figure, for the words below it
+_MAX_WIDTH_IN = 10.0  # of the panels beside each other
 _CAPTION_LETTERS_PER_IN = 16
 _CAPTION_LINE_IN = 0.14
 _BELOW = "caption"
@@ -48,6 +49,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "font.family": "sans-serif",
     "axes.titlesize": 9.5,
+    "axes.titley": 1.0,  # where it is anyway: found by measuring all labels otherwise
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -137,7 +139,7 @@ def _draw_times(axes: Axes, part: pd.DataFrame, problems: pd.DataFrame, series: 
     for order, variant in enumerate(variants):
         mine = part[(part["variant"] == variant) & part["problem"].isin(position)]
         y = np.array([position[problem] for problem in mine["problem"]], dtype=float)
-        y += 0.16 * (order - (len(variants) - 1) / 2)
+        y += min(0.16, 0.8 / len(variants)) * (order - (len(variants) - 1) / 2)
         colour, marker = style(variant)
         axes.hlines(y, mine[f"{series}_q1_s"], mine[f"{series}_q3_s"], color=colour, linewidth=1.6)
         axes.plot(mine[f"{series}_median_s"], y, linestyle="none", marker=marker, color=colour, markersize=5)
@@ -205,6 +207,7 @@ def atlas(table: pd.DataFrame, caption: str) -> Figure | None:
             "median over problems of bytes moved ÷ minimum bytes; framed: the lowest, of these the fewest launches",
             size=9,
         )
+        _arrange_cells(figure, panels, list(rows["label"]), variants)
         _caption(figure, caption)
     return figure
 
@@ -334,7 +337,7 @@ def _arrange(
       legend_in: height of the legend.
     """
     columns = panels.shape[1]
-    width = left_in + columns * (width_in + gap_in)
+    width = max(left_in + columns * (width_in + gap_in), _MIN_WIDTH_IN)
     height = legend_in + sum(heights_in) + len(heights_in) * _TITLE_IN + (len(heights_in) - 1) * inner_in
     height += below_in + _LABEL_IN
     figure.set_size_inches(width, height)

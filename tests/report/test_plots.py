@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from synthetic_runs import VARIANTS, case_row, compiled_rows, full_tables, write_run
 
+import kernels
 from analysis.report import load_run, plots
 from analysis.report.palette import style
 from analysis.report.summary import digest, summary
@@ -20,9 +21,11 @@ def batch_norm(rows):
     return rows[(rows["operator"] == "batch_norm") & (rows["target"] == "cpu")]
 
 
-def test_variants_of_one_operator_never_share_colour_and_marker():
-    for variants in VARIANTS.values():
-        assert len({style(variant) for variant in variants}) == len(variants)
+def test_variants_of_one_operator_never_share_colour_or_marker():
+    for operator in kernels.operators():
+        styles = [style(variant) for variant in kernels.variants(operator)]
+        assert len({each.colour for each in styles}) == len(styles)
+        assert len({each.marker for each in styles}) == len(styles)
 
 
 def test_style_of_an_unknown_variant_depends_on_its_name_alone():

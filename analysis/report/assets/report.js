@@ -7,7 +7,7 @@
   const columns = data.columns;
   const column = Object.fromEntries(columns.map((each) => [each.name, each]));
   const total = data.cases.length;
-  const WINDOW = 200;
+  const WINDOW = 80;
   let details = null;
   let order = [];
   let shown = WINDOW;
