@@ -1,6 +1,6 @@
 """How far is the result from the float64 reference?"""
 
-from benchmarks.bench_support import SLUGS, compile_case
+from benchmarks.bench_support import SLUGS, asv, compile_case
 
 
 class Accuracy:
@@ -11,6 +11,7 @@ class Accuracy:
     version = "1"
     unit = "ulp"
 
+    @asv(timeout=900)
     def setup_cache(self):
         from benchmarks.worker_cases import check, draw, inputs_of
 
@@ -23,8 +24,6 @@ class Accuracy:
             oracle = draw(compiled.case)
             found[slug] = check(compiled, inputs_of(compiled.program, oracle), oracle, "cpu").max_ulp
         return found
-
-    setup_cache.timeout = 900
 
     def setup(self, found, case):
         if case not in found:

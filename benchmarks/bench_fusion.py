@@ -1,6 +1,6 @@
 """What does the compiler make of it? Free of noise: compiled for GPUs that need not be there, and counted."""
 
-from benchmarks.bench_support import SLUGS, TARGETS, program_of
+from benchmarks.bench_support import SLUGS, TARGETS, asv, program_of
 
 
 class Fusion:
@@ -10,28 +10,24 @@ class Fusion:
     param_names = ("case", "target")
     version = "1"
 
+    @asv(timeout=1800)
     def setup_cache(self):
         from benchmarks.golden import structures
 
         return {target: structures(SLUGS, target, program_of) for target in TARGETS}
 
-    setup_cache.timeout = 1800
-
     def setup(self, found, case, target):
         if "launches" not in found[target].get(case, {}):
             raise NotImplementedError("not in this commit, or no compiler for this target")
 
+    @asv(unit="launches")
     def track_launches(self, found, case, target):
         return found[target][case]["launches"]
 
-    track_launches.unit = "launches"
-
+    @asv(unit="bytes")
     def track_bytes(self, found, case, target):
         return found[target][case]["bytes"]
 
-    track_bytes.unit = "bytes"
-
+    @asv(unit="x the minimum bytes")
     def track_traffic_ratio(self, found, case, target):
         return found[target][case]["traffic_ratio"]
-
-    track_traffic_ratio.unit = "x the minimum bytes"

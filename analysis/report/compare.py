@@ -95,7 +95,7 @@ def _times(a: Run, b: Run, shared: set[str], threshold: float) -> list[Row]:
 def _series(run: Run) -> dict[tuple, Samples]:
     """Seconds by process, by case, device, clock and cache; empty for a series that could not be timed."""
     calls = run.timings[run.timings["stage"] == "call"]
-    found: dict[tuple, dict[int, Any]] = {}
+    found: dict[tuple, Samples] = {}
     for key, group in calls.groupby(list(_TIMED), sort=False):
         good = group[group["seconds"].notna() & (group["status"].fillna("ok") == "ok")]
         parts = good.groupby(good["process"].fillna(0))["seconds"]
@@ -152,7 +152,7 @@ def _fusion(a: Run, b: Run, shared: set[str]) -> Iterator[Row]:
             yield {"case": key[0], "target": key[1], "changes": changes}
 
 
-def _kinds(run: Run) -> dict[tuple[str, str], Counter]:
+def _kinds(run: Run) -> dict[Any, Counter]:
     return {key: Counter(group["kind"].dropna()) for key, group in run.launches.groupby(["case", "target"])}
 
 
