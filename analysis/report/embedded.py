@@ -180,6 +180,7 @@ def _with_half_iqr(summary: pd.DataFrame) -> pd.DataFrame:
 def _plain(values: pd.Series) -> list[Any]:
     """As JSON values, null for what is absent; whole columns at once, for there are hundreds of thousands of cells."""
     absent = values.isna().to_numpy()
+    plain: list[Any]
     if pd.api.types.is_bool_dtype(values.dtype):
         plain = [bool(value) for value in values.fillna(False)]
     elif pd.api.types.is_numeric_dtype(values.dtype):

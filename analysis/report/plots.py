@@ -381,9 +381,9 @@ def _legend(figure: Figure, variants: list[str]) -> float:
 
 def _caption(figure: Figure, text: str) -> None:
     wrapped = textwrap.fill(printable(text), int(figure.get_figwidth() * _CAPTION_LETTERS_PER_IN))
-    text = figure.text(0.01, -0.01, wrapped, ha="left", va="top", fontsize=7.5, transform=figure.transFigure)
-    text.set_gid(_BELOW)
-    text.set_in_layout(False)
+    below = figure.text(0.01, -0.01, wrapped, ha="left", va="top", fontsize=7.5, transform=figure.transFigure)
+    below.set_gid(_BELOW)
+    below.set_in_layout(False)
 
 
 def _cut(caption: str, shown: int, total: int, which: str) -> str:
