@@ -42,6 +42,11 @@ def channel_shapes(draw) -> tuple[int, ...]:
     return (draw(st.integers(2, 5)), draw(st.integers(1, 7)), *spatial)
 
 
+def masks(length: int):
+    """An output mask: everything half of the time."""
+    return st.one_of(st.just([True] * length), st.lists(st.booleans(), min_size=length, max_size=length))
+
+
 class Data:
     """Arrays of one seed, each a new draw."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from agreement import Question, Scale, assert_agrees, without_gradient
-from drawn import EPSILONS, SEEDS, Data, channel_shapes, dtypes, few, largest, wide
+from drawn import EPSILONS, SEEDS, Data, channel_shapes, dtypes, few, largest, masks, wide
 from hypothesis import given
 from hypothesis import strategies as st
 from torch_judge import ATEN, TORCH
@@ -167,7 +167,7 @@ def test_batch_norm_update_stats_takes_one_running_statistic_alone(judge):
 def test_native_batch_norm_backward(judge, data):
     training = data.draw(st.booleans())
     case = BatchNormCase(data.draw, training, statistics=not training or data.draw(st.booleans()))
-    mask = data.draw(st.lists(st.booleans(), min_size=3, max_size=3))
+    mask = data.draw(masks(3))
     axes = (0, *range(2, len(case.shape)))
     mean, variance = np.mean(wide(case.x), axes), np.var(wide(case.x), axes)
     kind = case.running_mean.dtype if case.running_mean is not None else case.dtypes.parameters

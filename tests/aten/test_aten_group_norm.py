@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agreement import Question, Scale, assert_agrees, without_gradient
-from drawn import few, largest
+from drawn import few, largest, masks
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import RowCase
@@ -54,7 +54,7 @@ def test_native_group_norm_backward(judge, data):
     case = GroupCase(data.draw)
     kind = str(case.weight.dtype) if case.weight is not None else case.dtypes.parameters
     saved = [v.reshape(case.shape[0], case.groups).astype(jnp.dtype(kind)) for v in (case.mean, case.rstd)]
-    mask = data.draw(st.lists(st.booleans(), min_size=3, max_size=3))
+    mask = data.draw(masks(3))
     arguments = (case.dy, case.x, *saved, case.weight, *case.sizes, case.groups, mask)
     name = "native_group_norm_backward"
     scales = case.gradient_scales

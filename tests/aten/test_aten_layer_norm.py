@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agreement import Question, Scale, assert_agrees, from_wire, to_wire, without_gradient
-from drawn import Data, few, largest
+from drawn import Data, few, largest, masks
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rows import RowCase
@@ -48,7 +48,7 @@ def test_native_layer_norm_backward(judge, data):
     # Here PyTorch refuses the float32 statistics that its own forward saved.
     assume(not (case.weight is None and case.bias is not None and case.saved != case.dtypes.x))
     saved = [v.astype(jnp.dtype(case.saved)) for v in (case.mean, case.rstd)]
-    mask = data.draw(st.lists(st.booleans(), min_size=3, max_size=3))
+    mask = data.draw(masks(3))
     arguments = (case.dy, case.x, case.shape[case.axes[0] :], *saved, case.weight, case.bias, mask)
     question = Question(
         f"{ATEN}.native_layer_norm_backward",
@@ -80,7 +80,7 @@ def test_fused_rms_norm_backward(judge, data):
     """PyTorch has no CPU kernel of it; its decomposition is the judge."""
     case = row_case(data.draw, centred=False)
     rstd = case.rstd.astype(np.float64 if case.x.dtype == np.float64 else np.float32)
-    mask = data.draw(st.lists(st.booleans(), min_size=2, max_size=2))
+    mask = data.draw(masks(2))
     arguments = (case.dy, case.x, case.shape[case.axes[0] :], rstd, case.weight, mask)
     question = Question(
         f"{DECOMPOSITIONS}:_fused_rms_norm_backward",

@@ -163,12 +163,45 @@ def test_statistics_are_not_differentiable(operator, argument):
     assert not np.any(gradient)
 
 
-def test_backward_of_layer_norm_is_the_gradient_of_forward():
-    normalized = (5, 2)
-    _, mean, rstd = aten.native_layer_norm(X, normalized, ROW_WEIGHT, ROW_BIAS, 1e-5)
-    _, pull = jax.vjp(lambda *a: aten.layer_norm(a[0], normalized, *a[1:]), X, ROW_WEIGHT, ROW_BIAS)
-    masked = aten.native_layer_norm_backward(DY, X, normalized, mean, rstd, ROW_WEIGHT, ROW_BIAS, (True,) * 3)
-    assert_same(masked, pull(jnp.asarray(DY)))
+def backward_pairs():
+    """Names, a forward of (x, weight, bias), its parameters, and what the backward operator returns for DY."""
+    everything = (True, True, True)
+    saved = aten.native_batch_norm(X, WEIGHT, BIAS, None, None, True, 0.1, 1e-5)[1:]
+    for training, statistics in ((True, (None, None, *saved)), (False, (MEAN, VARIANCE, None, None))):
+        yield (
+            f"batch_norm training={training}",
+            lambda x, w, b, t=training: aten.native_batch_norm(x, w, b, MEAN, VARIANCE, t, 0.1, 1e-5)[0],
+            (WEIGHT, BIAS),
+            aten.native_batch_norm_backward(DY, X, WEIGHT, *statistics, training, 1e-5, everything),
+        )
+    saved = aten.native_layer_norm(X, (5, 2), ROW_WEIGHT, ROW_BIAS, 1e-5)[1:]
+    yield (
+        "layer_norm",
+        lambda x, w, b: aten.layer_norm(x, (5, 2), w, b),
+        (ROW_WEIGHT, ROW_BIAS),
+        aten.native_layer_norm_backward(DY, X, (5, 2), *saved, ROW_WEIGHT, ROW_BIAS, everything),
+    )
+    saved = aten.native_group_norm(X, WEIGHT, BIAS, *SIZES.values(), 1e-5)[1:]
+    yield (
+        "group_norm",
+        lambda x, w, b: aten.group_norm(x, 2, w, b),
+        (WEIGHT, BIAS),
+        aten.native_group_norm_backward(DY, X, *saved, WEIGHT, *SIZES.values(), everything),
+    )
+    rstd = aten._fused_rms_norm(X, (5, 2), ROW_WEIGHT, None)[1]
+    yield (
+        "rms_norm",
+        lambda x, w: aten.rms_norm(x, (5, 2), w),
+        (ROW_WEIGHT,),
+        aten._fused_rms_norm_backward(DY, X, (5, 2), rstd, ROW_WEIGHT, everything[:2]),
+    )
+
+
+def test_backward_operators_are_the_gradients_of_the_forward_ones():
+    for name, forward, parameters, gradients in backward_pairs():
+        _, pull = jax.vjp(jax.jit(forward), X, *parameters)
+        for ours, expected in zip(gradients, pull(jnp.asarray(DY)), strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_defaults_are_those_of_the_schemas():
