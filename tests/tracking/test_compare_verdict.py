@@ -1,6 +1,7 @@
 """Verdicts on made-up samples with known shifts: a level per process, scatter within it, and slow outliers.
 
-How small a shift can be found depends on the scatter of process medians: 5 % is found where that is below about 0.7 %.
+How small a shift can be found depends on the scatter of process medians: 5 % is found where that is 0.6 % (as here), in
+two of three pairs where it is 0.85 %, and in one of ten at 1.4 %.
 """
 
 import numpy as np
