@@ -35,7 +35,7 @@ class Budget:
 
 BUDGETS = {
     "smoke": Budget(1, 3, 10, 0.1, 0.01),
-    "quick": Budget(3, 5, 60, 0.02, 0.05),
+    "quick": Budget(2, 5, 60, 0.02, 0.05),
     "standard": Budget(3, 7, 100, 0.01, 0.1),
     "full": Budget(5, 10, 200, 0.01, 0.25),
 }
