@@ -1,7 +1,7 @@
 """What XLA makes of a program, and what the measurements mean.
 
-    from analysis import explain
-    explain(function, jax.ShapeDtypeStruct((8192, 4096), "bfloat16"), target="h200")
+from analysis import explain
+explain(function, jax.ShapeDtypeStruct((8192, 4096), "bfloat16"), target="h200")
 """
 
 from typing import TYPE_CHECKING, Any

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.report import plots
+from analysis.report.figure_parts import to_svg
 from analysis.report.frames import Run
 from analysis.report.summary import Digest, digest
 from normbench.errors import UserError
@@ -43,7 +44,7 @@ def write_plots(run: Run, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for picture in [*_atlas_by_target(data), *pictures(data)]:
             path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', picture.name)}.svg"
-            path.write_text(plots.to_svg(picture.figure, picture.name), encoding="utf-8")
+            path.write_text(to_svg(picture.figure, picture.name), encoding="utf-8")
             written.append(path)
     except OSError as error:
         raise UserError(f"plots {str(folder)!r} cannot be written: {error.strerror or error}") from error

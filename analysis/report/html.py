@@ -17,11 +17,11 @@ import pandas as pd
 
 from analysis.report.atlas_page import atlas_html
 from analysis.report.embedded import case_table, details, to_script
+from analysis.report.figure_parts import to_svg
 from analysis.report.findings import Finding, compile_cost, findings, status_counts
 from analysis.report.frames import Run
 from analysis.report.gallery import Picture, device_name, pictures
 from analysis.report.palette import INK
-from analysis.report.plots import to_svg
 from analysis.report.summary import Digest, digest
 from analysis.report.units import count, duration
 from normbench import __version__

@@ -56,9 +56,8 @@ def faulty_run(tmp_path_factory, faulty_registered):
 def outcomes(table):
     """variant -> (status, reason) of each row."""
     variants = table["case"].str.rpartition(".")[2]
-    return {
-        name: rows[["status", "reason"]].fillna("").drop_duplicates().values.tolist() for name, rows in table.groupby(variants)
-    }
+    verdicts = table[["status", "reason"]].fillna("")
+    return {name: rows.drop_duplicates().values.tolist() for name, rows in verdicts.groupby(variants)}
 
 
 EXPECTED = {

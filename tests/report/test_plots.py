@@ -7,6 +7,7 @@ from synthetic_runs import VARIANTS, case_row, compiled_rows, full_tables, write
 
 import kernels
 from analysis.report import load_run, plots
+from analysis.report.figure_parts import to_svg
 from analysis.report.palette import style
 from analysis.report.summary import digest, summary
 
@@ -99,7 +100,7 @@ def test_nothing_measured_is_no_plot(tmp_path):
 
 def test_svg_is_transparent_and_the_same_twice(run):
     rows = digest(run).summary
-    first, second = (plots.to_svg(plots.traffic_ratio(rows, "caption"), "one") for _ in range(2))
+    first, second = (to_svg(plots.traffic_ratio(rows, "caption"), "one") for _ in range(2))
     assert first == second
     assert first.startswith("<svg")
     assert "<metadata>" not in first
