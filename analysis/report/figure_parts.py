@@ -73,7 +73,7 @@ def to_svg(figure: Figure, name: str) -> str:
 def _covered(figure: Figure) -> Bbox:
     """What a figure covers, in inches: itself, and its caption below."""
     lines = max((text.get_text().count("\n") + 1 for text in figure.texts if text.get_gid() == _BELOW), default=0)
-    return Bbox([[0.0, -0.1 - lines * _CAPTION_LINE_IN], [figure.get_figwidth(), figure.get_figheight()]])
+    return Bbox([[0.0, -0.2 - lines * _CAPTION_LINE_IN], [figure.get_figwidth(), figure.get_figheight()]])
 
 
 def make_panels(lines: int, columns: int, **shared: Any) -> tuple[Figure, np.ndarray]:
