@@ -24,10 +24,10 @@ PREFAULT_BLOCK_BYTES = 64 * 2**20
 GPU_CACHE_BYTES = 128 * 2**20
 """At least the L2 of every GPU so far (A100 40, H100 and H200 50, B200 126 MiB)."""
 
-# With glibc's defaults an output of 16 MB or more comes from fresh pages, on some calls and not on others: the same
-# RMSNorm read 1.0, 7.2 and 4.8 ms in three processes, and 1.02, 1.04 and 1.02 ms with the first three. XLA's threads
-# take turns in allocating the outputs: each has to fill an arena of its own (5 to 10 faulting calls were seen, the last
-# one at the 26th call), unless there is only one, which `prefault` can fill ahead.
+# With glibc's defaults an output of 16 MB or more comes from fresh pages, on some calls and not on others, and each
+# fault is timed; tests/benchmarks/test_allocator.py counts them with and without these settings. The first three alone
+# are not enough: XLA's threads take turns in allocating the outputs, and each has to fill an arena of its own, unless
+# there is only one, which `prefault` can fill ahead.
 ALLOCATOR_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(8_589_934_592),

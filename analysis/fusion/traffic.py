@@ -16,11 +16,6 @@ _ONE_TO_ONE = ("bitcast", "reshape", "transpose", "copy", "convert", "negate", "
 _ALIASES = ("bitcast", "get-tuple-element", "tuple", "optimization-barrier")
 
 
-def read_bytes(module: Module, computation: Computation, launch: Instruction) -> int:
-    """Bytes that `launch` reads: its operands, each as far as it is used."""
-    return sum(operand_bytes(module, computation, launch))
-
-
 def operand_bytes(module: Module, computation: Computation, launch: Instruction) -> tuple[int, ...]:
     """Bytes read of each operand of `launch`, in order."""
     operands = [computation.by_id[operand] for operand in launch.operands]
