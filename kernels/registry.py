@@ -1,5 +1,6 @@
 """The one registry: operators, and the variants that compute them."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -104,16 +105,20 @@ def register_operator(operator: Operator) -> Operator:
 
 def register_variant(variant: Variant) -> Variant:
     """Adds a variant; the first one of an operator is its baseline."""
+    if variant.operator not in _OPERATORS:
+        _load_families()
     _VARIANTS[variant.operator][variant.name] = variant
     return variant
 
 
 def operators() -> tuple[str, ...]:
-    """Names of all operators."""
-    return tuple(_OPERATORS)
+    """Names of all operators, sorted."""
+    _load_families()
+    return tuple(sorted(_OPERATORS))
 
 
 def operator(name: str) -> Operator:
+    _load_families()
     if name not in _OPERATORS:
         raise unknown("operator", name, operators())
     return _OPERATORS[name]
@@ -130,3 +135,8 @@ def get(operator_name: str, variant_name: str) -> Variant:
     if variant_name not in variants(operator_name):
         raise unknown(f"variant of {operator_name}", variant_name, variants(operator_name))
     return _VARIANTS[operator_name][variant_name]
+
+
+def _load_families() -> None:
+    """The families register themselves when they are imported; while that goes on, this does nothing."""
+    importlib.import_module("kernels.families")

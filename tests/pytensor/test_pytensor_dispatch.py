@@ -50,7 +50,7 @@ def test_the_registration_is_what_makes_jax_work():
 def test_no_backend_is_imported_before_it_is_compiled_for():
     in_new_process("""
         def loaded():
-            backends = ("torch", "mlx", "pytensor.link.jax.dispatch")
+            backends = ("jax", "torch", "mlx", "pytensor.link.jax.dispatch")
             return [n for n in sys.modules if n in backends or n.startswith("kernels.pytensor.dispatch.")]
         assert not loaded(), loaded()
         np.testing.assert_allclose(pytensor.function([x, *vectors], y, mode="FAST_COMPILE")(*values), expected)

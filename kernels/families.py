@@ -1,0 +1,13 @@
+"""The operator families, each of which registers its operators and their variants when it is imported.
+
+`kernels.registry` imports this module when something is first looked up: `import kernels` alone imports no JAX.
+"""
+
+from kernels import batch_norm as batch_norm
+from kernels import batch_norm_training as batch_norm_training
+from kernels import conv_bn as conv_bn
+from kernels import group_norm as group_norm
+from kernels import instance_norm as instance_norm
+from kernels import layer_norm as layer_norm
+from kernels import local_response_norm as local_response_norm
+from kernels import rms_norm as rms_norm
