@@ -112,7 +112,7 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--param-dtype", metavar="DTYPE", help="dtype of the parameters (default: float32)")
     parser.add_argument("--layout", help="e.g. nhwc (default: channels first)")
     parser.add_argument("--pass", dest="pass_", choices=PASSES, help="(default: forward)")
-    parser.add_argument("--context", help="alone, relu, silu (default: alone)")
+    parser.add_argument("--context", help="alone, relu, silu, gelu, cast, residual (default: alone)")
     parser.add_argument("--epsilon", type=float, help="added to the variance (default: 1e-5)")
     parser.add_argument(
         "--option", action="append", metavar="NAME=VALUE", help="operator-specific, e.g. kernel=3x3 or features=128"

@@ -24,6 +24,7 @@ def draw(arguments: tuple[Argument, ...], seed: int) -> tuple[np.ndarray, ...]:
     |-------------|----------------------------------------------------------------------------|
     | activation  | normal, with the mean and variance per channel that are also the arguments |
     |             | "mean" and "variance", where x has that many channels                      |
+    | residual    | normal, with mean 0.3                                                      |
     | weight      | normal, scaled so that the sum for one output feature has variance 1       |
     | bias, shift | normal, standard deviation 0.5                                             |
     | scale       | 0.5 to 1.5, about a quarter of them negative, one at least where there are two |
@@ -72,6 +73,12 @@ def _activation(rng: np.random.Generator, argument: Argument, statistics: _Stati
     return values
 
 
+def _residual(rng: np.random.Generator, argument: Argument, statistics: _Statistics) -> np.ndarray:
+    values = _normal(rng, argument)
+    values += values.dtype.type(0.3)
+    return values
+
+
 def _channel_axis(shape: tuple[int, ...], channels: int) -> int | None:
     axes = (1, len(shape) - 1) if len(shape) > 1 else (0,)
     return next((axis for axis in axes if shape[axis] == channels), None)
@@ -114,6 +121,7 @@ def _normal(rng: np.random.Generator, argument: Argument) -> np.ndarray:
 
 _DRAW: dict[str, Callable[[np.random.Generator, Argument, _Statistics], np.ndarray]] = {
     "activation": _activation,
+    "residual": _residual,
     "weight": _weight,
     "bias": _shift,
     "shift": _shift,

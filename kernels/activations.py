@@ -1,8 +1,10 @@
 """The activation epilogues, y = act(z): for JAX, and in float64 NumPy for the references.
 
-none: z; relu: max(z, 0); silu: z / (1 + exp(-z)).
+none: z; relu: max(z, 0); silu: z / (1 + exp(-z)); gelu: z (1 + tanh(sqrt(2/pi) (z + 0.044715 z³))) / 2, the form that
+`jax.nn.gelu` has by default.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -13,15 +15,16 @@ from kernels.problem import ACTIVATIONS
 from normbench.errors import unknown
 
 
-def _silu(z: jax.Array) -> jax.Array:
+def _wide(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
     """In float32 at least: an exponential rounded to half precision costs more than rounding the result."""
-    return jax.nn.silu(z.astype(jnp.promote_types(z.dtype, jnp.float32))).astype(z.dtype)
+    return lambda z: function(z.astype(jnp.promote_types(z.dtype, jnp.float32))).astype(z.dtype)
 
 
 _JAX: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda z: z,
     "relu": jax.nn.relu,
-    "silu": _silu,
+    "silu": _wide(jax.nn.silu),
+    "gelu": _wide(jax.nn.gelu),
 }
 
 
@@ -30,10 +33,15 @@ def _silu_numpy(z: np.ndarray) -> np.ndarray:
         return z / (1.0 + np.exp(-z))
 
 
+def _gelu_numpy(z: np.ndarray) -> np.ndarray:
+    return z * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (z + 0.044715 * z**3))) / 2.0
+
+
 _NUMPY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": lambda z: z,
     "relu": lambda z: np.maximum(z, 0.0),
     "silu": _silu_numpy,
+    "gelu": _gelu_numpy,
 }
 
 

@@ -8,18 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kernels.activations import check_activation
-from kernels.problem import ACTIVATIONS, DTYPES, LAYOUTS, Problem
+from kernels.contexts import CONTEXTS
+from kernels.problem import DTYPES, LAYOUTS, Problem
 from normbench.errors import UserError, unknown
 from normbench.schema import PASSES
-
-CONTEXTS = ("alone", *(name for name in ACTIVATIONS if name != "none"))
-"""What may surround an operator: nothing, or an activation epilogue."""
-
-
-def activation_of(context: str) -> str:
-    """The activation epilogue that a context asks for."""
-    return "none" if context == "alone" else context
 
 
 def check_epsilon(epsilon: float) -> float:
@@ -60,7 +52,9 @@ def channel_axis_of(rank: int, channel_axis: int) -> int:
     return channel_axis % rank
 
 
-def check_problem(problem: Problem, layouts: Sequence[str], options: Sequence[str]) -> None:
+def check_problem(
+    problem: Problem, layouts: Sequence[str], options: Sequence[str], contexts: Sequence[str] = CONTEXTS
+) -> None:
     """Checks what every operator checks: layout, rank, sizes, dtypes, pass, context, epsilon, names of options."""
     if problem.layout not in layouts:
         raise unknown("layout", problem.layout, layouts)
@@ -77,11 +71,10 @@ def check_problem(problem: Problem, layouts: Sequence[str], options: Sequence[st
         ("dtype", problem.dtype, DTYPES),
         ("parameter dtype", problem.param_dtype, DTYPES),
         ("pass", problem.pass_, PASSES),
-        ("context", problem.context, CONTEXTS),
+        ("context", problem.context, contexts),
     ):
         if value not in allowed:
             raise unknown(kind, value, allowed)
-    check_activation(activation_of(problem.context))
     check_epsilon(problem.epsilon)
     for name, _ in problem.options:
         if name not in options:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-ACTIVATIONS = ("none", "relu", "silu")
+ACTIVATIONS = ("none", "relu", "silu", "gelu")
 
 LAYOUTS = {
     "c": 0,
@@ -30,7 +30,7 @@ class Problem:
       dtype: of x and of the output.
       param_dtype: of the parameters (gamma, beta, mean, variance; the weights of a convolution have x's dtype).
       pass_: "forward", "backward" or "forward_backward".
-      context: what surrounds the operator: "alone", or an activation epilogue ("relu", "silu"), ...
+      context: what surrounds the operator: see `kernels.contexts`.
       epsilon: added to the variance.
       options: operator-specific settings as sorted (name, value) pairs, e.g. (("features", 128), ("kernel", (3, 3))).
     """

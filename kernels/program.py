@@ -9,7 +9,8 @@ A program takes what is known when the timed call starts, and nothing else:
 | backward           | the residuals of the forward pass and dy  | the gradients                |
 
 Where an operator has running statistics, y stands for (y, *statistics); gradients are taken of y alone, with respect to
-the arguments that are no statistics.
+the arguments that are no statistics. In the context "residual", y stands for (y, z) and dy for the cotangents of both;
+see `kernels.contexts`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kernels.contexts import fused, residuals_of, surround
 from kernels.problem import Problem
 from kernels.registry import Operator, Variant, get, operator
 
@@ -34,8 +36,8 @@ class Program:
       function: takes the inputs as positional pytrees of arrays; jittable.
       setup: the work that is done once, ahead of the timed call; to be called under `jax.jit`, which settles what the
         residuals of a backward pass are.
-      prepare: (*parameters) -> what a variant makes of them ahead of the call, the operator's arrays without x; None
-        for a variant that prepares nothing.
+      prepare: (*parameters) -> what a variant makes of them ahead of the call, the operator's arrays without x and a
+        residual; None for a variant that prepares nothing.
       arguments: abstract operator arrays, in order.
       inputs: abstract inputs of `function`.
       has_setup: False where the inputs are just the operator's arrays.
@@ -64,8 +66,9 @@ def program(problem: Problem, variant_name: str) -> Program:
         jax.ShapeDtypeStruct(argument.shape, jnp.dtype(argument.dtype)) for argument in definition.arguments(problem)
     )
     forward, prepare = _forward(definition, variant, problem)
-    ahead = partial(_ahead, prepare)
-    differentiate = partial(_differentiate, definition.statistics, forward)
+    leading = 1 + residuals_of(problem.context)
+    ahead = partial(_ahead, prepare, leading)
+    differentiate = partial(_differentiate, leading, definition.statistics, forward)
     function: Callable = forward
     setup: Callable = ahead
     if problem.pass_ == "forward":
@@ -81,38 +84,58 @@ def program(problem: Problem, variant_name: str) -> Program:
 def reference(problem: Problem, arrays: Sequence[Any]) -> np.ndarray | tuple[np.ndarray, ...]:
     """The operator's float64 NumPy reference, of the arrays of `arguments(problem)`: y, or (y, *statistics).
 
+    In the context "residual", (y, z) stands for y; "cast" leaves it as it is, in float64.
+
     Raises:
       UserError: for an unknown operator.
     """
     definition = operator(problem.operator)
-    return definition.reference(*definition.bind(problem, tuple(arrays)), **definition.keywords(problem))
+    keywords = definition.keywords(problem)
+
+    def operator_alone(*inputs):
+        return definition.reference(*definition.bind(problem, inputs), **keywords)
+
+    if not residuals_of(problem.context):
+        return operator_alone(*arrays)
+    return surround(problem, operator_alone, definition.statistics)(
+        *(np.asarray(array).astype(np.float64) for array in arrays)
+    )
 
 
 def _forward(definition: Operator, variant: Variant, problem: Problem) -> tuple[Callable, Callable | None]:
+    """Returns the forward pass in its context, and what is prepared for it."""
     keywords = definition.keywords(problem)
+    if problem.context in variant.fused_contexts:
+        return fused(problem, partial(variant.fused_contexts[problem.context], **keywords), definition.bind), None
     if variant.prepare is None or variant.apply is None:
-        return lambda *arrays: variant.function(*definition.bind(problem, arrays), **keywords), None
+
+        def function(*arrays):
+            return variant.function(*definition.bind(problem, arrays), **keywords)
+
+        return surround(problem, function, definition.statistics), None
     ahead = variant.prepare
 
     def prepare(*parameters):
         return ahead(*definition.bind(problem, (None, *parameters))[1:], **keywords)
 
-    return partial(variant.apply, **keywords), prepare
+    return surround(problem, partial(variant.apply, **keywords), definition.statistics), prepare
 
 
-def _ahead(prepare: Callable | None, x: Any, *parameters: Any) -> tuple:
-    return (x, *parameters) if prepare is None else (x, *prepare(*parameters))
+def _ahead(prepare: Callable | None, leading: int, *arrays: Any) -> tuple:
+    """The inputs of the forward pass; the `leading` arrays, x and a residual, are never prepared."""
+    return arrays if prepare is None else (*arrays[:leading], *prepare(*arrays[leading:]))
 
 
-def _differentiate(statistics: int, forward: Callable, *inputs: Any) -> tuple[Any, Callable, tuple]:
-    """Returns y, the pullback from y to the inputs that are no statistics, and the new statistics."""
-    constants = inputs[len(inputs) - statistics :]
+def _differentiate(leading: int, statistics: int, forward: Callable, *inputs: Any) -> tuple[Any, Callable, tuple]:
+    """Returns y, the pullback from y to x and the inputs that are no statistics, and the new statistics."""
+    end = len(inputs) - statistics
+    residuals, parameters, constants = inputs[1:leading], inputs[leading:end], inputs[end:]
 
-    def output_and_statistics(*differentiated):
-        outputs = forward(*differentiated, *constants)
+    def output_and_statistics(x, *parameters):
+        outputs = forward(x, *residuals, *parameters, *constants)
         return (outputs[0], outputs[1:]) if statistics else (outputs, ())
 
-    return jax.vjp(output_and_statistics, *inputs[: len(inputs) - statistics], has_aux=True)
+    return jax.vjp(output_and_statistics, inputs[0], *parameters, has_aux=True)
 
 
 def _forward_backward_pass(differentiate: Callable, ahead: Callable, _: tuple) -> tuple[Callable, Callable]:

@@ -1,10 +1,12 @@
 """The one registry: operators, and the variants that compute them."""
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from kernels.contexts import residuals_of
 from kernels.problem import Problem
 from normbench.errors import unknown
 
@@ -13,7 +15,8 @@ from normbench.errors import unknown
 class Argument:
     """One array argument of an operator.
 
-    `role` says which values are plausible: "activation", "weight", "bias", "scale", "shift", "mean", "variance".
+    `role` says which values are plausible: "activation", "residual", "weight", "bias", "scale", "shift", "mean",
+    "variance".
     """
 
     name: str
@@ -32,14 +35,15 @@ class Operator:
 
     Attributes:
       name: "batch_norm", ...
-      arguments: problem -> its array arguments, x first, in the order of the signature.
+      arguments: problem -> its array arguments, x first, in the order of the signature. Registration adds what the
+        context brings: a residual after x.
       keywords: problem -> the static keyword arguments that every variant and the reference take.
       reference: float64 NumPy, with the operator's signature; the oracle of every variant.
       validate: raises `UserError` for a problem that makes no sense (rank, channels, options).
-      contexts: what may surround it.
+      contexts: what may surround it; see `kernels.contexts`.
       reduction: problem -> number of terms in one sum; tolerances scale with its square root.
-      bind: (problem, arrays of `arguments`) -> positional arguments of the signature, with None in the place of an
-        optional argument that the problem leaves out.
+      bind: (problem, arrays of `arguments` without a residual) -> positional arguments of the signature, with None in
+        the place of an optional argument that the problem leaves out.
       statistics: number of running statistics: the last arguments, which no gradient is taken of; the output is then
         the tuple (y, *new statistics).
     """
@@ -70,8 +74,11 @@ class Variant:
       supports_problem: (problem, target) -> a reason why not, or None.
       prepare: for a variant with work done ahead: (*parameters, **keywords) -> the tuple that `apply` takes after x.
       apply: (x, *prepared, **keywords) -> output.
-      output_dtype: problem -> dtype of the output where it is not x's (the promoting variant).
+      output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
       interpreted_on_cpu: True where a CPU can only check it, never time it.
+      fused_contexts: context -> a function that computes the context too, for a variant that the compiler cannot fuse
+        with it. It has the operator's signature and one more keyword: `residual`, an array shaped as x, for "residual",
+        where it returns (y, z) in the place of y; `output_dtype`, a name, for "cast".
     """
 
     operator: str
@@ -83,6 +90,7 @@ class Variant:
     apply: Callable[..., Any] | None = None
     output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
     interpreted_on_cpu: bool = False
+    fused_contexts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -98,9 +106,16 @@ _VARIANTS: dict[str, dict[str, Variant]] = {}
 
 
 def register_operator(operator: Operator) -> Operator:
-    _OPERATORS[operator.name] = operator
+    registered = replace(operator, arguments=partial(_with_residual, operator.arguments))
+    _OPERATORS[operator.name] = registered
     _VARIANTS.setdefault(operator.name, {})
-    return operator
+    return registered
+
+
+def _with_residual(arguments: Callable[[Problem], tuple[Argument, ...]], problem: Problem) -> tuple[Argument, ...]:
+    x, *others = arguments(problem)
+    residuals = (Argument("residual", x.shape, x.dtype, "residual"),) * residuals_of(problem.context)
+    return (x, *residuals, *others)
 
 
 def register_variant(variant: Variant) -> Variant:

@@ -10,7 +10,8 @@ from kernels.batch_norm.folded import folded
 from kernels.batch_norm.naive import naive
 from kernels.batch_norm.naive_promoting import naive_promoting
 from kernels.batch_norm.reference import reference
-from kernels.checks import CONTEXTS, activation_of, check_problem
+from kernels.checks import check_problem
+from kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from kernels.problem import LAYOUTS, Problem
 from kernels.registry import Argument, Operator, Variant, register_operator, register_variant
 
@@ -32,7 +33,7 @@ def _keywords(problem: Problem) -> dict[str, Any]:
 
 
 def _validate(problem: Problem) -> None:
-    check_problem(problem, layouts=tuple(LAYOUTS), options=())
+    check_problem(problem, layouts=tuple(LAYOUTS), options=(), contexts=CONTEXTS_AND_RESIDUAL)
 
 
 def _promoted(problem: Problem) -> str:
@@ -46,7 +47,7 @@ register_operator(
         keywords=_keywords,
         reference=reference,
         validate=_validate,
-        contexts=CONTEXTS,
+        contexts=CONTEXTS_AND_RESIDUAL,
         reduction=lambda problem: 1,
     )
 )

@@ -15,7 +15,8 @@ from kernels.batch_norm_training.one_pass import one_pass
 from kernels.batch_norm_training.pivoted import pivoted
 from kernels.batch_norm_training.reference import reference
 from kernels.batch_norm_training.welford import welford
-from kernels.checks import CONTEXTS, activation_of, check_problem, layouts_of_rank
+from kernels.checks import check_problem, layouts_of_rank
+from kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from kernels.peers import flax_missing
 from kernels.problem import LAYOUTS, Problem
 from kernels.registry import Argument, Operator, Variant, register_operator, register_variant
@@ -40,7 +41,7 @@ def _keywords(problem: Problem) -> dict[str, Any]:
 
 
 def _validate(problem: Problem) -> None:
-    check_problem(problem, layouts=layouts_of_rank(2, 3, 4, 5), options=("momentum",))
+    check_problem(problem, layouts=layouts_of_rank(2, 3, 4, 5), options=("momentum",), contexts=CONTEXTS_AND_RESIDUAL)
     check_values(problem.shape, problem.channel_axis)
     check_momentum(problem.option("momentum", _DEFAULT_MOMENTUM))
 
@@ -52,7 +53,7 @@ register_operator(
         keywords=_keywords,
         reference=reference,
         validate=_validate,
-        contexts=CONTEXTS,
+        contexts=CONTEXTS_AND_RESIDUAL,
         reduction=lambda problem: math.prod(problem.shape) // problem.channels,
         statistics=2,
     )

@@ -26,7 +26,7 @@ def naive(
       epsilon: added to the variance; a Python number.
       momentum: weight of the batch in the new running statistics.
       channel_axis: 1 or -1.
-      activation: "none", "relu" or "silu".
+      activation: "none", "relu", "silu" or "gelu".
 
     Returns:
       y in the shape and dtype of x, and the new running statistics, (1 - momentum) running + momentum batch, in their

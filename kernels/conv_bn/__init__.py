@@ -6,7 +6,8 @@ dilation (1), groups (1), bias (False), transposed (False). Context "alone" mean
 
 from typing import Any
 
-from kernels.checks import CONTEXTS, activation_of, check_problem
+from kernels.checks import check_problem
+from kernels.contexts import CONTEXTS, activation_of
 from kernels.conv_bn import prefolded as _prefolded
 from kernels.conv_bn.fold import fold_conv_bn as fold_conv_bn
 from kernels.conv_bn.fold import folding_refusal as folding_refusal

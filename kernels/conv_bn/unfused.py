@@ -42,7 +42,7 @@ def unfused(
         off the full output, as by PyTorch's ConvTranspose.
       groups: the input channels for a depthwise convolution.
       transposed: PyTorch's ConvTranspose, with its mirrored kernel.
-      activation: "none", "relu" or "silu".
+      activation: "none", "relu", "silu" or "gelu".
 
     Returns:
       y in x's dtype. The convolution's own output is in x's dtype too, as where the layers are called one by one; batch

@@ -6,7 +6,8 @@ Option of a problem: groups (32).
 import math
 from typing import Any
 
-from kernels.checks import CONTEXTS, activation_of, check_problem, layouts_of_rank
+from kernels.checks import check_problem, layouts_of_rank
+from kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from kernels.group_norm.arguments import check_groups
 from kernels.group_norm.custom_vjp import custom_vjp
 from kernels.group_norm.flax import flax
@@ -46,7 +47,7 @@ def _keywords(problem: Problem) -> dict[str, Any]:
 
 
 def _validate(problem: Problem) -> None:
-    check_problem(problem, layouts=layouts_of_rank(2, 3, 4, 5), options=("groups",))
+    check_problem(problem, layouts=layouts_of_rank(2, 3, 4, 5), options=("groups",), contexts=CONTEXTS_AND_RESIDUAL)
     check_groups(problem.channels, _groups(problem))
 
 
@@ -61,7 +62,7 @@ register_operator(
         keywords=_keywords,
         reference=reference,
         validate=_validate,
-        contexts=CONTEXTS,
+        contexts=CONTEXTS_AND_RESIDUAL,
         reduction=_terms,
     )
 )

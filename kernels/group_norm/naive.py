@@ -26,7 +26,7 @@ def naive(
       epsilon: added to the variance; a Python number.
       groups: number of groups; divides C.
       channel_axis: 1 or -1.
-      activation: "none", "relu" or "silu".
+      activation: "none", "relu", "silu" or "gelu".
 
     Returns:
       y in the shape and dtype of x. Computed in float32, or in float64 where an input is.

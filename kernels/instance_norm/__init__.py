@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 from kernels import group_norm
-from kernels.checks import CONTEXTS, activation_of, check_problem, layouts_of_rank
+from kernels.checks import check_problem, layouts_of_rank
+from kernels.contexts import CONTEXTS, activation_of
 from kernels.instance_norm.as_groups import as_groups
 from kernels.instance_norm.flax import flax
 from kernels.instance_norm.naive import naive

@@ -25,7 +25,7 @@ def naive(
       gamma, beta: (C,).
       epsilon: added to the variance; a Python number.
       channel_axis: 1 or -1.
-      activation: "none", "relu" or "silu".
+      activation: "none", "relu", "silu" or "gelu".
 
     Returns:
       y in the shape and dtype of x. Computed in float32, or in float64 where an input is.

@@ -6,7 +6,8 @@ Option of a problem: ndim (1), the number of normalized axes.
 import math
 from typing import Any
 
-from kernels.checks import CONTEXTS, activation_of, check_problem
+from kernels.checks import check_problem
+from kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from kernels.layer_norm.arguments import normalized_shape
 from kernels.layer_norm.custom_vjp import custom_vjp
 from kernels.layer_norm.flax import flax
@@ -38,7 +39,7 @@ def keywords(problem: Problem) -> dict[str, Any]:
 
 
 def validate(problem: Problem) -> None:
-    check_problem(problem, layouts=ROW_LAYOUTS, options=("ndim",))
+    check_problem(problem, layouts=ROW_LAYOUTS, options=("ndim",), contexts=CONTEXTS_AND_RESIDUAL)
     normalized(problem)
 
 
@@ -55,7 +56,7 @@ register_operator(
         keywords=keywords,
         reference=reference,
         validate=validate,
-        contexts=CONTEXTS,
+        contexts=CONTEXTS_AND_RESIDUAL,
         reduction=lambda problem: math.prod(normalized(problem)),
     )
 )

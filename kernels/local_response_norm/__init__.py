@@ -14,7 +14,6 @@ from kernels.local_response_norm.reference import reference
 from kernels.local_response_norm.shifted import shifted
 from kernels.problem import LAYOUTS, Problem
 from kernels.registry import Argument, Operator, Variant, register_operator, register_variant
-from normbench.errors import unknown
 
 _NAME = "local_response_norm"
 _DEFAULTS = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
@@ -30,10 +29,8 @@ def _keywords(problem: Problem) -> dict[str, Any]:
 
 
 def _validate(problem: Problem) -> None:
-    check_problem(problem, layouts=layouts_of_rank(2, 3, 4, 5), options=tuple(_DEFAULTS))
+    check_problem(problem, layouts=layouts_of_rank(2, 3, 4, 5), options=tuple(_DEFAULTS), contexts=_CONTEXTS)
     check_numbers(**_settings(problem))
-    if problem.context not in _CONTEXTS:
-        raise unknown("context", problem.context, _CONTEXTS)
 
 
 register_operator(

@@ -6,7 +6,7 @@ normalized axes.
 
 import math
 
-from kernels.checks import CONTEXTS
+from kernels.contexts import CONTEXTS_AND_RESIDUAL
 from kernels.layer_norm import keywords, normalized, validate
 from kernels.peers import flax_missing
 from kernels.problem import Problem
@@ -31,7 +31,7 @@ register_operator(
         keywords=keywords,
         reference=reference,
         validate=validate,
-        contexts=CONTEXTS,
+        contexts=CONTEXTS_AND_RESIDUAL,
         reduction=lambda problem: math.prod(normalized(problem)),
     )
 )

@@ -18,7 +18,7 @@ def naive(
       gamma: the last `ndim` sizes of x.
       epsilon: added to the mean square; a Python number.
       ndim: number of normalized axes.
-      activation: "none", "relu" or "silu".
+      activation: "none", "relu", "silu" or "gelu".
 
     Returns:
       y in the shape and dtype of x. Computed in float32, or in float64 where an input is.

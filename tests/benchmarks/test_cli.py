@@ -101,7 +101,7 @@ BATCH_NORM = ("explain", "batch_norm", "naive")
         ((*BATCH_NORM, *SHAPE, "--layout", "nc", *TARGET), "layout 'nc' has 2 axes but the shape has 4"),
         ((*BATCH_NORM, *SHAPE, "--epsilon", "-1", *TARGET), "epsilon -1.0"),
         ((*BATCH_NORM, *SHAPE, "--epsilon", "nan", *TARGET), "epsilon nan"),
-        ((*BATCH_NORM, *SHAPE, "--context", "gelu", *TARGET), "unknown context 'gelu'"),
+        ((*BATCH_NORM, *SHAPE, "--context", "tanh", *TARGET), "unknown context 'tanh'"),
         ((*BATCH_NORM, *SHAPE, "--pass", "sideways", *TARGET), "invalid choice: 'sideways'"),
         ((*BATCH_NORM, *SHAPE, "--option", "kernel=3", *TARGET), "unknown option of batch_norm 'kernel'"),
         ((*BATCH_NORM, *SHAPE, "--option", "kernel", *TARGET), "expected NAME=VALUE"),

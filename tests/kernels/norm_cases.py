@@ -27,7 +27,7 @@ def variants(operator: str) -> list[str]:
 
 
 @st.composite
-def drawn(draw, operator, layouts, options=lambda draw, shape, channels: (), contexts=("alone", "relu", "silu")):
+def drawn(draw, operator, layouts, options=lambda draw, shape, channels: ()):
     """A problem and a variant of the operator."""
     sample = st.sampled_from
     layout = draw(sample(layouts))
@@ -40,7 +40,7 @@ def drawn(draw, operator, layouts, options=lambda draw, shape, channels: (), con
         draw(sample(DTYPES)),
         draw(sample(DTYPES)),
         draw(sample(("forward", "forward_backward"))),
-        draw(sample(contexts)),
+        draw(sample(kernels.operator(operator).contexts)),
         draw(sample((1e-5, 1e-3))),
         options(draw, shape, channels),
     )

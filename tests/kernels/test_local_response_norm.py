@@ -19,7 +19,7 @@ def options(draw, shape, channels):
 
 
 @settings(**SETTINGS)
-@given(drawn(NAME, ("nc", "ncl", "nlc", "nchw", "nhwc", "ndhwc"), options, ("alone",)))
+@given(drawn(NAME, ("nc", "ncl", "nlc", "nchw", "nhwc", "ndhwc"), options))
 def test_drawn_problems(case):
     check(*case)
 

@@ -57,7 +57,7 @@ CONV = Problem("conv_bn", (2, 6, 8, 8))
         (Problem("batch_norm", (2, 3), "nc", "int8"), "unknown dtype 'int8'; allowed: float32"),
         (Problem("batch_norm", (2, 3), "nc", param_dtype="f32"), "unknown parameter dtype 'f32'"),
         (Problem("batch_norm", (2, 3), "nc", pass_="fwd"), "unknown pass 'fwd'; allowed: forward, backward"),
-        (Problem("batch_norm", (2, 3), "nc", context="gelu"), "unknown context 'gelu'; allowed: alone, relu, silu"),
+        (Problem("batch_norm", (2, 3), "nc", context="tanh"), "unknown context 'tanh'; allowed: alone, relu, silu"),
         (Problem("batch_norm", (2, 3), "nc", epsilon=-1e-5), "epsilon -1e-05 is not allowed; allowed: 0 or more"),
         (Problem("batch_norm", (2, 3), "nc", epsilon=float("nan")), "epsilon nan is not allowed"),
         (Problem("batch_norm", (2, 3), "nc", options=(("k", 1),)), "unknown option of batch_norm 'k'; allowed: none"),
