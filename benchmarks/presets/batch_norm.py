@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import cycle, product
 
 from benchmarks.presets.layers import BY_PROVENANCE, LAYERS, Layer, image_shape
+from kernels.contexts import CONTEXTS_AND_RESIDUAL
 from kernels.problem import Problem
 
 Entry = tuple[Problem, str]
@@ -28,6 +29,13 @@ _QUICK = (
     ("U-Net-32@256 bottleneck.conv2", 8, "nhwc", "bfloat16"),
 )
 
+# Context, layout and provenance of what is more than an activation: 32 images in bfloat16.
+_SURROUNDED = (
+    ("residual", "nhwc", "pre-activation ResNet-50@224, x + branch of layer3"),
+    ("residual", "nchw", "pre-activation ResNet-50@224, x + branch of layer3"),
+    ("cast", "nhwc", "ResNet-50@224 layer3.0.conv3, features in float32"),
+    ("gelu", "nhwc", "ResNet-50@224 layer3.0.conv3, with GELU"),
+)
 _ALIGNED = (256, 56, 56)  # ResNet-50 layer1: a multiple of every vector width and tile size
 _OFFSETS = (1, 2, 4, 8, 16)
 _PRIMES = ((251, 53, 47), (127, 31, 37), (3, 257, 251))
@@ -71,6 +79,7 @@ def standard() -> Iterator[Entry]:
     yield from _off_alignment(8, "nhwc", "bfloat16", _OFFSETS[:1])
     for other in _OTHER_RANKS:
         yield _other(other, "float32")
+    yield from _surrounded()
 
 
 def full() -> Iterator[Entry]:
@@ -87,7 +96,7 @@ def _everything() -> Iterator[Entry]:
     for name, layout, dtype in product(_TRAINED, ("nchw", "nhwc"), ("float32", "float64", "bfloat16", "float16")):
         layer = BY_PROVENANCE[name]
         forward = _problem(layer, 8, layout, dtype)
-        for pass_, context in product(("forward", "backward", "forward_backward"), ("alone", "relu", "silu")):
+        for pass_, context in product(("forward", "backward", "forward_backward"), CONTEXTS_AND_RESIDUAL):
             yield replace(forward, pass_=pass_, context=context), layer.provenance
         for param_dtype in ("bfloat16", "float16", "float64"):
             yield replace(forward, param_dtype=param_dtype), layer.provenance
@@ -95,6 +104,7 @@ def _everything() -> Iterator[Entry]:
         yield from _off_alignment(batch, layout, dtype, _OFFSETS)
     for other, dtype in product(_OTHER_RANKS, ("float32", "float64", "bfloat16", "float16")):
         yield _other(other, dtype)
+    yield from _surrounded()
 
 
 # Layers for what is too costly on every layer: one of each size class, from early and wide to late and deep.
@@ -116,6 +126,12 @@ def _chosen(rows: tuple) -> Iterator[Entry]:
 def _problem(layer: Layer, batch: int, layout: str, dtype: str) -> Problem:
     shape = image_shape(layout, batch, layer.features, layer.out_size, layer.out_size)
     return Problem("batch_norm", shape, layout, dtype, context=layer.context, epsilon=layer.epsilon)
+
+
+def _surrounded() -> Iterator[Entry]:
+    for context, layout, provenance in _SURROUNDED:
+        problem = _problem(BY_PROVENANCE["ResNet-50@224 layer3.0.conv3"], 32, layout, "bfloat16")
+        yield replace(problem, context=context), provenance
 
 
 def _distinct() -> tuple[Layer, ...]:

@@ -1,7 +1,10 @@
 """Problems of the training batch norm: the convolutions of ResNet-50 and YOLO11n, and sizes off any alignment."""
 
+from dataclasses import replace
+
 from benchmarks.presets.family import OFFSETS, Family, Layer, off_by
 from benchmarks.presets.layers import BY_PROVENANCE, image_shape
+from kernels.contexts import CONTEXTS_AND_RESIDUAL
 
 _YOLO_MOMENTUM = (("momentum", 0.03),)
 
@@ -17,8 +20,12 @@ def _odd(layout: str, channels: int, width: int, provenance: str) -> Layer:
     return Layer(image_shape(layout, 8, channels, 28, width), layout, provenance)
 
 
+_PREACTIVATION = replace(
+    _layer("nhwc", 32, "ResNet-50@224 layer3.0.conv3"), provenance="pre-activation ResNet-50@224, x + branch of layer3",
+    context="residual")  # fmt: skip
 _SMALL = _layer("nchw", 8, "ResNet-50@224 layer4.0.conv3")
 _WIDE = tuple(_layer(layout, 8, "ResNet-50@224 layer1.0.conv3") for layout in ("nchw", "nhwc"))
+_WIDE_CAST = replace(_WIDE[1], provenance="ResNet-50@224 layer1.0.conv3, y in float32", context="cast")
 _ODD = (
     *(_odd("nhwc", 256 + offset, 28, off_by(offset, "256 channels")) for offset in OFFSETS),
     *(_odd("nchw", 256, 28 + offset, off_by(offset, "width of 28")) for offset in OFFSETS),
@@ -46,4 +53,7 @@ BATCH_NORM_TRAINING = Family(
     )),
     trained=(*_WIDE, _layer("nhwc", 32, "ResNet-50@224 layer3.0.conv3")),
     odd=_ODD,
+    surrounded=((_PREACTIVATION, "forward"), (_PREACTIVATION, "forward_backward"),
+                (_WIDE_CAST, "forward")),
+    contexts=CONTEXTS_AND_RESIDUAL,
 )  # fmt: skip

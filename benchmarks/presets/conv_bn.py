@@ -1,6 +1,7 @@
 """Problems of convolution, batch norm and activation: the models' own layers, and channel counts off any alignment."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import cycle, product
 
 from benchmarks.presets.layers import BY_PROVENANCE, LAYERS, Layer, image_shape
@@ -57,6 +58,9 @@ def standard() -> Iterator[Entry]:
     for layer, (dtype, layout) in zip(layers, settings, strict=False):
         yield _problem(layer, 1, layout, dtype), layer.provenance
     yield from _off_alignment(1, "nhwc", "bfloat16", (1,))
+    for context in ("gelu", "cast"):
+        problem = _problem(BY_PROVENANCE["ResNet-50@224 layer3.0.downsample"], 1, "nhwc", "bfloat16")
+        yield replace(problem, context=context), f"ResNet-50@224 layer3.0.downsample, with {context}"
 
 
 def full() -> Iterator[Entry]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle, product
 
+from kernels.contexts import CONTEXTS
 from kernels.problem import DTYPES, Problem
 
 Entry = tuple[Problem, str]
@@ -32,6 +33,8 @@ class Family:
       layers: of the models; all are in `standard` and `full`.
       trained: layers of which the gradients and the contexts are studied too.
       odd: sizes off any alignment, and beyond a limit of the compiler.
+      surrounded: layers whose context is more than an activation, and a pass; in `standard` and `full`, in bfloat16.
+      contexts: those in which `full` studies the trained layers.
     """
 
     operator: str
@@ -40,7 +43,8 @@ class Family:
     layers: tuple[Layer, ...]
     trained: tuple[Layer, ...]
     odd: tuple[Layer, ...]
-    contexts: tuple[str, ...] = ("alone", "relu", "silu")
+    surrounded: tuple[tuple[Layer, str], ...] = ()
+    contexts: tuple[str, ...] = CONTEXTS
 
     def smoke(self) -> Iterator[Entry]:
         for layer, dtype in self.smoke_layers:
@@ -59,6 +63,7 @@ class Family:
             yield self._problem(layer, "bfloat16", pass_)
         for layer in self.odd[::3]:
             yield self._problem(layer, "bfloat16")
+        yield from self._in_context()
 
     def full(self) -> Iterator[Entry]:
         for layer, dtype in product(self.layers, DTYPES):
@@ -71,6 +76,11 @@ class Family:
             yield replace(problem, param_dtype=param_dtype), provenance
         for layer, dtype in product(self.odd, ("bfloat16", "float32")):
             yield self._problem(layer, dtype)
+        yield from self._in_context()
+
+    def _in_context(self) -> Iterator[Entry]:
+        for layer, pass_ in self.surrounded:
+            yield self._problem(layer, "bfloat16", pass_)
 
     def _problem(self, layer: Layer, dtype: str, pass_: str = "forward") -> Entry:
         problem = Problem(

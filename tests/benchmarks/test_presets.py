@@ -47,7 +47,7 @@ def test_smoke_is_a_handful():
 
 def test_quick_covers_what_it_promises():
     found = cases("quick")
-    assert 80 <= len(found) <= 330
+    assert 80 <= len(found) <= 420
     by_operator = defaultdict(list)
     for case in found:
         by_operator[case.operator].append(case)
@@ -70,7 +70,7 @@ def test_quick_is_small_enough_for_a_slow_machine():
 
 def test_standard_has_every_distinct_output_and_backward_passes():
     found = cases("standard")
-    assert 300 <= len(found) <= 1400
+    assert 300 <= len(found) <= 2200
     assert {"forward", "backward", "forward_backward"} == {case.pass_ for case in found}
     outputs = {(layer.features, layer.out_size) for layer in LAYERS}
     images = [case for case in found if case.operator == "batch_norm" and len(case.shape) == 4]
