@@ -1,6 +1,7 @@
 """The operator families, each of which registers its operators and their variants when it is imported.
 
 `kernels.registry` imports this module when something is first looked up: `import kernels` alone imports no JAX.
+PyTensor's variants come last: they belong to operators of the others.
 """
 
 from kernels import batch_norm as batch_norm
@@ -10,4 +11,6 @@ from kernels import group_norm as group_norm
 from kernels import instance_norm as instance_norm
 from kernels import layer_norm as layer_norm
 from kernels import local_response_norm as local_response_norm
-from kernels import rms_norm as rms_norm
+from kernels import rms_norm as rms_norm  # isort: split
+
+from kernels import pytensor_variants as pytensor_variants

@@ -1,7 +1,7 @@
 """The one registry: operators, and the variants that compute them."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -76,6 +76,9 @@ class Variant:
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
       interpreted_on_cpu: True where a CPU can only check it, never time it.
+      compiler: "xla", or "pytensor", which `variants` leaves out unless asked.
+      compile_host: for a variant that is no JAX program: (the arguments of `function`, abstract, or of `apply` where
+        there is one, **keywords) -> a function of NumPy arrays, those arguments that are not None.
       fused_contexts: context -> a function that computes the context too, for a variant that the compiler cannot fuse
         with it. It has the operator's signature and one more keyword: `residual`, an array shaped as x, for "residual",
         where it returns (y, z) in the place of y; `output_dtype`, a name, for "cast".
@@ -90,6 +93,8 @@ class Variant:
     apply: Callable[..., Any] | None = None
     output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
     interpreted_on_cpu: bool = False
+    compiler: str = "xla"
+    compile_host: Callable[..., Callable[..., Any]] | None = None
     fused_contexts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -139,16 +144,17 @@ def operator(name: str) -> Operator:
     return _OPERATORS[name]
 
 
-def variants(operator_name: str) -> tuple[str, ...]:
-    """Names of the variants of an operator, the baseline first."""
+def variants(operator_name: str, compilers: Sequence[str] = ("xla",)) -> tuple[str, ...]:
+    """Names of the variants of an operator that these compile, "xla" and "pytensor"; the baseline first."""
     operator(operator_name)
-    return tuple(_VARIANTS[operator_name])
+    return tuple(name for name, variant in _VARIANTS[operator_name].items() if variant.compiler in compilers)
 
 
 def get(operator_name: str, variant_name: str) -> Variant:
     """The variant by name: callable with the operator's own signature."""
-    if variant_name not in variants(operator_name):
-        raise unknown(f"variant of {operator_name}", variant_name, variants(operator_name))
+    operator(operator_name)
+    if variant_name not in _VARIANTS[operator_name]:
+        raise unknown(f"variant of {operator_name}", variant_name, _VARIANTS[operator_name])
     return _VARIANTS[operator_name][variant_name]
 
 
