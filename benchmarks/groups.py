@@ -22,6 +22,7 @@ class Unit:
       process: repetition of the measurement, from 0; 0 for "compile".
       cases: slugs, all of the same problem.
       wide: whether it needs JAX's 64-bit mode.
+      problem_name: the same for the units that measure one problem on one device in several processes.
     """
 
     name: str
@@ -30,6 +31,14 @@ class Unit:
     process: int
     cases: tuple[str, ...]
     wide: bool
+
+    @property
+    def problem_name(self) -> str:
+        return self.name.replace(f"-p{self.process}-", "-", 1)
+
+    def of_process(self, process: int) -> str:
+        """The name of the unit that measures the same in another process."""
+        return self.name.replace(f"-p{self.process}-", f"-p{process}-", 1)
 
 
 def compile_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
@@ -40,14 +49,14 @@ def compile_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
 
 
 def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int) -> list[Unit]:
-    """A unit for each problem, device and process; every problem is measured once before any is measured again."""
+    """A unit for each problem, device and process; those of one problem, which take turns, beside each other."""
     groups = by_problem(cases)
     devices = [target for target in targets if target not in DEVICELESS_TARGETS]
     return [
         _unit("measure", device, process, problem, group)
         for device in devices
-        for process in range(processes)
         for problem, group in groups
+        for process in range(processes)
     ]
 
 

@@ -118,14 +118,16 @@ def interleave(
     rule: StoppingRule,
     rng: np.random.Generator,
     before: Callable[[Series], None] = lambda one: None,
+    between: Callable[[], None] = lambda: None,
     now: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Takes bursts in rounds, in a new random order in each round, until every series has ended.
 
     A series whose burst raises ends with that error, and so do the other series of its case. `before` is called
-    ahead of every burst.
+    ahead of every burst, `between` ahead of every round.
     """
     while running := [one for one in series if one.running]:
+        between()
         for position in rng.permutation(len(running)):
             one = running[position]
             if not one.running:

@@ -1,4 +1,4 @@
-"""Carries out units of work in worker processes; a worker that dies costs one case, and the rest goes on."""
+"""Compiles in worker processes, several at once; a worker that dies costs one case, and the rest goes on."""
 
 import select
 import time
@@ -48,6 +48,11 @@ class Progress:
     def remaining(self) -> list[str]:
         return [slug for slug in self.unit.cases if slug not in self.done]
 
+    @property
+    def untimed(self) -> set[str]:
+        """The cases that are done without a sample."""
+        return {slug for slug in self.done if not has_samples(self.rows.get((slug, "timings"), []))}
+
     def tables(self) -> Tables:
         tables: Tables = {}
         for (_, table), rows in self.rows.items():
@@ -57,6 +62,10 @@ class Progress:
     def cost(self) -> dict[str, Any]:
         unit = self.unit
         return {"kind": unit.kind, "target": unit.target, "cases": len(unit.cases), "worker_s": self.worker_s}
+
+
+def has_samples(rows: Sequence[dict[str, Any]]) -> bool:
+    return any(row.get("seconds") is not None for row in rows)
 
 
 def _epitaph(unit: Unit, slug: str, death: Death) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,9 @@
 """A worker process: `python -m benchmarks.worker`. Compiles or measures unit after unit, and dies with its parent.
 
-It reads JSON lines from standard input: first its settings, then one unit a line; the end of the input ends it. It
-writes JSON lines to a descriptor of its own, as libraries write to standard output. What it is busy with stands in
-a shared page that costs a timed region nothing: the parent reads it when the worker dies or takes too long.
+It reads JSON lines from standard input: first its settings, then one unit a line; the end of the input ends it. While
+it measures it pauses between rounds, says so, and goes on at the next line: the turns of `benchmarks.turns`. It writes
+JSON lines to a descriptor of its own, as libraries write to standard output. What it is busy with stands in a shared
+page that costs a timed region nothing: the parent reads it when the worker dies or takes too long.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,13 @@ def _serve(send, mark: Mark) -> None:
     settings = json.loads(next(lines))
     for module in settings["imports"]:
         importlib.import_module(module)
-    handle = _handler(settings, send, mark)
+
+    def pause() -> None:
+        mark(None, "waiting")
+        send(event="pause")
+        next(lines)
+
+    handle = _handler(settings, send, mark, pause)
     send(event="ready")
     for line in lines:
         unit = Unit(**{**json.loads(line), "cases": tuple(json.loads(line)["cases"])})
@@ -78,7 +86,7 @@ def _lines_until_parent_ends():
         yield received.get()
 
 
-def _handler(settings: dict[str, Any], send, mark: Mark):
+def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], None]):
     from benchmarks.memory import limit_memory
     from benchmarks.sampling import StoppingRule
     from benchmarks.worker_compile import compile_unit
@@ -93,9 +101,9 @@ def _handler(settings: dict[str, Any], send, mark: Mark):
         limit_memory(settings["memory_share"])
     if settings["kind"] == "compile":
         return lambda unit: compile_unit(unit, run, emit, mark)
-    bench = Bench(settings["target"], settings["process"], settings["seed"])
+    bench = Bench(settings["target"], settings["process"], settings["processes"], settings["seed"])
     rule = StoppingRule(**settings["rule"])
-    return lambda unit: Measurement(unit, rule, bench, run, emit, mark).run()
+    return lambda unit: Measurement(unit, rule, bench, run, emit, mark, pause).run()
 
 
 if __name__ == "__main__":

@@ -35,9 +35,10 @@ Mark = Callable[[str | None, str], None]
 class Bench:
     """What a worker process keeps from one problem to the next."""
 
-    def __init__(self, device: str, process: int, seed: int):
+    def __init__(self, device: str, process: int, processes: int, seed: int):
         self.device = device
         self.process = process
+        self.processes = processes
         self.seed = seed
         self.cache_bytes = last_level_cache_bytes(device)
         self.sweep = Sweep(self.cache_bytes)
@@ -45,15 +46,22 @@ class Bench:
 
 
 class Measurement:
-    """One unit of measurement. `emit(case, tables, done)` hands over rows; `mark(case, step)` says what is next."""
+    """One unit of measurement.
 
-    def __init__(self, unit: Unit, rule: StoppingRule, bench: Bench, run: Path, emit: Emit, mark: Mark):
+    `emit(case, tables, done)` hands over rows; `mark(case, step)` says what is next; `pause()` returns when it is the
+    turn of this process again.
+    """
+
+    def __init__(
+        self, unit: Unit, rule: StoppingRule, bench: Bench, run: Path, emit: Emit, mark: Mark, pause: Callable[[], None]
+    ):
         self.unit = unit
         self.rule = rule
         self.bench = bench
         self.run_folder = run
         self.emit = emit
         self.mark = mark
+        self.pause = pause
         self.first = unit.process == 0
 
     def run(self) -> None:
@@ -155,7 +163,9 @@ class Measurement:
     def _time(self, ready: list[tuple[Compiled, tuple]], oracle: Oracle) -> None:
         seed = int.from_bytes(hashlib.sha256(self.unit.name.encode()).digest()[:8], "big") ^ self.bench.seed
         series: list[Series] = []
-        pools = Pools(len({pool_key(one) for one, _ in ready}), self.bench.cache_bytes, self.bench.sweep)
+        pools = Pools(
+            len({pool_key(one) for one, _ in ready}) * self.bench.processes, self.bench.cache_bytes, self.bench.sweep
+        )
         for one, inputs in ready:
             self.mark(one.case.slug, "preparing the timing of")
             try:
@@ -166,13 +176,20 @@ class Measurement:
         self.mark(None, "measuring the ceiling for")
         rows = [row for one, _ in ready for row in self.bench.ceilings.measure(one.minimum_bytes)]
         with garbage_collection_off():
-            interleave(series, self.rule, np.random.default_rng(seed), before=lambda one: self.mark(one.case, "timing"))
+            interleave(
+                series, self.rule, np.random.default_rng(seed),
+                before=lambda one: self.mark(one.case, "timing"), between=self._pause,
+            )  # fmt: skip
         rows += self._confirm_ceilings(ready, series)
         self.emit(None, {"ceilings": rows})
         for one, _ in ready:
             own = [item for item in series if item.case == one.case.slug]
             if own:
                 self.emit(one.case.slug, {"timings": self._rows(one, own)}, done=True)
+
+    def _pause(self) -> None:
+        self.pause()
+        self.bench.sweep()  # wakes the threads, which have slept meanwhile
 
     def _confirm_ceilings(self, ready: list[tuple[Compiled, tuple]], series: list[Series]) -> list[dict[str, Any]]:
         """Measures a ceiling again where a case was faster: it may be the ceiling that was disturbed."""

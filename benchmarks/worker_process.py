@@ -36,6 +36,7 @@ class Settings:
       rule: the fields of the stopping rule.
       seed: of the order of interleaving.
       memory_share: of the available memory that the worker may use.
+      processes: how many take turns in measuring, each with input sets of its own.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Settings:
     rule: tuple[tuple[str, Any], ...]
     seed: int
     memory_share: float
+    processes: int
 
     def environment(self) -> dict[str, str]:
         variables = {**os.environ, **ALLOCATOR_ENVIRONMENT, "JAX_ENABLE_X64": "1" if self.wide else "0"}
@@ -107,6 +109,11 @@ class Worker:
         self.unit = unit
         self._marked_s = time.monotonic()
         self._write(asdict(unit))
+
+    def go_on(self) -> None:
+        """Ends the worker's pause."""
+        self._marked_s = time.monotonic()
+        self._write({"event": "go_on"})
 
     def _write(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -25,12 +25,14 @@ POOL_SHARE = 0.25
 
 
 def pool_key(one: Compiled) -> str:
-    """Variants that take the operator's arrays as they are share their input sets."""
-    return one.case.variant if one.program.has_setup else ""
+    """Variants that take the operator's arrays as they are share their input sets, those of JAX and of NumPy."""
+    if one.program.has_setup:
+        return one.case.variant
+    return "" if one.program.variant.compile_host is None else "numpy"
 
 
 class Pools:
-    """The rotating input sets of one problem."""
+    """The rotating input sets of one problem; there are `pools` to share the memory, in all processes."""
 
     def __init__(self, pools: int, cache_bytes: int, sweep: Sweep):
         self._cache_bytes = cache_bytes
@@ -86,10 +88,9 @@ def series_of(one: Compiled, rotation: Rotation, oracle: Oracle) -> list[Series]
 
 def working_bytes(one: Compiled) -> int:
     """What calls in flight hold, and calls whose results are still to be freed."""
-    memory = one.call.memory_analysis()
-    output_bytes = memory.output_size_in_bytes
+    output_bytes, temporary_bytes = one.memory_bytes()
     in_flight_bytes = min(PIPELINE_BYTES, MAXIMUM_PIPELINE * output_bytes)
-    return in_flight_bytes + CALLS_UNTIL_FREED * (output_bytes + memory.temp_size_in_bytes)
+    return in_flight_bytes + CALLS_UNTIL_FREED * (output_bytes + temporary_bytes)
 
 
 def _prepare_series(one: Compiled, prepare: Callable[..., tuple], oracle: Oracle) -> Series:

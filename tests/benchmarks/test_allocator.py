@@ -45,7 +45,7 @@ def test_the_environment_is_what_keeps_large_outputs_from_new_pages():
 
 
 def test_a_worker_starts_with_it():
-    settings = Settings("measure", "cpu", 0, False, "", (), (), 0, 0.9)
+    settings = Settings("measure", "cpu", 0, False, "", (), (), 0, 0.9, 1)
     found = settings.environment()
     assert ALLOCATOR_ENVIRONMENT.items() <= found.items()
     assert found["JAX_PLATFORMS"] == "cpu"

@@ -30,7 +30,7 @@ def test_units_are_the_same_every_time_and_name_everything_they_are():
     first, second = (measure_units(CASES, ("cpu", "h200"), 2) for _ in range(2))
     assert first == second
     assert len({unit.name for unit in first}) == len(first) == 4
-    assert [(unit.process, unit.wide) for unit in first] == [(0, False), (0, True), (1, False), (1, True)]
+    assert [(unit.process, unit.wide) for unit in first] == [(0, False), (1, False), (0, True), (1, True)]
     assert all(len(unit.cases) == 2 for unit in first)
 
 
@@ -119,7 +119,7 @@ def test_a_death_of_no_case_in_particular_ends_all_that_are_left():
 def settings(tmp_path, kind, **fields):
     defaults = {
         "target": "h200", "process": 0, "wide": False, "run": str(tmp_path), "imports": (), "rule": (), "seed": 0,
-        "memory_share": 0.5,
+        "memory_share": 0.5, "processes": 1,
     }  # fmt: skip
     return Settings(kind=kind, **{**defaults, **fields})
 
