@@ -79,6 +79,9 @@ TABLES: dict[str, dict[str, str]] = {
         "store_bytes": "int64",  # widest global store
         "predicted_s": "float64",
         "refusals": "string",  # a JSON list of sentences: what was not fused with it, and why
+        "refused": "string",  # the same as data, a JSON list: [[indices of the launches that use its result], reason]
+        "inputs": "string",  # a JSON list of its operands: [index of the launch or name of the argument, bytes]
+        "results": "string",  # a JSON list: bytes of each result of the program that it writes
     },
     # A row per sample; a case that could not be timed has one row without seconds.
     "timings": {

@@ -19,6 +19,8 @@ from normbench.schema import DEVICELESS_TARGETS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.report.diagram import FusionPicture
+
 
 @dataclass(frozen=True)
 class Report:
@@ -91,6 +93,14 @@ class Report:
     def hlo(self) -> str:
         """The optimised module as text."""
         return self.compilation.hlo_text
+
+    @cached_property
+    def picture(self) -> "FusionPicture":
+        """The program as a picture: launches, what flows between them, what was not fused; `.write(path)` saves it."""
+        from analysis.report.diagram import fusion_picture
+
+        compilation = self.compilation
+        return fusion_picture(f"{self.name} on {self.target}", compilation.launch_rows(), compilation.compiled_row())
 
     def __repr__(self) -> str:
         return text_report(self)

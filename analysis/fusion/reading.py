@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.fusion import bounds
+from analysis.fusion.flow import Flow, flows
 from analysis.fusion.hints import hints
 from analysis.fusion.hlo import Module, read_hlo_dump, read_module
 from analysis.fusion.launches import Launch, launches
@@ -26,6 +27,7 @@ class Reading:
       parameters: number of arrays that the compiled program takes.
       launches: in the order of execution.
       kernels: grid, block, widths ... by launch, in the same order.
+      flows: where the bytes of each launch come from, in the same order.
       refusals: what the compiler did not fuse.
       bytes: over all launches.
       minimum_bytes, streaming_minimum_bytes: see `analysis.fusion.bounds`; the second is None where it is not known.
@@ -37,6 +39,7 @@ class Reading:
     parameters: int
     launches: tuple[Launch, ...]
     kernels: tuple[Kernel, ...]
+    flows: tuple[Flow, ...]
     refusals: tuple[Refusal, ...]
     bytes: int
     minimum_bytes: int
@@ -74,7 +77,8 @@ class Reading:
         return [self._launch_row(target, launch) for launch in self.launches]
 
     def _launch_row(self, target: str, launch: Launch) -> dict[str, Any]:
-        refused = [r.sentence(self.launches) for r in self.refusals if r.producer == launch.index]
+        refused = [refusal for refusal in self.refusals if refusal.producer == launch.index]
+        flow = self.flows[launch.index]
         return {
             "target": target,
             "index": launch.index,
@@ -86,7 +90,10 @@ class Reading:
             "write_bytes": launch.write_bytes,
             **asdict(self.kernels[launch.index]),
             "predicted_s": self.predicted_launch_s[launch.index],
-            "refusals": json.dumps(refused),
+            "refusals": json.dumps([refusal.sentence(self.launches) for refusal in refused]),
+            "refused": json.dumps([[list(refusal.consumers), refusal.reason] for refusal in refused]),
+            "inputs": json.dumps(flow.input_lists()),
+            "results": json.dumps(flow.results),
         }
 
 
@@ -111,6 +118,7 @@ def read_program(
         parameters=len(module.entry.parameters),
         launches=found,
         kernels=_kernels(dump, found),
+        flows=flows(module, found),
         refusals=refusals_of_dump(dump, found) if dump else (),
         bytes=sum(launch.read_bytes + launch.write_bytes for launch in found),
         minimum_bytes=minimum,

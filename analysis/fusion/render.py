@@ -25,11 +25,11 @@ def text_report(report: "Report") -> str:
 
 
 def html_report(report: "Report") -> str:
-    """The same as HTML, with no style but alignment, so that it is legible in a light and in a dark notebook."""
+    """The same as HTML with the picture above it, in the colours of the page."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in _COLUMNS)
     body = "".join(f"<tr>{''.join(_cell(i, text) for i, text in enumerate(row))}</tr>" for row in _rows(report))
     parts = [
-        f"<p><b>{html.escape(_title(report))}</b></p>",
+        report.picture.inline(),
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
         f"<p>{html.escape(_sum(report))}</p>",
     ]
