@@ -41,6 +41,7 @@ BUDGETS = {
     "pytensor": Budget(2, 5, 60, 0.02, 0.05),
     "standard": Budget(3, 7, 100, 0.01, 0.1),
     "full": Budget(5, 10, 200, 0.01, 0.25),
+    "repeatability": Budget(5, 30, 4000, 0.0005, 1.0),
 }
 
 
