@@ -20,6 +20,7 @@ from benchmarks.slugs import (
 )
 from benchmarks.slugs import parse_shape as parse_shape
 from kernels import Problem
+from kernels.registry import COMPILERS
 from normbench.errors import UserError, unknown
 from normbench.schema import PASSES
 
@@ -181,13 +182,13 @@ def cases(
     Args:
       preset: one of `PRESETS`.
       operators: only these; None for all.
-      variants: only these; None for all.
+      variants: only these, whatever their compiler; None for those of the preset.
 
     Raises:
       UserError: for an unknown preset, operator or variant, or where the preset has none of them.
     """
     chosen = tuple(operators) if operators else kernels.operators()
-    known = tuple(dict.fromkeys(name for operator in chosen for name in kernels.variants(operator)))
+    known = tuple(dict.fromkeys(name for operator in chosen for name in kernels.variants(operator, COMPILERS)))
     for name in variants or ():
         if name not in known:
             raise unknown(f"variant of {', '.join(chosen)}", name, known)
@@ -195,9 +196,14 @@ def cases(
         Case(problem, variant, model)
         for problem, model in presets.problems(preset).items()
         if problem.operator in chosen
-        for variant in kernels.variants(problem.operator)
-        if not variants or variant in variants
+        for variant in _variants(preset, problem.operator, variants)
     )
     if not found:
         raise UserError(f"preset {preset!r} has no cases of operator {', '.join(chosen)}")
     return found
+
+
+def _variants(preset: str, operator: str, chosen: Sequence[str] | None) -> tuple[str, ...]:
+    if not chosen:
+        return presets.variants(preset, operator)
+    return tuple(name for name in kernels.variants(operator, COMPILERS) if name in chosen)

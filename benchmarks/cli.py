@@ -145,7 +145,7 @@ def _doctor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", help="smoke, quick, standard or full (default: quick)")
+    parser.add_argument("--preset", help="smoke, quick, standard or full (default: quick); or pytensor")
     for name, what in (
         ("operator", "only these operators"),
         ("variant", "only these variants"),

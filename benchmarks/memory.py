@@ -91,11 +91,15 @@ def tree_bytes(tree: Any) -> int:
 
 
 def copies(tree: Any, count: int) -> list[Any]:
-    """`count` copies of a pytree of arrays, each in buffers of its own.
+    """`count` copies of a pytree of arrays, of JAX or of NumPy, each in buffers of its own.
 
     `device_put` would not do: on a CPU it may hand out the same memory again.
     """
-    return [jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree) for _ in range(count)]
+    return [jax.tree.map(_copy, tree) for _ in range(count)]
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.copy() if isinstance(leaf, np.ndarray) else jnp.array(leaf, copy=True)
 
 
 class Sweep:

@@ -1,11 +1,13 @@
 """In a worker: compiles one case, checks it, and turns whatever goes wrong into a status with its reason."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import kernels
 from analysis.fusion import compile_for
@@ -31,12 +33,26 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Compiled:
-    """A case that is ready to run on the device of this process."""
+    """A case that is ready to run on the device of this process.
+
+    Attributes:
+      call: takes the inputs of the program, arrays of JAX, or of NumPy for a variant that another compiler compiles.
+      minimum_bytes: each input read once and each output written once.
+      host_output_bytes: of one call, where `call` is no executable of JAX, which tells it.
+    """
 
     case: Case
     program: Program
     call: Any
     minimum_bytes: int
+    host_output_bytes: int | None = None
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Output and temporary bytes of one call; the second is 0 where the compiler does not tell it."""
+        if self.host_output_bytes is not None:
+            return self.host_output_bytes, 0
+        memory = self.call.memory_analysis()
+        return memory.output_size_in_bytes, memory.temp_size_in_bytes
 
 
 def outcome(error: Exception) -> tuple[str, str]:
@@ -64,6 +80,8 @@ def compile_case(case: Case, target: str, run: Path) -> tuple[Compiled, Tables]:
     if reason := unsupported(case, target):
         raise Refusal("unsupported", reason)
     program = kernels.program(case.problem, case.variant)
+    if program.variant.compile_host is not None:
+        return _compile_on_host(case, program, target)
     compilation = compile_for(program.function, program.inputs, target)
     _require_all_inputs(compilation.reading.parameters, program)
     write_hlo(run, compilation.hlo, compilation.hlo_sha256)
@@ -74,6 +92,24 @@ def compile_case(case: Case, target: str, run: Path) -> tuple[Compiled, Tables]:
         "compiled": [{**row, **key, "status": "ok"}],
         "launches": [{**launch, **key} for launch in compilation.launch_rows()],
     }
+
+
+def _compile_on_host(case: Case, program: Program, target: str) -> tuple[Compiled, Tables]:
+    """Compiles a variant that is no JAX program: "lower_s" is until there is a function, "compile_s" its first call,
+    in which some compilers do their work."""
+    definition = kernels.operator(case.operator)
+    arguments = definition.bind(case.problem, program.inputs) if program.prepare is None else program.inputs
+    start = time.perf_counter()
+    call = program.variant.compile_host(*arguments, **definition.keywords(case.problem))  # type: ignore[misc]
+    lower_s = time.perf_counter() - start
+    zeros = [np.zeros(one.shape, one.dtype) for one in program.inputs]
+    start = time.perf_counter()
+    output_bytes = tree_bytes(call(*zeros))
+    compile_s = time.perf_counter() - start
+    minimum_bytes = tree_bytes(program.inputs) + output_bytes
+    row = {"case": case.slug, "target": target, "minimum_bytes": minimum_bytes, "lower_s": lower_s,
+           "compile_s": compile_s, "status": "ok"}  # fmt: skip
+    return Compiled(case, program, call, minimum_bytes, output_bytes), {"compiled": [row], "launches": []}
 
 
 def _require_all_inputs(found: int, program: Program) -> None:
@@ -119,9 +155,11 @@ def draw(case: Case) -> Oracle:
 
 
 def inputs_of(program: Program, oracle: Oracle) -> tuple:
-    """The inputs of `program.function`, on the device."""
+    """The inputs of the compiled program, on the device."""
     arrays = oracle.arrays_for(program)
     inputs = jax.jit(program.setup)(*arrays) if program.has_setup else program.setup(*arrays)
+    if program.variant.compile_host is not None:
+        return jax.tree.map(np.array, inputs)
     return jax.block_until_ready(jax.tree.map(jnp.asarray, inputs))
 
 
@@ -132,8 +170,8 @@ def check(compiled: Compiled, inputs: tuple, oracle: Oracle, device: str) -> Err
       Refusal: out_of_memory where it would not fit.
     """
     if device == "cpu":  # a GPU's allocator refuses by itself
-        memory = compiled.call.memory_analysis()
-        require_memory(memory.temp_size_in_bytes + 2 * memory.output_size_in_bytes, "running the program")
+        output_bytes, temporary_bytes = compiled.memory_bytes()
+        require_memory(temporary_bytes + 2 * output_bytes, "running the program")
     return oracle.check(compiled.program, jax.block_until_ready(compiled.call(*inputs)))
 
 

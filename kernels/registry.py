@@ -10,6 +10,8 @@ from kernels.contexts import residuals_of
 from kernels.problem import Problem
 from normbench.errors import unknown
 
+COMPILERS = ("xla", "pytensor")
+
 
 @dataclass(frozen=True, slots=True)
 class Argument:
@@ -76,7 +78,7 @@ class Variant:
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
       interpreted_on_cpu: True where a CPU can only check it, never time it.
-      compiler: "xla", or "pytensor", which `variants` leaves out unless asked.
+      compiler: of `COMPILERS`; `variants` names those of the first unless asked.
       compile_host: for a variant that is no JAX program: (the arguments of `function`, abstract, or of `apply` where
         there is one, **keywords) -> a function of NumPy arrays, those arguments that are not None.
       fused_contexts: context -> a function that computes the context too, for a variant that the compiler cannot fuse
@@ -93,7 +95,7 @@ class Variant:
     apply: Callable[..., Any] | None = None
     output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
     interpreted_on_cpu: bool = False
-    compiler: str = "xla"
+    compiler: str = COMPILERS[0]
     compile_host: Callable[..., Callable[..., Any]] | None = None
     fused_contexts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
@@ -144,8 +146,8 @@ def operator(name: str) -> Operator:
     return _OPERATORS[name]
 
 
-def variants(operator_name: str, compilers: Sequence[str] = ("xla",)) -> tuple[str, ...]:
-    """Names of the variants of an operator that these compile, "xla" and "pytensor"; the baseline first."""
+def variants(operator_name: str, compilers: Sequence[str] = COMPILERS[:1]) -> tuple[str, ...]:
+    """Names of the variants of an operator that these of `COMPILERS` compile; the baseline first."""
     operator(operator_name)
     return tuple(name for name, variant in _VARIANTS[operator_name].items() if variant.compiler in compilers)
 

@@ -6,7 +6,8 @@ and `full`, which yield (problem, provenance). A new operator adds its own to `B
 
 from typing import Any
 
-from benchmarks.presets import batch_norm, conv_bn
+import kernels
+from benchmarks.presets import batch_norm, conv_bn, pytensor, repeatability
 from benchmarks.presets.batch_norm_training import BATCH_NORM_TRAINING
 from benchmarks.presets.family import Family
 from benchmarks.presets.group_norms import GROUP_NORM, INSTANCE_NORM
@@ -17,6 +18,8 @@ from normbench.errors import unknown
 
 PRESETS = ("smoke", "quick", "standard", "full")
 """smoke: a problem or two of each operator; quick: some minutes; standard: every distinct layer; full: the product."""
+SPECIAL: dict[str, Any] = {"pytensor": pytensor, "repeatability": repeatability}
+"""Presets of one question: a module with `problems`, and `variants` of an operator."""
 
 _FAMILIES: tuple[Family, ...] = (
     BATCH_NORM_TRAINING,
@@ -39,10 +42,17 @@ def problems(preset: str) -> dict[Problem, str]:
     Raises:
       UserError: for an unknown preset.
     """
+    if preset in SPECIAL:
+        return dict(SPECIAL[preset].problems())
     if preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
+        raise unknown("preset", preset, (*PRESETS, *SPECIAL))
     found: dict[Problem, str] = {}
     for source in BY_OPERATOR.values():
         for problem, provenance in getattr(source, preset)():
             found.setdefault(problem, provenance)
     return found
+
+
+def variants(preset: str, operator: str) -> tuple[str, ...]:
+    """The variants of an operator that a preset studies: by default those that XLA compiles."""
+    return SPECIAL[preset].variants(operator) if preset in SPECIAL else kernels.variants(operator)
