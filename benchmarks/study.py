@@ -2,7 +2,8 @@
 
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from benchmarks.environment import environment, usable_cores
 from benchmarks.groups import Unit, compile_units, measure_units
 from benchmarks.store import Store
 from benchmarks.study_progress import Bar, bar_of
-from benchmarks.sweep import Progress, Sweep
+from benchmarks.sweep import Progress, Sweep, has_samples
 from benchmarks.sweep_ray import compile_on_ray, require_ray
+from benchmarks.turns import Turns
 from benchmarks.worker_process import Settings
 from normbench.errors import UserError, unknown
 from normbench.schema import DEVICELESS_TARGETS, TARGETS
@@ -39,6 +41,7 @@ BUDGETS = {
     "pytensor": Budget(2, 5, 60, 0.02, 0.05),
     "standard": Budget(3, 7, 100, 0.01, 0.1),
     "full": Budget(5, 10, 200, 0.01, 0.25),
+    "repeatability": Budget(5, 30, 4000, 0.0005, 1.0),
 }
 
 
@@ -53,7 +56,7 @@ class StudyConfig:
       preset, command: stored with the run.
       imports: modules that register variants, imported before anything else.
       executor: "local", or "ray" for the compilations.
-      processes: how many processes measure each case, one after the other.
+      processes: how many processes measure each case, taking turns.
       case_timeout_s: limit of one step of one case: compiling it, checking it, one burst of samples.
       minimum_samples, maximum_samples, relative_noise, time_limit_s: the stopping rule of each series of samples, of
         one case, clock, cache state and process.
@@ -144,11 +147,8 @@ def resume(run: Path) -> Path:
 
 def _carry_out(config: StudyConfig, store: Store) -> Path:
     with store.lock(), bar_of(_units(config)) as bar:
-        _sweep(config, store, compile_units(config.cases, config.targets), config.workers, bar)
-        for process in range(config.processes):
-            units = measure_units(config.cases, config.targets, config.processes)
-            units = [_measurable(unit, store) for unit in units if unit.process == process]
-            _sweep(config, store, units, 1, bar)
+        _sweep(config, store, compile_units(config.cases, config.targets), bar)
+        _sweep(config, store, measure_units(config.cases, config.targets, config.processes), bar)
         store.finish(_cost(config, store))
     return store.path
 
@@ -158,16 +158,8 @@ def _units(config: StudyConfig) -> int:
     return len(compile_units(config.cases, config.targets)) + len(measured)
 
 
-def _measurable(unit: Unit, store: Store) -> Unit:
-    """Leaves out of a repetition what the first process could not time: it has its row."""
-    if unit.process == 0:
-        return unit
-    rows = store.read_part(unit.name.replace(f"-p{unit.process}-", "-p0-", 1))["tables"].get("timings", [])
-    timed = {row["case"] for row in rows if row.get("seconds") is not None}
-    return replace(unit, cases=tuple(slug for slug in unit.cases if slug in timed))
-
-
-def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], workers: int, bar: Bar) -> None:
+def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -> None:
+    """Carries out the units that have no part yet, all of the same kind."""
     done = store.done()
 
     def finished(progress: Progress) -> None:
@@ -175,21 +167,32 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], workers: in
         bar.update()
 
     def settings(unit: Unit) -> Settings:
+        share = MEMORY_SHARE / config.workers if unit.kind == "compile" else MEMORY_SHARE
         return Settings(
             kind=unit.kind, target=unit.target, process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
-            imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=MEMORY_SHARE / workers,
+            imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
+            processes=config.processes,
         )  # fmt: skip
 
-    waiting = [unit for unit in units if unit.name not in done]
-    bar.update(len(units) - len(waiting))
-    for unit in waiting:
-        if not unit.cases:
-            finished(Progress(unit))
-    left = [unit for unit in waiting if unit.cases]
-    if config.executor == "ray" and left and left[0].kind == "compile":
+    left = [unit for unit in units if unit.name not in done]
+    bar.update(len(units) - len(left))
+    if not left:
+        return
+    if left[0].kind == "measure":
+        Turns(left, settings, config.case_timeout_s, finished, partial(_untimed, store)).run()
+    elif config.executor == "ray":
         compile_on_ray(left, settings, config.case_timeout_s, finished, store.path)
     else:
-        Sweep(left, settings, workers, config.case_timeout_s, finished).run()
+        Sweep(left, settings, config.workers, config.case_timeout_s, finished).run()
+
+
+def _untimed(store: Store, unit: Unit) -> set[str] | None:
+    """The cases that the first process could not time, in an earlier attempt at this run."""
+    first = unit.of_process(0)
+    if first not in store.done():
+        return None
+    timings = store.read_part(first)["tables"].get("timings", [])
+    return {slug for slug in unit.cases if not has_samples([row for row in timings if row["case"] == slug])}
 
 
 def _cost(config: StudyConfig, store: Store) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def pool_key(one: Compiled) -> str:
 
 
 class Pools:
-    """The rotating input sets of one problem."""
+    """The rotating input sets of one problem; there are `pools` to share the memory, in all processes."""
 
     def __init__(self, pools: int, cache_bytes: int, sweep: Sweep):
         self._cache_bytes = cache_bytes
