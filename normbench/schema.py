@@ -46,6 +46,7 @@ TABLES: dict[str, dict[str, str]] = {
         "bytes": "int64",
         "minimum_bytes": "int64",
         "streaming_minimum_bytes": "int64",
+        "declared_bytes": "int64",  # `bytes`, with what hand-written kernels declare for theirs; null: none declares
         "traffic_ratio": "float64",
         "xla_bytes": "int64",  # by XLA's own generic cost analysis, for comparison
         "flops": "float64",
@@ -70,6 +71,7 @@ TABLES: dict[str, dict[str, str]] = {
         "source_ops": "string",  # JAX operations that they come from
         "read_bytes": "int64",
         "write_bytes": "int64",
+        "declared_bytes": "int64",  # read and written, as a hand-written kernel says of itself; null: it does not
         "grid": "string",
         "block": "string",
         "shared_bytes": "int64",

@@ -64,6 +64,12 @@ class Report:
         return self.compilation.reading.streaming_minimum_bytes
 
     @property
+    def declared_bytes(self) -> int | None:
+        """Bytes with what hand-written kernels declare for theirs: they may walk over an array twice. None where no
+        kernel declares anything."""
+        return self.compilation.reading.declared_bytes
+
+    @property
     def traffic_ratio(self) -> float | None:
         """Bytes over minimum bytes; None where nothing moves (an empty batch)."""
         return self.compilation.reading.traffic_ratio

@@ -13,6 +13,7 @@ from analysis.fusion.launches import Launch, launches
 from analysis.fusion.ptx import Kernel, find_ptxas, kernels_of_dump
 from analysis.fusion.refusals import Refusal, refusals_of_dump
 from analysis.fusion.targets import Target
+from normbench.declared import declared
 
 LAUNCH_COST_S = 2.0e-6
 """Assumed cost of one launch in a prediction: the time between the starts of two empty kernels is about 2 us on
@@ -58,6 +59,16 @@ class Reading:
         known = [seconds for seconds in self.predicted_launch_s if seconds is not None]
         return sum(known) if known and len(known) == len(self.launches) else None
 
+    @property
+    def declared_bytes(self) -> int | None:
+        """Bytes in which each launch counts with what it declares, or else with what crosses its boundary; None where
+        no launch declares anything."""
+        sizes = [declared_bytes(launch) for launch in self.launches]
+        if all(size is None for size in sizes):
+            return None
+        boundary = [launch.read_bytes + launch.write_bytes for launch in self.launches]
+        return sum(b if d is None else d for b, d in zip(boundary, sizes, strict=True))
+
     def compiled_columns(self) -> dict[str, Any]:
         """The columns of the table `compiled` that come from reading."""
         return {
@@ -65,6 +76,7 @@ class Reading:
             "bytes": self.bytes,
             "minimum_bytes": self.minimum_bytes,
             "streaming_minimum_bytes": self.streaming_minimum_bytes,
+            "declared_bytes": self.declared_bytes,
             "traffic_ratio": self.traffic_ratio,
             "xla_bytes": self.xla_bytes,
             "flops": self.flops,
@@ -88,6 +100,7 @@ class Reading:
             "source_ops": ",".join(launch.source_ops),
             "read_bytes": launch.read_bytes,
             "write_bytes": launch.write_bytes,
+            "declared_bytes": declared_bytes(launch),
             **asdict(self.kernels[launch.index]),
             "predicted_s": self.predicted_launch_s[launch.index],
             "refusals": json.dumps([refusal.sentence(self.launches) for refusal in refused]),
@@ -95,6 +108,12 @@ class Reading:
             "inputs": json.dumps(flow.input_lists()),
             "results": json.dumps(flow.results),
         }
+
+
+def declared_bytes(launch: Launch) -> int | None:
+    """What a hand-written kernel says that it reads and writes, for all its repetitions."""
+    said = declared(launch.instruction.op_name)
+    return None if said is None else sum(said) * launch.repetitions
 
 
 def read_program(

@@ -81,6 +81,8 @@ def _sum(report: "Report") -> str:
     streaming = report.streaming_minimum_bytes
     if streaming is not None and streaming != report.minimum_bytes:
         parts.append(f"streaming minimum {_megabytes(streaming)} MB")
+    if report.declared_bytes is not None:
+        parts.append(f"declared by the kernels {_megabytes(report.declared_bytes)} MB")
     if report.predicted_s is not None:
         parts.append(f"predicted (not measured) {report.predicted_s * 1e6:.1f} us")
     return "; ".join(parts)

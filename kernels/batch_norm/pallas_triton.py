@@ -13,7 +13,7 @@ from kernels.batch_norm.pallas_triton_config import BlockConfig, choose
 from kernels.checks import compute_dtype
 from kernels.problem import Problem
 from normbench.errors import UserError
-from normbench.jax_compat import triton_call, triton_load, triton_program_id, triton_store, triton_when
+from normbench.jax_compat_triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
 
 MAXIMUM_ELEMENTS = 2**31 - 2**16
 """Indices are 32-bit; the margin is for the last block, which reaches beyond the end before it is masked."""

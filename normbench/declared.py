@@ -1,0 +1,20 @@
+"""The bytes that a hand-written kernel declares, carried to the compiled program in the name of its launch.
+
+JAX drops the cost estimate of a Pallas kernel when it lowers it for a GPU; the name of the scope around it reaches the
+optimised module as `op_name`, whatever the backend and the release.
+"""
+
+import re
+
+_PATTERN = re.compile(r"declared_read_(\d+)_write_(\d+)_bytes")
+
+
+def declare(read_bytes: int, write_bytes: int) -> str:
+    """The name of the scope to call a kernel in."""
+    return f"declared_read_{read_bytes}_write_{write_bytes}_bytes"
+
+
+def declared(op_name: str) -> tuple[int, int] | None:
+    """(read, written) bytes as declared in the name of a launch; None where nothing is declared."""
+    found = _PATTERN.findall(op_name)
+    return (int(found[-1][0]), int(found[-1][1])) if found else None

@@ -1,0 +1,108 @@
+"""Pallas Triton (deprecated from JAX 0.11.0, present up to 0.12): the only way in.
+
+A kernel takes whole arrays as references, the inputs and then the outputs, and indexes them itself with arrays of
+32-bit indices. Which way it runs is decided when it is lowered: compiled through Triton for a GPU, interpreted on a
+CPU. So one function serves both, and a process without a GPU can compile it for one. From JAX 0.11 such a process has
+to lower it inside `jax.sharding.use_abstract_mesh(mesh.abstract_mesh)`, where `mesh` is made of the described devices:
+the lowering asks the abstract mesh which GPU it is for.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from normbench.declared import declare
+
+
+def triton_call(
+    kernel: Callable[..., None],
+    *,
+    grid: int | tuple[int, ...],
+    out: Any,
+    warps: int,
+    name: str,
+    cost: Any = None,
+    stages: int = 1,
+) -> Callable[..., Any]:
+    """Returns a function that launches a Pallas Triton kernel.
+
+    Args:
+      kernel: (*inputs, *outputs) -> None, all of them references to whole arrays.
+      grid: number of programs along up to three dimensions.
+      out: `jax.ShapeDtypeStruct`, or a tuple of them.
+      warps: of 32 threads, per program.
+      name: of the kernel.
+      cost: `read_bytes`, `write_bytes`, `flops`, `transcendentals` of the launch, as declared; None declares nothing.
+      stages: of software pipelining of loops that load.
+    """
+    from jax.experimental import pallas
+    from jax.experimental.pallas import triton
+
+    def launch(*arrays: jax.Array, interpret: bool) -> Any:
+        return pallas.pallas_call(
+            kernel,
+            out_shape=out,
+            grid=grid if isinstance(grid, tuple) else (grid,),
+            interpret=interpret,
+            compiler_params=triton.CompilerParams(num_warps=warps, num_stages=stages),
+            cost_estimate=_estimate(cost),
+            name=name,
+        )(*arrays)
+
+    def interpreted(*arrays: jax.Array) -> Any:
+        return launch(*arrays, interpret=True)
+
+    def compiled(*arrays: jax.Array) -> Any:
+        if cost is None:
+            return launch(*arrays, interpret=False)
+        with jax.named_scope(declare(cost.read_bytes, cost.write_bytes)):
+            return launch(*arrays, interpret=False)
+
+    return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=interpreted, default=compiled)
+
+
+def _estimate(cost: Any) -> Any:
+    from jax.experimental import pallas
+
+    if cost is None:
+        return None
+    return pallas.CostEstimate(
+        flops=cost.flops, transcendentals=cost.transcendentals, bytes_accessed=cost.read_bytes + cost.write_bytes
+    )
+
+
+def triton_program_id(axis: int = 0) -> jax.Array:
+    """The index of the running program in the grid."""
+    from jax.experimental import pallas
+
+    return pallas.program_id(axis)
+
+
+def triton_when(condition: jax.Array) -> Callable[[Callable[[], None]], None]:
+    """Decorator: runs the function inside the kernel where `condition` holds."""
+    from jax.experimental import pallas
+
+    return pallas.when(condition)
+
+
+def triton_load(
+    reference: Any, index: Any, mask: jax.Array | None = None, eviction: str | None = None, other: float = 0
+) -> jax.Array:
+    """Loads `reference[index]` inside a Pallas Triton kernel; `other` where `mask` is False.
+
+    `eviction` is "evict_first" for what is not needed again, "evict_last" for what is, None for the default.
+    """
+    from jax.experimental.pallas import triton
+
+    fill = None if mask is None else other
+    return triton.load(reference.at[index], mask=mask, other=fill, eviction_policy=eviction)
+
+
+def triton_store(
+    reference: Any, index: Any, value: jax.Array, mask: jax.Array | None = None, eviction: str | None = None
+) -> None:
+    """Stores `reference[index] = value` inside a Pallas Triton kernel where `mask` is True."""
+    from jax.experimental.pallas import triton
+
+    triton.store(reference.at[index], value, mask=mask, eviction_policy=eviction)
