@@ -1,0 +1,37 @@
+"""Copies a finished run into results/runs under a name of its own, to be committed: the tables and run.json, without
+the compiled modules and the report, which `normbench study` and `normbench report` make again.
+
+    python tools/keep_run.py results/runs/<run id> standard
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from normbench.schema import TABLES
+
+_KEPT = Path(__file__).resolve().parents[1] / "results" / "runs"
+
+
+def keep(run: Path, name: str) -> Path:
+    """Writes results/runs/<name>; raises SystemExit where `run` is not complete."""
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    if info.get("status") != "complete":
+        raise SystemExit(f"run {str(run)!r} has status {info.get('status')!r}; only a complete run is kept")
+    folder = _KEPT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    info["run_id"] = info.get("run_id") or run.name
+    info.get("config", {}).pop("cases", None)  # they are in cases.parquet
+    (folder / "run.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+    for table in TABLES:
+        pq.write_table(pq.read_table(run / f"{table}.parquet"), folder / f"{table}.parquet", compression="zstd",
+                       compression_level=19, use_dictionary=True)  # fmt: skip
+    return folder
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    print(keep(Path(sys.argv[1]), sys.argv[2]))

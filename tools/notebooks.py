@@ -1,0 +1,59 @@
+"""Executes the notebooks: each `analysis/notebooks/n*.py` (percent format) into the `.ipynb` beside it.
+
+    python tools/notebooks.py [--check] [NAME ...]
+
+With --check nothing is written: it fails where a notebook fails.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1] / "analysis" / "notebooks"
+_KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def executed(source: Path):
+    """The notebook of a percent file, executed; raises nbclient's CellExecutionError where a cell fails."""
+    import jupytext
+    from nbclient import NotebookClient
+
+    notebook = jupytext.read(source, fmt="py:percent")
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"  # the same with every execution
+    notebook.metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")])
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}},
+                            record_timing=False)  # fmt: skip
+    client.execute()
+    for cell in notebook.cells:
+        # What libraries print there differs from machine to machine.
+        cell["outputs"] = [each for each in cell.get("outputs", []) if each.get("name") != "stderr"] or (
+            [] if cell.cell_type == "code" else None
+        )
+        if cell.cell_type != "code":
+            del cell["outputs"]
+    return notebook
+
+
+def main() -> int:
+    import nbformat
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="execute, but write nothing")
+    parser.add_argument("names", nargs="*", help="e.g. n1_batch_norm; all where none is given")
+    parsed = parser.parse_args()
+    chosen = [FOLDER / f"{name}.py" for name in parsed.names] or sorted(FOLDER.glob("n[0-9]*.py"))
+    for path in chosen:
+        start = time.perf_counter()
+        notebook = executed(path)
+        if not parsed.check:
+            nbformat.write(notebook, path.with_suffix(".ipynb"))
+        print(f"{path.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
