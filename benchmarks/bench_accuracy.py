@@ -1,6 +1,6 @@
 """How far is the result from the float64 reference?"""
 
-from benchmarks.bench_support import SLUGS, asv, compile_case
+from benchmarks.bench_support import SLUGS, asv, error_of
 
 
 class Accuracy:
@@ -13,21 +13,13 @@ class Accuracy:
 
     @asv(timeout=900)
     def setup_cache(self):
-        from benchmarks.worker_cases import check, draw, inputs_of
-
-        found = {}
-        for slug in SLUGS:
-            try:
-                compiled = compile_case(slug, "cpu")
-            except NotImplementedError:
-                continue
-            oracle = draw(compiled.case)
-            found[slug] = check(compiled, inputs_of(compiled.program, oracle), oracle, "cpu").max_ulp
-        return found
+        return {slug: error_of(slug) for slug in SLUGS}
 
     def setup(self, found, case):
-        if case not in found:
-            raise NotImplementedError("not in this commit")
+        self.row = found[case]
+        if "skipped" in self.row:
+            raise NotImplementedError(self.row["skipped"])
+        assert "failed" not in self.row, self.row["failed"]
 
     def track_max_ulp(self, found, case):
-        return found[case]
+        return self.row["max_ulp"]

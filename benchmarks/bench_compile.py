@@ -1,17 +1,17 @@
 """How long does compiling take?"""
 
-from benchmarks.bench_support import SLUGS, program_of
+from benchmarks.bench_support import TIMED, program_of
 
 
 class Compile:
     """Tracing, lowering and compiling for the CPU; the persistent cache is off unless the user turned it on."""
 
-    params = (SLUGS,)
+    params = (TIMED,)
     param_names = ("case",)
     version = "1"
     timeout = 300
     number = 1
-    repeat = (3, 10, 3.0)
+    repeat = (3, 10, 2.0)
     warmup_time = 0
 
     def setup(self, case):

@@ -1,12 +1,12 @@
 """How much memory does a process need that computes a case?"""
 
-from benchmarks.bench_support import SLUGS, prepare
+from benchmarks.bench_support import TIMED, prepare
 
 
 class Memory:
     """Peak resident memory of a process that compiles, checks and calls one case on the CPU."""
 
-    params = (SLUGS,)
+    params = (TIMED,)
     param_names = ("case",)
     version = "1"
     timeout = 300

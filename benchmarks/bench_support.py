@@ -5,13 +5,33 @@ a commit happens to have would shift. A commit that lacks one is skipped. A test
 """
 
 import os
-from collections.abc import Callable
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-SLUGS = tuple(Path(__file__).with_name("bench_slugs.txt").read_text().split())
+FOLDER = Path(__file__).parent
+SLUGS = tuple((FOLDER / "bench_slugs.txt").read_text(encoding="utf-8").split())
 TARGETS = ("h200", "a100")
+NOT_TIMED = ("pallas_", "mosaic_", "flax", "pytensor_")
+"""Variants that a CPU only interprets, and packages that the environments of asv do not have."""
+
+
+def timed(slugs: Iterable[str]) -> tuple[str, ...]:
+    """The cases that are timed, each in processes of its own: of each operator the first problem."""
+    first: dict[str, str] = {}
+    found = []
+    for slug in slugs:
+        problem, _, variant = slug.rpartition(".")
+        if first.setdefault(slug.partition(".")[0], problem) == problem and not variant.startswith(NOT_TIMED):
+            found.append(slug)
+    return tuple(found)
+
+
+TIMED = timed(SLUGS)
 
 
 def asv(**attributes: Any) -> Callable[[Callable], Callable]:
@@ -24,38 +44,86 @@ def asv(**attributes: Any) -> Callable[[Callable], Callable]:
     return mark
 
 
+@contextmanager
+def older_commits_skipped() -> Iterator[None]:
+    """Turns into a skip what goes wrong between these modules and an older commit's packages, and nothing else.
+
+    A name or a keyword that the commit lacks is missed by a line of this folder; an error of the commit itself is
+    raised by a line of its own, and fails the benchmark.
+
+    Raises:
+      NotImplementedError: which asv takes for a skip.
+    """
+    try:
+        yield
+    except (ImportError, AttributeError, TypeError) as error:
+        raised_by = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if FOLDER not in raised_by.parents:
+            raise
+        raise NotImplementedError(f"this commit is too old: {error}") from error
+
+
 @cache
-def prepare(slug: str) -> tuple[Any, tuple]:
-    """A compiled and checked program of this process's CPU, called once, and its inputs.
+def prepare(slug: str, device: str = "cpu") -> tuple[Callable, tuple]:
+    """A program that is compiled for this process's device, checked and called once, and its inputs.
 
     Raises:
       NotImplementedError: where this commit cannot do it; asv then skips the case.
+      AssertionError: where its result is wrong.
     """
-    from benchmarks.worker_cases import check, draw, inputs_of
-
-    compiled = compile_case(slug, "cpu")
-    oracle = draw(compiled.case)
-    inputs = inputs_of(compiled.program, oracle)
-    error = check(compiled, inputs, oracle, "cpu")
-    if not error.ok:
-        raise AssertionError(f"{slug}: {error.reason}")
+    compiled, inputs, error = _checked(slug, device)
+    assert error.ok, f"{slug}: {error.reason}"
     return compiled.call, inputs
 
 
-def compile_case(slug: str, target: str):
-    """Compiles a case with the kernels of this commit.
+def error_of(slug: str) -> dict[str, Any]:
+    """The error of a case on the CPU as `max_ulp`; or why there is none, as `skipped` or `failed`."""
+    return _row(lambda: {"max_ulp": _checked(slug, "cpu")[2].max_ulp})
+
+
+def structure_of(slug: str, target: str) -> dict[str, Any]:
+    """What a case compiles to, as the columns of the table "compiled"; or why not, as `skipped` or `failed`."""
+    return _row(lambda: _structure(slug, target))
+
+
+def _row(find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return find()
+    except NotImplementedError as error:
+        return {"skipped": str(error)}
+    except Exception as error:  # whatever a compiler raises
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+def _structure(slug: str, target: str) -> dict[str, Any]:
+    with older_commits_skipped():
+        from analysis.fusion import compile_environment, compile_for
+        from normbench.errors import UserError
+
+        os.environ.update(compile_environment())  # read when JAX starts
+        program = program_of(slug, target)
+        try:
+            return compile_for(program.function, program.inputs, target).compiled_row()
+        except UserError as error:  # no compiler for it
+            raise NotImplementedError(str(error)) from error
+
+
+def _checked(slug: str, device: str):
+    """A compiled case, its inputs, and its error.
 
     Raises:
-      NotImplementedError: where it has no such operator or variant, or does not support it here.
+      NotImplementedError: where this commit cannot do it.
     """
-    program = program_of(slug, target)
-    from analysis.fusion import compile_for
-    from benchmarks.cases import Case
-    from benchmarks.worker_cases import Compiled
+    with older_commits_skipped():
+        from benchmarks.worker_cases import check, compile_case, draw, inputs_of
 
-    compilation = compile_for(program.function, program.inputs, target)
-    row = compilation.compiled_row()
-    return Compiled(Case.from_slug(slug), program, compilation.executable, row["minimum_bytes"])
+        program_of(slug, device)  # skips what the commit does not have
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "hlo").mkdir()  # where a run keeps its compiled programs
+            compiled, _ = compile_case(_case(slug), device, Path(folder))
+        oracle = draw(compiled.case)
+        inputs = inputs_of(compiled.program, oracle)
+        return compiled, inputs, check(compiled, inputs, oracle, device)
 
 
 def program_of(slug: str, target: str):
@@ -64,18 +132,23 @@ def program_of(slug: str, target: str):
     Raises:
       NotImplementedError: where it has no such operator or variant, or does not support it here.
     """
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    try:
+    if target != "gpu":
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    with older_commits_skipped():
         import kernels
-        from benchmarks.cases import Case
         from normbench.errors import UserError
-    except ImportError as error:
-        raise NotImplementedError(f"this commit is too old: {error}") from error
-    case = Case.from_slug(slug)
-    try:
-        reason = kernels.get(case.operator, case.variant).supports(case.problem, target)
-        if not reason:
-            return kernels.program(case.problem, case.variant)
-    except UserError as error:
-        raise NotImplementedError(str(error)) from error
+
+        try:
+            case = _case(slug)
+            reason = kernels.get(case.operator, case.variant).supports(case.problem, target)
+            if not reason:
+                return kernels.program(case.problem, case.variant)
+        except UserError as error:
+            raise NotImplementedError(str(error)) from error
     raise NotImplementedError(reason)
+
+
+def _case(slug: str):
+    from benchmarks.cases import Case
+
+    return Case.from_slug(slug)
