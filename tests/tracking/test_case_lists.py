@@ -25,9 +25,18 @@ def slugs():
     return [case.slug for case in cases("smoke")]
 
 
-@pytest.mark.parametrize("benchmark_class", [Accuracy, Compile, Fusion, Latency, Memory])
+@pytest.mark.parametrize("benchmark_class", [Accuracy, Fusion])
 def test_asv_has_the_cases_of_the_smoke_preset(benchmark_class, slugs):
     assert list(benchmark_class.params[0]) == slugs, "renew benchmarks/bench_slugs.txt with: make goldens"
+    assert benchmark_class.version.isdigit()
+
+
+@pytest.mark.parametrize("benchmark_class", [Compile, Latency, Memory])
+def test_asv_times_a_few_of_them(benchmark_class, slugs):
+    timed = benchmark_class.params[0]
+    assert set(timed) <= set(slugs)
+    assert {slug.split(".")[0] for slug in timed} == {slug.split(".")[0] for slug in slugs}
+    assert len(timed) <= 40, "each is timed in processes of its own, for every commit"
     assert benchmark_class.version.isdigit()
 
 
