@@ -7,7 +7,8 @@ float64 program where the variant folds parameters ahead (its gradients are thos
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import kernels
-from benchmarks.inputs import draw
+from benchmarks.inputs import draw, draw_hard
 from kernels import Problem, Program
 from kernels.registry import Argument
 
@@ -106,7 +107,7 @@ def _compare_leaf(result: jax.Array, reference: np.ndarray, dtypes: Sequence[str
 class Oracle:
     """The float64 answers to one problem, for arrays drawn once and shared by all its variants."""
 
-    def __init__(self, problem: Problem, seed: int):
+    def __init__(self, problem: Problem, seed: int, draw: Callable[..., tuple] = draw):
         self.problem = problem
         self.definition = kernels.operator(problem.operator)
         arguments = self.definition.arguments(problem)
@@ -114,6 +115,13 @@ class Oracle:
         self.dtypes = tuple({argument.dtype for argument in arguments})
         self._seed = seed
         self._answers: dict[str, Any] = {}
+
+    @cached_property
+    def hard(self) -> "Oracle | None":
+        """The same problem with hard data; None for a gradient, and for a convolution, which hides the mean of x."""
+        if self.problem.pass_ != "forward" or "weight" in {one.role for one in self.definition.arguments(self.problem)}:
+            return None
+        return Oracle(self.problem, self._seed, draw_hard)
 
     def arrays_for(self, program: Program) -> tuple[Any, ...]:
         """What the program's `setup` takes: the operator's arrays and, for a gradient, the cotangent of its output.

@@ -46,6 +46,34 @@ def draw(arguments: tuple[Argument, ...], seed: int) -> tuple[np.ndarray, ...]:
     return tuple(arrays)
 
 
+HARD_MEAN = 1e3
+HARD_DEVIATION = 1e-2
+
+
+def draw_hard(arguments: tuple[Argument, ...], seed: int) -> tuple[np.ndarray, ...]:
+    """As `draw`, with a mean of 1e3 and a deviation of 1e-2, or of four units of x's dtype: 16 in bfloat16.
+
+    Statistics among the arguments follow x, so that a running mean is near its mean.
+    """
+    deviation = max(HARD_DEVIATION, 2 * HARD_MEAN * float(ml_dtypes.finfo(np.dtype(arguments[0].dtype)).eps))
+    return tuple(
+        _HARDEN.get(argument.role, lambda values, _: values)(array.astype(np.float64), deviation).astype(array.dtype)
+        for argument, array in zip(arguments, draw(arguments, seed), strict=True)
+    )
+
+
+def _far(values: np.ndarray, deviation: float) -> np.ndarray:
+    return HARD_MEAN + deviation * values
+
+
+_HARDEN: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "activation": _far,
+    "mean": _far,
+    "residual": lambda values, deviation: values * deviation,
+    "variance": lambda values, deviation: values * deviation**2,
+}
+
+
 @dataclass(frozen=True)
 class _Statistics:
     """What the arrays share: mean and variance per channel, in float64, drawn from their own stream."""

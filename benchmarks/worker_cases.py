@@ -20,6 +20,8 @@ from kernels import Program
 INTERPRETED_ELEMENTS = 100_000
 """A kernel that a CPU interprets is checked up to this size: beyond it takes minutes."""
 INTERPRETED = f"interpreted on a CPU, and checked there up to {INTERPRETED_ELEMENTS} elements"
+HARD_ELEMENTS = 4_000_000
+"""Hard data are tried up to this size: what they find does not depend on it, and beyond it takes seconds."""
 MEMORY_SHARE = 0.9
 
 
@@ -173,6 +175,14 @@ def check(compiled: Compiled, inputs: tuple, oracle: Oracle, device: str) -> Err
         output_bytes, temporary_bytes = compiled.memory_bytes()
         require_memory(temporary_bytes + 2 * output_bytes, "running the program")
     return oracle.check(compiled.program, jax.block_until_ready(compiled.call(*inputs)))
+
+
+def check_hard(compiled: Compiled, oracle: Oracle) -> Error | None:
+    """The error on hard data; None for what is not tried on them: see `Oracle.hard` and `HARD_ELEMENTS`."""
+    if oracle.arrays[0].size > HARD_ELEMENTS or oracle.hard is None:
+        return None
+    inputs = inputs_of(compiled.program, oracle.hard)
+    return oracle.hard.check(compiled.program, jax.block_until_ready(compiled.call(*inputs)))
 
 
 def check_interpreted(case: Case, oracle: Oracle) -> Error | None:

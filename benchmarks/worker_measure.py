@@ -19,6 +19,7 @@ from benchmarks.worker_cases import (
     INTERPRETED,
     Compiled,
     check,
+    check_hard,
     check_interpreted,
     compile_case,
     draw,
@@ -116,10 +117,11 @@ class Measurement:
                 return None
             inputs = inputs_of(one.program, oracle)
             found = check(one, inputs, oracle, self.unit.target)
+            hard = check_hard(one, oracle) if self.first else None
         except Exception as error:
             self._end(case.slug, *outcome(error), accuracy=True)
             return None
-        self._emit_accuracy(case, found)
+        self._emit_accuracy(case, found, hard)
         if not found.ok:
             self._end(case.slug, "wrong", found.reason)
             return None
@@ -133,11 +135,13 @@ class Measurement:
             self.emit(case.slug, {"accuracy": [self._accuracy_row(case.slug, "unsupported", INTERPRETED)]})
         self._end(case.slug, "unsupported", unsupported(case, "cpu") or INTERPRETED)
 
-    def _emit_accuracy(self, case: Case, found: Error) -> None:
+    def _emit_accuracy(self, case: Case, found: Error, hard: Error | None = None) -> None:
         if not self.first:
             return
         status, reason = ("ok", None) if found.ok else ("wrong", found.reason)
         figures = {"max_abs": found.max_abs, "max_rel": found.max_rel, "max_ulp": found.max_ulp}
+        if hard:
+            figures |= {"hard_max_abs": hard.max_abs, "hard_max_rel": hard.max_rel, "hard_max_ulp": hard.max_ulp}
         self.emit(case.slug, {"accuracy": [{**self._accuracy_row(case.slug, status, reason), **figures}]})
 
     def _accuracy_row(self, slug: str, status: str, reason: str | None) -> dict[str, Any]:

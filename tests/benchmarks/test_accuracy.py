@@ -121,3 +121,15 @@ def test_the_promoting_variant_is_checked_in_its_own_output_dtype():
     program, result = run(problem, "naive_promoting", oracle)
     assert result[0].dtype == jnp.float32
     assert oracle.check(program, result).ok
+
+
+def test_hard_data_tell_a_cancelling_variant_from_a_sound_one():
+    problem = Problem("batch_norm_training", (4, 8, 16, 16))
+    hard = Oracle(problem, 0).hard
+    errors = {name: hard.check(*run(problem, name, hard)).max_rel for name in ("naive", "one_pass", "pivoted")}
+    assert errors["pivoted"] <= 4 * errors["naive"] < errors["one_pass"]
+
+
+def test_there_are_no_hard_data_for_gradients_and_convolutions():
+    assert Oracle(Problem("rms_norm", (4, 8), "nc", pass_="backward"), 0).hard is None
+    assert Oracle(Problem("conv_bn", (2, 4, 6, 6)), 0).hard is None

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.inputs import BFLOAT16, draw
+from benchmarks.inputs import BFLOAT16, draw, draw_hard
 from kernels.registry import Argument
 from normbench.errors import UserError
 
-ROLES = ("activation", "weight", "bias", "scale", "shift", "mean", "variance")
+ROLES = ("activation", "residual", "weight", "bias", "scale", "shift", "mean", "variance")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -77,3 +77,13 @@ def test_bfloat16_is_numpys_view_of_it():
 def test_an_unknown_role_is_refused():
     with pytest.raises(UserError, match="role of argument x"):
         draw((Argument("x", (3,), "float32", "mystery"),), 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "deviation"), [("float32", 1e-2), ("float64", 1e-2), ("bfloat16", 16), ("float16", 2)]
+)
+def test_hard_data_have_a_mean_far_above_the_deviation_and_statistics_to_match(dtype, deviation):
+    x, *_, mean, variance = (a.astype(np.float64) for a in draw_hard(_batch_norm((4000, 16), 16, dtype), 3))
+    assert np.abs(x.mean(0) - 1e3).max() < 3 * deviation
+    assert np.abs(x.mean(0) - mean).max() < 0.3 * deviation
+    np.testing.assert_allclose(x.var(0), variance, rtol=0.3)

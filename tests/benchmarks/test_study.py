@@ -156,6 +156,12 @@ def test_float64_is_float64(good_run):
     assert accuracy[accuracy.index.str.contains("f64")]["max_rel"].max() < 1e-12
 
 
+def test_forward_passes_are_tried_on_hard_data_too(good_run):
+    accuracy = tables(good_run)["accuracy"].set_index("case")["hard_max_rel"]
+    assert accuracy[Case(TINY, "prefolded").slug] > 0
+    assert accuracy[accuracy.index.str.contains("backward")].isna().all()
+
+
 def test_the_ceiling_was_measured_in_every_process_for_the_sizes_of_the_cases(good_run):
     ceilings = tables(good_run)["ceilings"]
     assert set(ceilings["process"]) == {0, 1}
