@@ -54,14 +54,14 @@ def dtype_label(row: Any) -> str:
     return str(row.dtype) if same else f"{row.dtype}, {row.param_dtype} parameters"
 
 
-def _with_labels(frame: pd.DataFrame) -> pd.DataFrame:
+def with_labels(frame: pd.DataFrame) -> pd.DataFrame:
     problems = frame.drop_duplicates("problem").set_index("problem")
     labels = {row.Index: problem_label(row) for row in problems.itertuples()}
     dtypes = {row.Index: dtype_label(row) for row in problems.itertuples()}
     return frame.assign(label=frame["problem"].map(labels), dtypes=frame["problem"].map(dtypes))
 
 
-def _chosen(frame: pd.DataFrame, by: str) -> pd.DataFrame:
+def chosen_problems(frame: pd.DataFrame, by: str) -> pd.DataFrame:
     """Of the problems in `frame`, the `MAX_ROWS` with the largest `by`; the smallest first."""
     ranks = frame.groupby("problem", sort=False)[by].max().sort_values(kind="stable")
     problems = frame.drop_duplicates("problem")
@@ -75,13 +75,13 @@ def time_by_variant(summary: pd.DataFrame, clock: str, caption: str) -> Figure |
     Args:
       summary: rows of `analysis.report.summary.summary`, of one operator and one device.
     """
-    timed = _with_labels(summary[summary["status"] == "ok"])
+    timed = with_labels(summary[summary["status"] == "ok"])
     caches = [cache for cache in CACHES if timed[f"{clock}_{cache}_median_s"].notna().any()]
     timed = timed[timed[[f"{clock}_{cache}_median_s" for cache in caches]].notna().any(axis=1)]
     if not caches or timed.empty:
         return None
     parts = list(timed.groupby("dtypes", sort=False))
-    rows = [_chosen(part, "elements") for _, part in parts]
+    rows = [chosen_problems(part, "elements") for _, part in parts]
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(len(rows), len(caches), sharex=True)
         for line, ((dtypes, part), problems) in enumerate(zip(parts, rows, strict=True)):
@@ -131,9 +131,9 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
     targets = list(known["target"].unique())
     if not targets:
         return None
-    known = _with_labels(known)
+    known = with_labels(known)
     known["label"] += " · " + known["dtypes"]
-    problems, variants = _chosen(known, "traffic_ratio"), list(summary["variant"].unique())
+    problems, variants = chosen_problems(known, "traffic_ratio"), list(summary["variant"].unique())
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(1, len(targets))
         norm = LogNorm(1.0, max(2.0, float(known["traffic_ratio"].max())))
