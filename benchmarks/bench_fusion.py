@@ -2,17 +2,26 @@
 
 from benchmarks.bench_support import SLUGS, TARGETS, asv, structure_of
 
+# Of the preset standard; JAX 0.10 and 0.12 make different programs of them.
+BETWEEN_RELEASES = (
+    "batch_norm.silu.8x160x160x32.nhwc.bf16.f32.forward_backward.eps0p001.naive",
+    "rms_norm.alone.8x197x768.nlc.bf16.f32.forward_backward.eps1em06.naive",
+    "rms_norm.alone.8x197x768.nlc.bf16.f32.forward_backward.eps1em06.custom_vjp",
+    "group_norm.gelu.8x512x3199.ncl.bf16.f32.forward.g512.custom_vjp",
+)
+CASES = (*SLUGS, *BETWEEN_RELEASES)
+
 
 class Fusion:
     """Launches, bytes across their borders, and those over the minimum; all cases are compiled in one process."""
 
-    params = (SLUGS, TARGETS)
+    params = (CASES, TARGETS)
     param_names = ("case", "target")
     version = "1"
 
     @asv(timeout=1800)
     def setup_cache(self):
-        return {(slug, target): structure_of(slug, target) for target in TARGETS for slug in SLUGS}
+        return {(slug, target): structure_of(slug, target) for target in TARGETS for slug in CASES}
 
     def setup(self, found, case, target):
         self.row = found[case, target]

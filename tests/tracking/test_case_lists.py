@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.bench_accuracy import Accuracy
 from benchmarks.bench_compile import Compile
-from benchmarks.bench_fusion import Fusion
+from benchmarks.bench_fusion import BETWEEN_RELEASES, Fusion
 from benchmarks.bench_latency import Latency
 from benchmarks.bench_memory import Memory
 from benchmarks.bench_support import program_of
@@ -25,10 +25,10 @@ def slugs():
     return [case.slug for case in cases("smoke")]
 
 
-@pytest.mark.parametrize("benchmark_class", [Accuracy, Fusion])
-def test_asv_has_the_cases_of_the_smoke_preset(benchmark_class, slugs):
-    assert list(benchmark_class.params[0]) == slugs, "renew benchmarks/bench_slugs.txt with: make goldens"
-    assert benchmark_class.version.isdigit()
+def test_asv_has_the_cases_of_the_smoke_preset(slugs):
+    assert list(Accuracy.params[0]) == slugs, "renew benchmarks/bench_slugs.txt with: make goldens"
+    assert list(Fusion.params[0]) == [*slugs, *BETWEEN_RELEASES]
+    assert set(BETWEEN_RELEASES) <= {case.slug for case in cases("standard")}
 
 
 @pytest.mark.parametrize("benchmark_class", [Compile, Latency, Memory])
@@ -37,6 +37,11 @@ def test_asv_times_a_few_of_them(benchmark_class, slugs):
     assert set(timed) <= set(slugs)
     assert {slug.split(".")[0] for slug in timed} == {slug.split(".")[0] for slug in slugs}
     assert len(timed) <= 40, "each is timed in processes of its own, for every commit"
+
+
+@pytest.mark.parametrize("benchmark_class", [Accuracy, Compile, Fusion, Latency, Memory])
+def test_what_asv_measures_has_a_version_of_its_own(benchmark_class):
+    """Left to asv, it would be a digest of the source: every edit would begin a new series."""
     assert benchmark_class.version.isdigit()
 
 
