@@ -64,7 +64,8 @@ def to_svg(figure: Figure, name: str) -> str:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's own fonts are used
         figure.savefig(stream, format="svg", metadata={"Date": None}, bbox_inches=_covered(figure))
     svg = stream.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r">\s+<", "><", svg))  # a hundredth of a point cannot be seen
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)

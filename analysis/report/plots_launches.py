@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -73,7 +72,6 @@ def ratio_by_size(table: pd.DataFrame, size: str, label: str, caption: str) -> F
     known = table[table["traffic_ratio"].notna()].sort_values(size, kind="stable")
     if known.empty:
         return None
-    sizes = sorted(known[size].unique())
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(1, 1)
         axes = panels[0][0]
@@ -84,7 +82,7 @@ def ratio_by_size(table: pd.DataFrame, size: str, label: str, caption: str) -> F
                 axes.annotate(f"{count:g}", (x, y), (0, 5), textcoords="offset points", fontsize=7.5, ha="center")
         axes.axhline(1.0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(FixedLocator(sizes if len(sizes) <= 9 else sizes[:: int(np.ceil(len(sizes) / 9))]))
+        axes.xaxis.set_major_locator(FixedLocator(_apart(known[size])))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_ylim(0.85, 1.12 * float(known["traffic_ratio"].max()))
@@ -95,3 +93,12 @@ def ratio_by_size(table: pd.DataFrame, size: str, label: str, caption: str) -> F
         arrange(figure, panels, [panel_height_in(12)], _WIDTH_IN, 0.75, legend_in=legend_in)
         add_caption(figure, f"{caption} At the points: number of launches.")
     return figure
+
+
+def _apart(sizes: pd.Series) -> list[float]:
+    """The sizes, without those whose label would lie on the one before."""
+    kept: list[float] = []
+    for size in sorted(float(size) for size in sizes.unique()):
+        if not kept or size > 1.25 * kept[-1]:
+            kept.append(size)
+    return kept
