@@ -1,6 +1,6 @@
 """How long does a call take, until its result is ready?"""
 
-from benchmarks.bench_support import TIMED, prepare
+from benchmarks.bench_support import TIMED, prepare_timing
 
 
 class Latency:
@@ -11,7 +11,7 @@ class Latency:
     version = "2"
     timeout = 300
     rounds = 2  # processes: their medians differ by more than the samples within one do
-    number = 1  # asv calls `setup` before each sample: it is cheap, as `prepare` keeps the program
+    number = 1  # asv calls `setup` before each sample: it is cheap, as `prepare_timing` keeps the program
     repeat = (10, 100, 1.0)
     warmup_time = 0.2
 
@@ -19,7 +19,7 @@ class Latency:
         import jax
 
         self.block = jax.block_until_ready
-        self.call, self.inputs = prepare(case)
+        self.call, self.inputs = prepare_timing(case)
 
     def time_wall(self, case):
         self.block(self.call(*self.inputs))

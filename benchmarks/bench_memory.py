@@ -15,7 +15,8 @@ class Memory:
         import jax
 
         self.block = jax.block_until_ready
-        self.call, self.inputs = prepare(case)
+        compiled, self.inputs = prepare(case)
+        self.call = compiled.call
 
     def peakmem_call(self, case):
         self.block(self.call(*self.inputs))

@@ -4,6 +4,7 @@ The parameters are written down in `bench_slugs.txt`, as asv hands them over by 
 a commit happens to have would shift. A commit that lacks one is skipped. A test holds that file to `normbench list`.
 """
 
+import ctypes
 import os
 import tempfile
 import traceback
@@ -18,6 +19,12 @@ SLUGS = tuple((FOLDER / "bench_slugs.txt").read_text(encoding="utf-8").split())
 TARGETS = ("h200", "a100")
 NOT_TIMED = ("pallas_", "mosaic_", "flax", "pytensor_")
 """Variants that a CPU only interprets, and packages that the environments of asv do not have."""
+MALLOPT = {  # names of the environment and numbers of mallopt, from glibc's malloc.h
+    "MALLOC_MMAP_THRESHOLD_": -3,
+    "MALLOC_TRIM_THRESHOLD_": -1,
+    "MALLOC_TOP_PAD_": -2,
+    "MALLOC_ARENA_MAX": -8,
+}
 
 
 def timed(slugs: Iterable[str]) -> tuple[str, ...]:
@@ -63,9 +70,36 @@ def older_commits_skipped() -> Iterator[None]:
         raise NotImplementedError(f"this commit is too old: {error}") from error
 
 
+def settle_allocator() -> None:
+    """Gives this process the allocator's settings that workers are started with; to be called before JAX starts.
+
+    Left alone, glibc returns the memory of large results at once, and each call faults its pages in again.
+    """
+    from benchmarks.memory import ALLOCATOR_ENVIRONMENT
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for name, value in ALLOCATOR_ENVIRONMENT.items():
+            mallopt(MALLOPT[name], min(int(value), 2**31 - 1))
+
+
 @cache
-def prepare(slug: str, device: str = "cpu") -> tuple[Callable, tuple]:
-    """A program that is compiled for this process's device, checked and called once, and its inputs.
+def prepare_timing(slug: str, device: str = "cpu") -> tuple[Callable, tuple]:
+    """As `prepare`, with the memory that the timed calls will need at hand."""
+    with older_commits_skipped():
+        settle_allocator()
+        from benchmarks.memory import prefault
+        from benchmarks.worker_series import working_bytes
+
+        compiled, inputs = prepare(slug, device)
+        if device == "cpu":
+            prefault(working_bytes(compiled))
+    return compiled.call, inputs
+
+
+@cache
+def prepare(slug: str, device: str = "cpu") -> tuple[Any, tuple]:
+    """A case that is compiled for this process's device, checked and called once, and its inputs.
 
     Raises:
       NotImplementedError: where this commit cannot do it; asv then skips the case.
@@ -73,7 +107,7 @@ def prepare(slug: str, device: str = "cpu") -> tuple[Callable, tuple]:
     """
     compiled, inputs, error = _checked(slug, device)
     assert error.ok, f"{slug}: {error.reason}"
-    return compiled.call, inputs
+    return compiled, inputs
 
 
 def error_of(slug: str) -> dict[str, Any]:
