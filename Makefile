@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study test lint goldens peers matrix clean
+.PHONY: study test lint notebooks goldens peers matrix clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
@@ -23,6 +23,10 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy normbench kernels analysis benchmarks
+
+# Executes analysis/notebooks/*.py into the .ipynb beside them; ARGS=--check writes nothing.
+notebooks: .venv/notebooks
+	JAX_PLATFORMS=cpu $(BIN)/python tools/notebooks.py $(ARGS)
 
 # PyTorch, against which the tests of kernels.aten judge, and the other peers; large.
 peers: .venv/test
@@ -47,6 +51,10 @@ goldens: .venv/study
 .venv/test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[gpu-targets,test]'
 	@touch $@ .venv/study
+
+.venv/notebooks: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[gpu-targets,notebooks]'
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info

@@ -32,11 +32,10 @@
 #   bytes moved over that minimum: 1.00 is perfect.
 
 # %%
-from story import answer, committed, compiled, facts, rows_of, show, source, table
-
 import jax
 import jax.numpy as jnp
 import pandas as pd
+from story import answer, committed, compiled, facts, rows_of, show, source, table
 
 import kernels
 from analysis import explain
@@ -46,6 +45,7 @@ from analysis.report.plots_launches import launch_timeline
 # %% [markdown]
 # ## The naive formula
 # A batch of 32 images after the first block of ResNet-50, channels last. This is the formula as one would type it.
+
 
 # %%
 def batch_norm(x, gamma, beta, mean, variance):
@@ -77,6 +77,7 @@ answer("What the compiler's reader notes: " + "; ".join(promoted.hints) + ".")
 # twice as much, too. Two things repair it. One is a cast at the end, `.astype(x.dtype)`. The arithmetic stays in float32
 # within the kernel, where it is free:
 
+
 # %%
 def batch_norm_cast(x, gamma, beta, mean, variance):
     return batch_norm(x.astype(jnp.float32), gamma, beta, mean, variance).astype(x.dtype)
@@ -98,7 +99,9 @@ reports = {
     for dtype in ("f32", "bf16")
     for variant in VARIANTS
 }
-launches = pd.DataFrame([{"dtype": dtype, "variant": variant, **facts(report)} for (dtype, variant), report in reports.items()])
+launches = pd.DataFrame(
+    [{"dtype": dtype, "variant": variant, **facts(report)} for (dtype, variant), report in reports.items()]
+)
 table(launches)
 
 # %%
@@ -120,6 +123,7 @@ table(pd.DataFrame({"what was not fused, and why": sorted(set(refusals))}))
 # What stands around a batch norm is usually elementwise: an activation, a residual. XLA fuses the formula with them. It
 # cannot look into a hand-written kernel, so the neighbours become launches of their own, and the array goes through memory
 # once more for each:
+
 
 # %%
 def block(name):
@@ -145,7 +149,12 @@ around["pallas_triton"].picture
 # %%
 run = committed("standard")
 rows = rows_of(run)
-mine = rows[(rows["operator"] == "batch_norm") & (rows["pass"] == "forward") & (rows["target"] == "h200") & (rows["status"] == "ok")]
+mine = rows[
+    (rows["operator"] == "batch_norm")
+    & (rows["pass"] == "forward")
+    & (rows["target"] == "h200")
+    & (rows["status"] == "ok")
+]
 overview = mine.groupby(["dtype", "variant"], sort=False).agg(
     problems=("problem", "nunique"),
     least_launches=("launches", "min"),
@@ -160,6 +169,7 @@ show(plots.traffic_ratio(mine[mine["dtype"] == "bfloat16"], source(run)), "traff
 
 # %% [markdown]
 # ## Answers
+
 
 # %%
 def launches_of(dtype, variant):

@@ -24,10 +24,9 @@
 # `prefolded` folds once ahead of the call; that fold is timed, too, as the stage *prepare*.
 
 # %%
-from story import answer, committed, compiled, rows_of, show, source, table
-
 import numpy as np
 import pandas as pd
+from story import answer, committed, compiled, rows_of, show, source, table
 
 from analysis.report import plots
 from analysis.report.plots_speed import fold_cost, speed_up
@@ -42,7 +41,9 @@ from analysis.report.summary import digest
 standard = committed("standard")
 rows = rows_of(standard)
 convolutions = rows[(rows["operator"] == "conv_bn") & (rows["target"] == "h200") & (rows["status"] == "ok")]
-layer = convolutions[convolutions["model"].str.startswith("YOLO11n") & (convolutions["dtype"] == "bfloat16")]["problem"].iloc[0]
+layer = convolutions[convolutions["model"].str.startswith("YOLO11n") & (convolutions["dtype"] == "bfloat16")][
+    "problem"
+].iloc[0]
 unfused = compiled(f"{layer}.unfused")
 unfused.picture
 
@@ -54,6 +55,7 @@ prefolded.picture
 # ## Over all layers of the preset
 # Launches and bytes, by model. The convolution itself reads and writes; what counts is the difference.
 
+
 # %%
 def family(model):
     return model.split("@")[0] if "@" in model else "off-alignment"
@@ -62,9 +64,17 @@ def family(model):
 convolutions = convolutions.assign(family=convolutions["model"].map(family))
 base = convolutions[convolutions["variant"] == "unfused"].set_index("problem")[["launches", "bytes"]]
 joined = convolutions.join(base, on="problem", rsuffix="_unfused")
-joined = joined.assign(saved_launches=joined["launches_unfused"] - joined["launches"], moved=joined["bytes"] / joined["bytes_unfused"])
-structure = joined[joined["variant"] != "unfused"].groupby(["family", "variant"], sort=False).agg(
-    layers=("problem", "nunique"), saved_launches=("saved_launches", "median"), bytes_over_unfused=("moved", "median")
+joined = joined.assign(
+    saved_launches=joined["launches_unfused"] - joined["launches"], moved=joined["bytes"] / joined["bytes_unfused"]
+)
+structure = (
+    joined[joined["variant"] != "unfused"]
+    .groupby(["family", "variant"], sort=False)
+    .agg(
+        layers=("problem", "nunique"),
+        saved_launches=("saved_launches", "median"),
+        bytes_over_unfused=("moved", "median"),
+    )
 )
 table(structure.reset_index())
 
@@ -92,9 +102,15 @@ show(fold_cost(paid, source(quick)), "fold-cost")
 
 # %%
 listed = paid.assign(
-    layer=paid["model"], fold_us=paid["prepare_s"] * 1e6, saved_us=paid["saved_s"] * 1e6, calls=paid["calls"].astype("Float64")
+    layer=paid["model"],
+    fold_us=paid["prepare_s"] * 1e6,
+    saved_us=paid["saved_s"] * 1e6,
+    calls=paid["calls"].astype("Float64"),
 )
-listed["calls"] = [f"{calls:.0f}" if sure and not pd.isna(calls) else "never" if sure else "not told apart" for calls, sure in zip(listed["calls"], listed["certain"])]
+listed["calls"] = [
+    f"{calls:.0f}" if sure and not pd.isna(calls) else "never" if sure else "not told apart"
+    for calls, sure in zip(listed["calls"], listed["certain"])
+]
 table(listed[["layer", "fold_us", "saved_us", "calls"]])
 
 # %% [markdown]

@@ -20,9 +20,8 @@
 # each output written once. 1.00 is perfect; 2.00 means that a memory-bound kernel takes about twice as long as it need.
 
 # %%
-from story import answer, committed, compiled, facts, rows_of, show, source, table
-
 import pandas as pd
+from story import answer, committed, compiled, facts, rows_of, show, source, table
 
 from analysis.report import plots
 from analysis.report.plots_launches import ratio_by_size
@@ -113,22 +112,31 @@ upcast.picture
 answer("What the reader of the program notes: " + ("; ".join(upcast.hints) or "nothing") + ".")
 
 # %% [markdown]
-# A launch writes the float32 upcast of x to memory, twice the size of x, and a later one reads it: 4 of the bytes where the
-# minimum has 2.
+# A launch writes a float32 copy of x to memory. It is twice the size of x: each time that it is written or read costs as
+# much as the whole minimum.
 #
 # ## Cliff 3: the backward pass of layer norm
 # Forward, one kernel is enough. Backward, the gradient of x needs sums along rows, and those of gamma and beta need sums
 # along columns: no single fusion of XLA does both.
 
 # %%
-directions = {pass_: compiled(f"layer_norm.alone.1x8192x4096.nlc.bf16.f32.{pass_}.naive") for pass_ in ("forward", "backward", "forward_backward")}
+directions = {
+    pass_: compiled(f"layer_norm.alone.1x8192x4096.nlc.bf16.f32.{pass_}.naive")
+    for pass_ in ("forward", "backward", "forward_backward")
+}
 table(pd.DataFrame([{"pass": name, **facts(report)} for name, report in directions.items()]))
 
 # %%
 directions["backward"].picture
 
 # %%
-reasons = pd.Series([reason.split(": ", 1)[1].split(": ")[0] for report in [over, upcast, *directions.values()] for reason in report.refusals])
+reasons = pd.Series(
+    [
+        reason.split(": ", 1)[1].split(": ")[0]
+        for report in [over, upcast, *directions.values()]
+        for reason in report.refusals
+    ]
+)
 table(reasons.value_counts().rename_axis("the compiler's reasons in the programs above").reset_index(name="times"))
 
 # %% [markdown]

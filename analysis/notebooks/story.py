@@ -66,7 +66,8 @@ def source(run: Run) -> str:
     environment = run.info.get("environment") or {}
     revision = str((environment.get("git") or {}).get("revision") or "")[:7]
     jax = (environment.get("packages") or {}).get("jax")
-    where = f", {environment['cpu_model']}" if run.timings["seconds"].notna().any() and "cpu_model" in environment else ""
+    timed = run.timings["seconds"].notna().any()
+    where = f", {environment['cpu_model']}" if timed and "cpu_model" in environment else ""
     return f"Run {run.run_id} (commit {revision}, JAX {jax}{where})."
 
 

@@ -11,8 +11,9 @@ from analysis.report.palette import style
 
 
 def pareto(summary: pd.DataFrame, series: str) -> pd.DataFrame:
-    """A row per operator, dtype and variant on the front: `problems`, `time ÷ baseline` (geometric mean), `largest error
-    (ulp)`. A variant is on it where no other one of the same operator and dtype is both faster and more accurate.
+    """A row per operator, dtype and variant on the front: `problems`, `time ÷ baseline` (geometric mean) and
+    `largest error (ulp)`. A variant is on it where no other one of the same operator and dtype is both faster and
+    more accurate.
 
     Only variants that were timed for as many problems as any other compete.
 
@@ -25,13 +26,17 @@ def pareto(summary: pd.DataFrame, series: str) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "problems": groups["problem"].nunique(),
-            "time ÷ baseline": np.exp(groups[f"{series}_ratio"].agg(lambda ratios: np.log(ratios.astype(float)).mean())),
+            "time ÷ baseline": groups[f"{series}_ratio"].agg(_geometric_mean),
             "largest error (ulp)": groups["max_ulp"].max(),
         }
     ).reset_index()
     most = table.groupby(["operator", "dtype"], sort=False)["problems"].transform("max")
     fronts = [_front(part) for _, part in table[table["problems"] == most].groupby(["operator", "dtype"], sort=False)]
     return pd.concat(fronts, ignore_index=True) if fronts else table
+
+
+def _geometric_mean(ratios: pd.Series) -> float:
+    return float(np.exp(np.log(ratios.astype(float)).mean()))
 
 
 def _front(part: pd.DataFrame) -> pd.DataFrame:

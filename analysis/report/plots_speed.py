@@ -60,7 +60,8 @@ def speed_up(summary: pd.DataFrame, series: str, caption: str) -> Figure | None:
         width = max(len(variants) * CELL_IN, MIN_PANEL_IN)
         heights = [panel_height_in(len(problems))]
         arrange(figure, panels, heights, width, longest_in(problems["label"]), inner_in=slanted, below_in=slanted)
-        shown = f" {len(problems)} of {known['problem'].nunique()} problems." if len(problems) < known["problem"].nunique() else ""
+        total = known["problem"].nunique()
+        shown = f" {len(problems)} of {total} problems: the largest." if len(problems) < total else ""
         reading = f"{clock.capitalize()} clock, {cache} cache; in brackets: not told apart from the baseline."
         add_caption(figure, f"{caption} {reading}{shown}")
     return figure
@@ -86,7 +87,7 @@ def _draw_speed_ups(axes: Axes, known: pd.DataFrame, problems: pd.DataFrame, var
         text = f"({value:.2f})" if unclear[line, column] and value != 1 else f"{value:.2f}"
         ink = "black" if shade > 0.5 else "white"
         axes.text(column + 0.5, line + 0.5, text, ha="center", va="center", color=ink, fontsize=7.5)
-    slant = {"rotation": SLANT_DEGREES, "ha": "right", "rotation_mode": "anchor"}
+    slant: dict[str, Any] = {"rotation": SLANT_DEGREES, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(np.arange(len(variants)) + 0.5, variants, **slant)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -150,8 +151,8 @@ def roofline(summary: pd.DataFrame, ceilings: Mapping[int, float], series: str, 
       summary: rows of `analysis.report.summary.summary`, of one device.
       ceilings: measured bytes per second of the streaming programs by size in bytes, see `ceiling_rates`.
     """
-    known = summary[summary[f"{series}_median_s"].notna() & summary["minimum_bytes"].notna() & (summary["status"] == "ok")]
-    known = known[known["minimum_bytes"] > 0]
+    known = _timed(summary, series)
+    known = known[known["minimum_bytes"].notna() & (known["minimum_bytes"] > 0)]
     if known.empty or not ceilings:
         return None
     clock, cache = series.split("_")
@@ -184,7 +185,8 @@ def predicted_against_measured(summary: pd.DataFrame, series: str, caption: str)
     Args:
       summary: rows of `analysis.report.summary.summary`, of one device for which there are predictions.
     """
-    known = summary[summary[f"{series}_median_s"].notna() & summary["predicted_s"].notna() & (summary["status"] == "ok")]
+    known = _timed(summary, series)
+    known = known[known["predicted_s"].notna()]
     if known.empty:
         return None
     clock, cache = series.split("_")
@@ -209,6 +211,10 @@ def predicted_against_measured(summary: pd.DataFrame, series: str, caption: str)
         arrange(figure, panels, [_SQUARE_IN], _SQUARE_IN, 0.95, legend_in=legend_in)
         add_caption(figure, f"{caption} {clock.capitalize()} clock, {cache} cache. Above the line: predicted too slow.")
     return figure
+
+
+def _timed(summary: pd.DataFrame, series: str) -> pd.DataFrame:
+    return summary[summary[f"{series}_median_s"].notna() & (summary["status"] == "ok")]
 
 
 def _log_axes(axes: Axes) -> None:

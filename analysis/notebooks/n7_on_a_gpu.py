@@ -1,0 +1,90 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. On a GPU
+#
+# Everything so far was read from compiled programs, or measured on a CPU. **The questions** that only a GPU answers: what
+# fraction of the bandwidth that a plain copy reaches do the norms reach? Are they faster than what a user would pick instead?
+# And how far is a prediction from bytes and launches from the truth?
+#
+# The notebook reads the committed run `results/runs/gpu`. **Where none is committed yet, it says so in place of the plots**:
+# nothing in this repository stands in for a measurement. To make one, on a machine with an NVIDIA GPU:
+#
+#     pip install 'normbench[cuda]'
+#     normbench study --preset standard --target gpu
+#     python tools/keep_run.py results/runs/<run id> gpu
+#
+# and execute this notebook again.
+
+# %%
+from story import answer, committed, rows_of, show, source
+
+from analysis.report.plots_speed import predicted_against_measured, roofline, speed_up
+from analysis.report.summary import ceiling_rates
+
+run = committed("gpu")
+NOTHING = "**No run on a GPU is committed yet, so there is no figure here.**"
+rows = None if run is None else rows_of(run)
+timed = None if run is None else rows[(rows["target"] == "gpu") & rows["wall_cold_median_s"].notna()]
+
+
+def shown(draw, name):
+    """A figure of the GPU's run, or words in its place."""
+    figure = None if timed is None or timed.empty else draw()
+    return answer(NOTHING) if figure is None else show(figure, name)
+
+
+# %% [markdown]
+# ## The roofline
+# A norm computes so little per byte that the memory is its roof. The line is the fastest streaming program of the same size,
+# measured in the same run.
+
+# %%
+shown(
+    lambda: roofline(timed, ceiling_rates(run.ceilings).get(("gpu", "wall", "cold"), {}), "wall_cold", source(run)),
+    "roofline",
+)
+
+# %% [markdown]
+# ## Against the baseline and the peers
+
+# %%
+shown(lambda: speed_up(timed[timed["operator"] == "layer_norm"], "wall_cold", source(run)), "speed-up")
+
+# %% [markdown]
+# ## The prediction
+# Bytes over the datasheet's bandwidth, plus a cost per launch: right on the line, too slow above it.
+
+# %%
+shown(lambda: predicted_against_measured(timed, "wall_cold", source(run)), "prediction")
+
+# %% [markdown]
+# ## Answers
+
+# %%
+if timed is None or timed.empty:
+    words = f"{NOTHING} The three questions are open."
+else:
+    fraction = timed["wall_cold_ceiling_fraction"].dropna().astype(float)
+    known = timed[timed["predicted_s"].notna()]
+    factor = (known["predicted_s"] / known["wall_cold_median_s"]).astype(float)
+    faster = timed[(timed["wall_cold_ratio_high"] < 1) & ~timed["baseline"].fillna(False).astype(bool)]
+    others = timed[~timed["baseline"].fillna(False).astype(bool)]
+    words = (
+        f"**Bandwidth.** The median case reaches {100 * fraction.median():.0f} % of the measured ceiling of its size; a quarter "
+        f"reach more than {100 * fraction.quantile(0.75):.0f} %.\n\n"
+        f"**Peers.** {len(faster)} of {len(others)} other variants are faster than their baseline beyond the noise.\n\n"
+        + (f"**Prediction.** It is {factor.median():.2f} times the measured time in the median; the middle half lies between "
+           f"{factor.quantile(0.25):.2f} and {factor.quantile(0.75):.2f}." if len(factor) else "")
+    )  # fmt: skip
+answer(words)
