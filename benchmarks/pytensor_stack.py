@@ -47,16 +47,19 @@ class Stack:
 
 
 def stacks(size: int, backends: tuple[str, ...]) -> Iterator[Stack]:
-    """Every way that one of `backends` computes it, for an image of `size`, compiled and called once."""
+    """Every way that one of `backends` computes it, for an image of `size`, compiled and called once.
+
+    Numba and C have two of the forms only: a graph of 31 convolutions takes Numba minutes to compile.
+    """
     given, x = parameters(), image(size)
     if "jax" in backends:
         for form in FORMS[:-1]:
-            yield _in_jax(form, x, given)
+            yield in_jax(form, x, given)
     for backend in backends:
         if backend in BACKENDS:
-            for form in FORMS:
-                yield _in_pytensor(backend, form, x, given)
-            yield _in_pytensor(backend, "unfused", x, given, shared=True)
+            yield in_pytensor(backend, "unfused", x, given, shared=True)
+            for form in FORMS if backend == "pytensor jax" else FORMS[-1:]:
+                yield in_pytensor(backend, form, x, given)
 
 
 def folded(filters: Any, gamma: Any, beta: Any, mean: Any, variance: Any, root: Callable = np.sqrt) -> tuple:
@@ -65,7 +68,8 @@ def folded(filters: Any, gamma: Any, beta: Any, mean: Any, variance: Any, root: 
     return filters * scale[:, None, None, None], beta - mean * scale
 
 
-def _in_jax(form: str, x: np.ndarray, given: dict[str, tuple]) -> Stack:
+def in_jax(form: str, x: np.ndarray, given: dict[str, tuple], run: bool = True) -> Stack:
+    """The backbone in hand-written JAX, compiled by a first call where `run`."""
     import jax
     import jax.numpy as jnp
 
@@ -89,16 +93,20 @@ def _in_jax(form: str, x: np.ndarray, given: dict[str, tuple]) -> Stack:
     start = time.perf_counter()
     arrays = {name: folded(*one) for name, one in given.items()} if form == "prefolded" else given
     on_device = jax.tree.map(jnp.asarray, arrays)
+    call: Callable[..., Any] = jax.jit(function)
+    inputs: tuple = (jnp.asarray(x), on_device)
     if form == "constants":
-        call, inputs = jax.jit(lambda x: function(x, on_device)), (jnp.asarray(x),)
-        how = "constants"
-    else:
-        call, inputs, how = jax.jit(function), (jnp.asarray(x), on_device), "arguments"
-    jax.block_until_ready(call(*inputs))
+        call, inputs = jax.jit(lambda x: function(x, on_device)), inputs[:1]
+    if run:
+        jax.block_until_ready(call(*inputs))
+    how = "constants" if form == "constants" else "arguments"
     return Stack("jax", form, how, call, inputs, time.perf_counter() - start)
 
 
-def _in_pytensor(backend: str, form: str, x: np.ndarray, given: dict[str, tuple], shared: bool = False) -> Stack:
+def in_pytensor(
+    backend: str, form: str, x: np.ndarray, given: dict[str, tuple], shared: bool = False, run: bool = True
+) -> Stack:
+    """The backbone as a function of PyTensor, compiled by a first call where `run`."""
     import jax
     import jax.numpy as jnp
     import pytensor
@@ -112,7 +120,8 @@ def _in_pytensor(backend: str, form: str, x: np.ndarray, given: dict[str, tuple]
     call = pytensor.function(inputs, outputs, mode=mode, trust_input=True)
     values = [x, *(array for one in given.values() for array in one)][: len(inputs)]
     arrays = tuple(map(jnp.asarray, values)) if backend == "pytensor jax" else tuple(values)
-    jax.block_until_ready(call(*arrays))
+    if run:
+        jax.block_until_ready(call(*arrays))
     return Stack(backend, form, how, call, arrays, time.perf_counter() - start)
 
 
@@ -156,7 +165,7 @@ def reference(size: int) -> np.ndarray:
 
     with jax.enable_x64(True):
         doubles = {name: tuple(a.astype(np.float64) for a in one) for name, one in parameters().items()}
-        stack = _in_jax("unfused", image(size).astype(np.float64), doubles)
+        stack = in_jax("unfused", image(size).astype(np.float64), doubles)
         return np.asarray(stack.call(*stack.inputs))
 
 

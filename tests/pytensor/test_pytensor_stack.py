@@ -1,64 +1,62 @@
-"""A stack of ConvBNSiLU blocks with the sizes of YOLO11n's backbone at 640 x 640, through PyTensor's JAX backend."""
+"""The backbone of YOLO11n through PyTensor's JAX backend, on a small image with all the channels of the model.
+
+The full size: `python -m benchmarks.pytensor_stack`, which checks each way against plain JAX before it is timed.
+"""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytensor
-import pytensor.tensor as pt
+import pytest
 from pytensor.compile import get_mode
-from pytensor_cases import assert_same, draw, draw_parameters
 
-from kernels.pytensor import BatchNormalization, Conv2D, batch_normalization, conv2d, freeze, silu
+from benchmarks.pytensor_backbone import image, layer, names, parameters
+from benchmarks.pytensor_stack import graph, in_jax, in_pytensor, reference, relative_error
+from kernels.pytensor import BatchNormalization, Conv2D
 
-# Input channels, output channels, kernel, stride: model.0, .1, .2 cv1, .3, .4 cv1, .5, .6 cv1, .7, .8 cv1; the 1 x 1
-# convolutions take what precedes them in place of what lies between in the model.
-LAYERS = (
-    (3, 16, 3, 2),
-    (16, 32, 3, 2),
-    (32, 64, 1, 1),
-    (64, 64, 3, 2),
-    (64, 128, 1, 1),
-    (128, 128, 3, 2),
-    (128, 128, 1, 1),
-    (128, 256, 3, 2),
-    (256, 256, 1, 1),
-)
-EPSILON = 1e-3
+SIZE = 32
 
 
-def parameters():
-    for index, (channels, features, kernel, _) in enumerate(LAYERS):
-        scale = np.float32(1 / np.sqrt(channels * kernel * kernel))
-        yield [draw(features, channels, kernel, kernel, seed=index) * scale, *draw_parameters(features, seed=index)]
+@pytest.fixture(scope="module")
+def expected():
+    return reference(SIZE)
 
 
-def in_jax(x, layers):
-    for (filters, *vectors), (_, _, _, stride) in zip(layers, LAYERS, strict=True):
-        numbers = ("NCHW", "OIHW", "NCHW")
-        pads = [(filters.shape[-1] // 2,) * 2] * 2
-        z = jax.lax.conv_general_dilated(x, filters, (stride, stride), pads, dimension_numbers=numbers)
-        gamma, beta, mean, variance = (v.reshape(-1, 1, 1) for v in vectors)
-        x = jax.nn.silu((z - mean) * (gamma * jax.lax.rsqrt(variance + EPSILON)) + beta)
-    return x
+def test_the_blocks_are_those_of_the_model():
+    assert len(names()) == len(set(names())) == 31
+    assert layer("model.0").size == 640
+    weights = sum(filters.size + gamma.size + beta.size for filters, gamma, beta, _, _ in parameters().values())
+    # Ultralytics' own summary of yolo11n, modules 0 to 8.
+    assert weights == 464 + 4672 + 6640 + 36992 + 26080 + 147712 + 87040 + 295424 + 346112
 
 
-def in_pytensor(x, layers):
-    for (filters, *vectors), (_, _, kernel, stride) in zip(layers, LAYERS, strict=True):
-        z = conv2d(x, pytensor.shared(filters), padding=kernel // 2, stride=stride)
-        x = silu(batch_normalization(z, *map(pytensor.shared, vectors), epsilon=EPSILON))
-    return x
+def test_plain_jax(expected):
+    assert expected.shape == (1, 256, SIZE // 32, SIZE // 32)
+    assert expected.std() > 0.1
+    stack = in_jax("prefolded", image(SIZE), parameters())
+    assert relative_error(stack.call(*stack.inputs), expected) < 1e-4
 
 
-def test_yolo_backbone():
-    layers, image = list(parameters()), draw(1, 3, 640, 640)
-    x = pt.tensor4("x", dtype="float32")
-    y = in_pytensor(x, layers)
-    expected = np.asarray(jax.jit(in_jax)(jnp.asarray(image), layers))
-    assert expected.shape == (1, 256, 20, 20)
-    assert expected.std() > 0.01
-    folding = get_mode("JAX").including("conv_bn_fold")
-    for outputs, mode, norms in ((y, get_mode("JAX"), len(LAYERS)), (freeze(y), folding, 0)):
-        f = pytensor.function([x], outputs, mode=mode)
-        nodes = [type(node.op) for node in f.maker.fgraph.toposort()]
-        assert (nodes.count(Conv2D), nodes.count(BatchNormalization)) == (len(LAYERS), norms)
-        assert_same([np.asarray(f(image))], [expected], rtol=1e-3)
+@pytest.mark.parametrize("form", ["unfused", "prefolded", "rewritten"])
+def test_pytensor_matches_plain_jax(form, expected):
+    given = parameters()
+    stack = in_pytensor("pytensor jax", form, image(SIZE), given)
+    result = stack.call(*stack.inputs)
+    assert isinstance(result, jax.Array)
+    assert result.dtype == "float32"
+    assert relative_error(result, expected) < 1e-4
+    nodes = [type(node.op) for node in stack.call.maker.fgraph.toposort()]
+    assert (nodes.count(Conv2D), nodes.count(BatchNormalization)) == (31, 31 if form == "unfused" else 0)
+
+
+def test_shared_parameters_are_not_folded():
+    inputs, y, how = graph("unfused", parameters(), shared=True)
+    assert how == "shared"
+    f = pytensor.function(inputs, y, mode=get_mode("JAX").including("conv_bn_fold"))
+    assert [type(node.op) for node in f.maker.fgraph.toposort()].count(BatchNormalization) == 31
+
+
+def test_the_c_backend(expected):
+    stack = in_pytensor("pytensor c", "rewritten", image(SIZE), parameters())
+    result = stack.call(*stack.inputs)
+    assert isinstance(result, np.ndarray)
+    assert relative_error(result, expected) < 1e-4
