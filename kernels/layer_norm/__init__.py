@@ -14,9 +14,11 @@ from kernels.layer_norm.flax import flax
 from kernels.layer_norm.jax_nn import jax_nn
 from kernels.layer_norm.naive import naive
 from kernels.layer_norm.one_pass import one_pass
+from kernels.layer_norm.pallas_triton import pallas_triton
 from kernels.layer_norm.pivoted import pivoted
 from kernels.layer_norm.reference import reference
 from kernels.layer_norm.welford import welford
+from kernels.pallas.row_norm import unsupported
 from kernels.peers import flax_missing
 from kernels.problem import LAYOUTS, Problem
 from kernels.registry import Argument, Operator, Variant, register_operator, register_variant
@@ -68,5 +70,14 @@ for _variant in (
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine"),
     Variant(_NAME, "flax", flax, "flax.linen.LayerNorm", supports_problem=flax_missing),
+    Variant(
+        _NAME,
+        "pallas_triton",
+        pallas_triton,
+        "one fused kernel in Pallas Triton, gradient by hand",
+        supports_problem=unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"residual": pallas_triton, "cast": pallas_triton},
+    ),
 ):
     register_variant(_variant)

@@ -21,9 +21,8 @@ def custom_vjp(
 
 
 def by_rows(a: Arguments, activation: str, method: str, method_alone: str) -> jax.Array:
-    """`normalize` of x seen as rows; `method` as in `kernels.custom_gradient.Plan`."""
-    plan = Plan((), (1,), (0,), a.epsilon, activation, method, method_alone)
-    pivot = first_of_row(a).reshape(-1, 1)
-    x, gamma, beta = a.x.reshape(a.rows), a.gamma.reshape(1, -1), a.beta.reshape(1, -1)
-    y, _, _ = normalize(x, gamma, beta, pivot, plan)
-    return y.reshape(a.x.shape)
+    """`normalize` of each row; `method` as in `kernels.custom_gradient.Plan`."""
+    rank, leading = a.x.ndim, a.x.ndim - len(a.axes)
+    plan = Plan((), tuple(range(leading, rank)), tuple(range(leading)), a.epsilon, activation, method, method_alone)
+    gamma, beta = (array.reshape(*(1,) * leading, *array.shape) for array in (a.gamma, a.beta))
+    return normalize(a.x, gamma, beta, first_of_row(a), plan)[0]

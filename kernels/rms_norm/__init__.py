@@ -8,12 +8,14 @@ import math
 
 from kernels.contexts import CONTEXTS_AND_RESIDUAL
 from kernels.layer_norm import keywords, normalized, validate
+from kernels.pallas.row_norm import unsupported
 from kernels.peers import flax_missing
 from kernels.problem import Problem
 from kernels.registry import Argument, Operator, Variant, register_operator, register_variant
 from kernels.rms_norm.custom_vjp import custom_vjp
 from kernels.rms_norm.flax import flax
 from kernels.rms_norm.naive import naive
+from kernels.rms_norm.pallas_triton import pallas_triton
 from kernels.rms_norm.reference import reference
 
 _NAME = "rms_norm"
@@ -39,5 +41,14 @@ for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32, cast back to x's dtype"),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves 1 / RMS in float32"),
     Variant(_NAME, "flax", flax, "flax.linen.RMSNorm", supports_problem=flax_missing),
+    Variant(
+        _NAME,
+        "pallas_triton",
+        pallas_triton,
+        "one fused kernel in Pallas Triton, gradient by hand",
+        supports_problem=unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"residual": pallas_triton, "cast": pallas_triton},
+    ),
 ):
     register_variant(_variant)

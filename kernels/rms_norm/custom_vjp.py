@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from kernels.activations import activate
 from kernels.checks import compute_dtype
-from kernels.partial_sums import sum_over
+from kernels.partial_sums import ENOUGH_BLOCKS, sum_over
 from kernels.rms_norm.arguments import checked
 
 
@@ -44,7 +44,7 @@ def _backward(epsilon, activation, saved, cotangent):
     # The sum is of gamma dz x, not of gamma dz x r: so it need not wait for r.
     correction = (scale * dz * wide).mean(1, keepdims=True) * rrms**3
     dx = rrms * scale * dz - wide * correction
-    dgamma = sum_over(dz * wide * rrms, (0,))
+    dgamma = sum_over(dz * wide * rrms, (0,), ENOUGH_BLOCKS // 2)
     return dx.astype(x.dtype), dgamma.astype(gamma.dtype)
 
 

@@ -1,0 +1,45 @@
+"""One fused kernel in Pallas Triton: each row is read once and written once, with what stands before and after it."""
+
+from functools import partial
+
+import jax
+
+from kernels.activations import activate
+from kernels.pallas.pointwise import Pointwise
+from kernels.pallas.row_norm import row_norm
+from kernels.rms_norm.arguments import checked
+
+
+def pallas_triton(
+    x: jax.Array,
+    gamma: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    ndim: int = 1,
+    activation: str = "none",
+    residual: jax.Array | None = None,
+    epilogue: Pointwise | None = None,
+    output_dtype: str | None = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """As `naive`, and what a compiler would have to fuse by itself, which it cannot do with a kernel.
+
+    `residual`, `epilogue` and `output_dtype` as for `kernels.layer_norm.pallas_triton`; gradients by hand from x (or z)
+    and 1 / RMS in float32.
+    """
+    a = checked(x, gamma, epsilon, ndim, activation)
+    return row_norm(
+        a.x,
+        a.rows,
+        (a.gamma,),
+        partial(_affine, activation),
+        name="rms_norm",
+        centered=False,
+        epsilon=a.epsilon,
+        residual=residual,
+        epilogue=epilogue,
+        output_dtype=output_dtype,
+    )
+
+
+def _affine(activation, h, gamma):
+    return activate(h * gamma, activation)
