@@ -1,6 +1,6 @@
 """How long does compiling take?"""
 
-from benchmarks.bench_support import TIMED, program_of
+from benchmarks.bench_support import TIMED, program_of, use
 
 
 class Compile:
@@ -15,6 +15,7 @@ class Compile:
     warmup_time = 0
 
     def setup(self, case):
+        use("cpu")
         import jax
 
         self.jax = jax

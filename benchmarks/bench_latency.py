@@ -16,10 +16,10 @@ class Latency:
     warmup_time = 0.2
 
     def setup(self, case):
-        import jax
+        self.call, self.inputs = prepare_timing(case)
+        import jax  # not before the platform has been chosen
 
         self.block = jax.block_until_ready
-        self.call, self.inputs = prepare_timing(case)
 
     def time_wall(self, case):
         self.block(self.call(*self.inputs))

@@ -70,6 +70,13 @@ def older_commits_skipped() -> Iterator[None]:
         raise NotImplementedError(f"this commit is too old: {error}") from error
 
 
+def use(device: str) -> None:
+    """Has JAX use the CPU, unless told otherwise, for all but the GPU of this machine; to be called before JAX is
+    imported."""
+    if device != "gpu":
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
 def settle_allocator() -> None:
     """Gives this process the allocator's settings that workers are started with; to be called before JAX starts.
 
@@ -86,6 +93,7 @@ def settle_allocator() -> None:
 @cache
 def prepare_timing(slug: str, device: str = "cpu") -> tuple[Callable, tuple]:
     """As `prepare`, with the memory that the timed calls will need at hand."""
+    use(device)
     with older_commits_skipped():
         settle_allocator()
         from benchmarks.memory import prefault
@@ -130,11 +138,12 @@ def _row(find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _structure(slug: str, target: str) -> dict[str, Any]:
+    use(target)
     with older_commits_skipped():
         from analysis.fusion import compile_environment, compile_for
         from normbench.errors import UserError
 
-        os.environ.update(compile_environment())  # read when JAX starts
+        os.environ.update(compile_environment())  # XLA's flags are read when its backend starts
         program = program_of(slug, target)
         try:
             return compile_for(program.function, program.inputs, target).compiled_row()
@@ -148,6 +157,7 @@ def _checked(slug: str, device: str):
     Raises:
       NotImplementedError: where this commit cannot do it.
     """
+    use(device)
     with older_commits_skipped():
         from benchmarks.worker_cases import check, compile_case, draw, inputs_of
 
@@ -166,8 +176,6 @@ def program_of(slug: str, target: str):
     Raises:
       NotImplementedError: where it has no such operator or variant, or does not support it here.
     """
-    if target != "gpu":
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     with older_commits_skipped():
         import kernels
         from normbench.errors import UserError

@@ -6,15 +6,15 @@ import jax
 import pytest
 
 import kernels
-from analysis.fusion import compile_for
+from benchmarks.accuracy import Oracle
 from benchmarks.cases import Case
 from benchmarks.ceiling import Ceilings
-from benchmarks.memory import Rotation, Sweep, copies, last_level_cache_bytes, tree_bytes
-from benchmarks.worker_cases import Compiled, check, draw, inputs_of, unsupported
+from benchmarks.memory import Sweep, last_level_cache_bytes, prefault
+from benchmarks.worker_cases import check, compile_case, draw, inputs_of, unsupported
+from benchmarks.worker_series import Pools, working_bytes
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="times the CPU; start with JAX_PLATFORMS=cpu")
 ROUNDS, WARMUP_ROUNDS = 30, 3
-ROTATION_BUDGET_BYTES = 512 * 2**20
 
 
 @cache
@@ -27,42 +27,59 @@ def ceilings() -> Ceilings:
     return Ceilings("cpu", 0, last_level_cache_bytes(), sweep(), seed=0)
 
 
-def cold(inputs: tuple) -> Rotation:
-    """Input sets that are no longer in a cache when their turn comes."""
-    cache_bytes = last_level_cache_bytes()
-    count = Rotation.count(tree_bytes(inputs), cache_bytes, ROTATION_BUDGET_BYTES)
-    return Rotation(copies(inputs, count), cache_bytes, sweep())
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where the compiled programs go."""
+    path = tmp_path_factory.mktemp("run")
+    (path / "hlo").mkdir()
+    return path
 
 
-def test_latency(slug, benchmark):
+class Shared:
+    """What the variants of one problem share, as long as they come one after the other."""
+
+    def __init__(self):
+        self.problem, self.oracle, self.pools = None, None, None
+
+    def of(self, case: Case) -> tuple[Oracle, Pools]:
+        if self.problem != case.problem:
+            self.oracle = self.pools = None  # frees its memory first
+            self.problem, self.oracle = case.problem, draw(case)
+            self.pools = Pools(1, last_level_cache_bytes(), sweep())
+        return self.oracle, self.pools
+
+
+SHARED = Shared()
+
+
+def test_latency(slug, benchmark, folder):
     case = Case.from_slug(slug)
     reason = unsupported(case, "cpu")
     if reason:
         pytest.skip(reason)
-    program = kernels.program(case.problem, case.variant)
-    compilation = compile_for(program.function, program.inputs, "cpu")
-    row = compilation.compiled_row()
-    compiled = Compiled(case, program, compilation.executable, row["minimum_bytes"])
-    oracle = draw(case)
-    inputs = inputs_of(program, oracle)
+    compiled, tables = compile_case(case, "cpu", folder)
+    oracle, pools = SHARED.of(case)
+    inputs = inputs_of(compiled.program, oracle)
     error = check(compiled, inputs, oracle, "cpu")
     assert error.ok, error.reason
 
-    rotation, block = cold(inputs), jax.block_until_ready
+    rotation, block = pools.rotation(compiled, inputs), jax.block_until_ready
 
     def call(*arrays):
         block(compiled.call(*arrays))
 
+    row = tables["compiled"][0]
     benchmark.group = case.problem_slug
     benchmark.extra_info.update(
         slug=slug,
         baseline=case.variant == kernels.variants(case.operator)[0],
-        launches=row["launches"],
-        traffic_ratio=row["traffic_ratio"],
+        launches=row.get("launches"),
+        traffic_ratio=row.get("traffic_ratio"),
         minimum_bytes=row["minimum_bytes"],
-        hlo_sha256=row["hlo_sha256"],
+        hlo_sha256=row.get("hlo_sha256"),
         max_ulp=error.max_ulp,
     )
+    prefault(working_bytes(compiled))
     benchmark.pedantic(
         call, setup=lambda: (rotation.take(1)[0], {}), rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS, iterations=1
     )
