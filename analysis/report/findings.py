@@ -23,11 +23,13 @@ class Finding:
       kind: "status", "launches", "traffic", "speed", "fold", "error", "noise" or "cost".
       text: the sentence.
       rows: (case, target) of each row.
+      strength: how much it says, to choose among findings of one kind.
     """
 
     kind: str
     text: str
     rows: tuple[tuple[str, str], ...]
+    strength: float = 0.0
 
 
 def findings(digest: Digest, kinds: Sequence[str] | None = None) -> list[Finding]:
@@ -35,8 +37,9 @@ def findings(digest: Digest, kinds: Sequence[str] | None = None) -> list[Finding
     return [finding for kind, source in _SOURCES if kinds is None or kind in kinds for finding in source(digest)]
 
 
-def _finding(kind: str, text: str, rows: pd.DataFrame) -> Finding:
-    return Finding(kind, text, tuple(zip(rows["case"].astype(str), rows["target"].astype(str), strict=True)))
+def _finding(kind: str, text: str, rows: pd.DataFrame, strength: float = 0.0) -> Finding:
+    places = tuple(zip(rows["case"].astype(str), rows["target"].astype(str), strict=True))
+    return Finding(kind, text, places, strength)
 
 
 def status_counts(summary: pd.DataFrame) -> pd.DataFrame:
@@ -73,14 +76,17 @@ def paired_with_baseline(rows: pd.DataFrame, column: str) -> Iterator[tuple[str,
 
 
 def _status(digest: Digest) -> Iterator[Finding]:
+    same: dict[str, list[str]] = {}
     for target, row in status_counts(digest.summary).iterrows():
         words = [f"{number:,} {str(status).replace('_', ' ')}" for status, number in row.items() if number]
-        rows = digest.summary[digest.summary["target"] == target]
-        troubled = rows[rows["status"] != "ok"]
         total = count(int(row.sum()), "case")
         alone = f"all of {total} ok" if row.get("ok") == row.sum() else f"of {total} {listing(words)}"
-        text = f"On {target}, {alone}."
-        yield _finding("status", text, troubled if len(troubled) else rows)
+        same.setdefault(alone, []).append(str(target))
+    for alone, targets in same.items():
+        rows = digest.summary[digest.summary["target"].isin(targets)]
+        troubled = rows[rows["status"] != "ok"]
+        text = f"On {listing(targets)}, {alone}."
+        yield _finding("status", text, troubled if len(troubled) else rows, len(troubled) / max(len(rows), 1))
 
 
 def _launches(digest: Digest) -> Iterator[Finding]:
@@ -90,7 +96,8 @@ def _launches(digest: Digest) -> Iterator[Finding]:
             if changed.any():
                 amount = _amount(saved[changed].abs(), f"{word} launch", f"{word} launches")
                 text = f"On {target}, {variant} {operator} makes {amount} than {base} in {_of(changed, 'problem')}."
-                yield _finding("launches", text, part[changed])
+                strength = float(saved[changed].abs().median()) * float(changed.mean())
+                yield _finding("launches", text, part[changed], strength)
 
 
 def _traffic(digest: Digest) -> Iterator[Finding]:
@@ -108,7 +115,8 @@ def _traffic(digest: Digest) -> Iterator[Finding]:
                     f"On {target}, {variant} {operator} moves {word} bytes than {base} in {_of(changed, 'problem')} "
                     f"({relative(float(factor[changed].median()))} times as many in the median of these)."
                 )
-                yield _finding("traffic", text, part[changed])
+                strength = abs(float(np.log(float(factor[changed].median())))) * len(part[changed]) ** 0.5
+                yield _finding("traffic", text, part[changed], strength)
 
 
 def _speed(digest: Digest) -> Iterator[Finding]:
@@ -124,7 +132,8 @@ def _speed(digest: Digest) -> Iterator[Finding]:
                 f"{count(len(part), 'problem')} (95 % intervals); its time over that of {base} is {relative(mean)} in "
                 f"the geometric mean."
             )
-            yield _finding("speed", text, part)
+            strength = abs(float(np.log(mean))) * float((faster | slower).mean()) * len(part) ** 0.5
+            yield _finding("speed", text, part, strength)
 
 
 def _fold(digest: Digest) -> Iterator[Finding]:
@@ -144,7 +153,7 @@ def _fold(digest: Digest) -> Iterator[Finding]:
         text += f"; the call is slower than the baseline's in {int(loses.sum())}" if loses.any() else ""
         unclear = int((~part["certain"]).sum())
         text += f"; the difference is within the noise in {unclear}" if unclear else ""
-        yield _finding("fold", f"{text}.", part.rename(columns={"device": "target"}))
+        yield _finding("fold", f"{text}.", part.rename(columns={"device": "target"}), float(part["certain"].mean()))
 
 
 def _error(digest: Digest) -> Iterator[Finding]:
@@ -153,7 +162,8 @@ def _error(digest: Digest) -> Iterator[Finding]:
         worst = part.groupby("variant", sort=False)["max_ulp"].max()
         words = [f"{variant} {digits(float(value))}" for variant, value in worst.items()]
         text = f"On {target}, the largest error of {operator} against the float64 reference, in ulp: {listing(words)}."
-        yield _finding("error", text, part.loc[part.groupby("variant", sort=False)["max_ulp"].idxmax()])
+        rows = part.loc[part.groupby("variant", sort=False)["max_ulp"].idxmax()]
+        yield _finding("error", text, rows, float(worst.max()))
 
 
 def _noise(digest: Digest) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ case's details are read only when it is opened, so that a run of thousands of ca
 """
 
 import os
-import re
 import tempfile
 from collections.abc import Iterable
 from html import escape
@@ -17,11 +16,11 @@ import pandas as pd
 
 from analysis.report.atlas_page import atlas_html
 from analysis.report.embedded import case_table, details, to_script
-from analysis.report.figure_parts import to_svg
-from analysis.report.findings import Finding, compile_cost, findings, status_counts
+from analysis.report.findings import Finding, compile_cost, status_counts
 from analysis.report.frames import Run
-from analysis.report.gallery import Picture, device_name, pictures
-from analysis.report.palette import INK
+from analysis.report.gallery import device_name, pictures
+from analysis.report.packing import figure_places, fusion_pictures, packed
+from analysis.report.strongest import strongest
 from analysis.report.summary import Digest, digest
 from analysis.report.units import count, duration
 from normbench import __version__
@@ -44,20 +43,23 @@ def write_report(run: Run, path: Path | None = None) -> Path:
 def render(run: Run) -> str:
     """The report as one string of HTML."""
     data = digest(run)
-    told = findings(data)
+    told = strongest(data)
+    plots, drawn = figure_places(pictures(data))
     title = f"normbench report · {run.run_id}"
     body = [
         _header(run),
         _section("findings", "Findings", _findings(told)),
         _section("atlas", "Atlas", atlas_html(data)),
         _section("cost", "What it took", _cost(data)),
-        _section("plots", "Plots", _plots(pictures(data), data)),
+        _section("plots", "Plots", _plots(plots, data)),
         _section("cases", "Cases", _CASES),
         _section("environment", "Environment", _environment(run)),
         '<dialog id="case" aria-labelledby="case-title"></dialog>',
         f"<footer>Written by normbench {escape(__version__)}. This file loads nothing from the network.</footer>",
         _json("data", case_table(data, told)),
-        _json("details", details(data)),
+        packed("details", details(data)),
+        packed("pictures", fusion_pictures(run)),
+        packed("figures", drawn),
         f"<script>{_asset('report.js')}</script>",
     ]
     head = (
@@ -110,12 +112,12 @@ def _section(name: str, title: str, body: str) -> str:
 def _findings(told: list[Finding]) -> str:
     if not told:
         return "<p>No row of this run bears a finding.</p>"
-    groups: dict[str, list[str]] = {}
+    items = []
     for number, finding in enumerate(told):
         rows = count(len(finding.rows), "row")
         button = f'<button type="button" class="rows" data-finding="{number}">{rows}</button>'
-        groups.setdefault(finding.kind, []).append(f"<li>{escape(finding.text)} {button}</li>")
-    return "".join(f"<h3>{_KINDS[kind]}</h3>{_folded(items)}" for kind, items in groups.items() if kind != "cost")
+        items.append(f'<li><span class="kind">{_KINDS[finding.kind]}</span> {escape(finding.text)} {button}</li>')
+    return f'<ul class="findings">{"".join(items)}</ul>'
 
 
 _KINDS = {
@@ -128,13 +130,6 @@ _KINDS = {
     "noise": "Noise",
     "cost": "Cost",
 }
-_SHOWN_ITEMS = 8
-
-
-def _folded(items: list[str]) -> str:
-    first, rest = items[:_SHOWN_ITEMS], items[_SHOWN_ITEMS:]
-    text = f"<ul>{''.join(first)}</ul>"
-    return text + (f"<details><summary>{len(rest)} more</summary><ul>{''.join(rest)}</ul></details>" if rest else "")
 
 
 def _cost(data: Digest) -> str:
@@ -175,24 +170,13 @@ def _counts(summary: pd.DataFrame) -> str:
     return _table(head, rows)
 
 
-def _plots(found: list[Picture], data: Digest) -> str:
+def _plots(places: str, data: Digest) -> str:
     timed = sorted({str(device) for device in data.run.timings.loc[data.run.timings["seconds"].notna(), "device"]})
     where = f"Measured on {', '.join(device_name(data.run, device) for device in timed)}." if timed else _NOT_TIMED
-    shown = "".join(_figure(picture) for picture in found)
-    return f"<p>{escape(where)}</p>{shown or '<p>Nothing to draw.</p>'}"
+    return f"<p>{escape(where)}</p>{places or '<p>Nothing to draw.</p>'}"
 
 
 _NOT_TIMED = "This run holds no times: nothing was measured, programs were only compiled."
-
-
-def _figure(picture: Picture) -> str:
-    svg = to_svg(picture.figure, picture.name).replace(INK, "currentColor")
-    svg = re.sub(r"<svg\b", '<svg aria-hidden="true"', svg, count=1)
-    title = escape(picture.title)
-    return (
-        f'<figure><figcaption>{title}</figcaption><div class="scroll" role="img" aria-label="{title}" tabindex="0">'
-        f"{svg}</div></figure>"
-    )
 
 
 def _environment(run: Run) -> str:

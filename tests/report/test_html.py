@@ -1,11 +1,13 @@
 """The report: one file, nothing loaded, nothing that came from the data read as markup."""
 
+import base64
 import html.parser
 import json
 import re
+import zlib
 
 import pytest
-from synthetic_runs import UGLY, accuracy_row, case_row, full_tables, timing_rows, trouble
+from synthetic_runs import UGLY, accuracy_row, case_row, compiled_rows, full_tables, timing_rows, trouble
 
 from analysis.report import load_run, write_report
 from analysis.report.html import render
@@ -37,6 +39,9 @@ class _Page(html.parser.HTMLParser):
 
     def json(self, name):
         return json.loads(self.scripts[name])
+
+    def packed(self, name):
+        return json.loads(zlib.decompress(base64.b64decode(self.scripts[name])))
 
 
 def _rows(table, case):
@@ -85,7 +90,7 @@ def test_findings_point_at_rows_of_the_table(page):
 
 
 def test_details_have_the_launches_the_times_and_the_command_of_each_case(page, run):
-    details = page.json("details")
+    details = page.packed("details")
     case = run.cases["case"].iloc[-1]
     launches = _rows(details["launches"], case)
     expected = run.launches[run.launches["case"] == case]
@@ -129,9 +134,9 @@ def test_whatever_the_data_say_is_text(make_run):
     page = _Page(render(run))
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not [each for _, each in page.tags if any(name.startswith("on") for name in each)]
-    assert [tag for tag, _ in page.tags].count("script") == 3
+    assert [tag for tag, _ in page.tags].count("script") == 5
     assert page.json("data")["cases"][-1] == UGLY
-    assert page.json("details")["compiled"]["rows"][UGLY][0][2] == UGLY
+    assert page.packed("details")["compiled"]["rows"][UGLY][0][2] == UGLY
 
 
 def test_every_status_is_reported(make_run):
@@ -168,7 +173,7 @@ def test_empty_run_makes_a_report(make_run):
 def test_infinite_error_is_no_broken_json(make_run):
     case = case_row("batch_norm", "naive")
     run = load_run(make_run({"cases": [case], "accuracy": [accuracy_row(case, max_ulp=float("inf"))]}))
-    assert _Page(render(run)).json("details")["accuracy"]["rows"][case["case"]][0][3] == "inf"
+    assert _Page(render(run)).packed("details")["accuracy"]["rows"][case["case"]][0][3] == "inf"
 
 
 def test_report_is_written_beside_the_run_or_where_asked(make_run, tmp_path):
@@ -186,3 +191,22 @@ def test_report_that_cannot_be_written_is_one_line_and_leaves_nothing(make_run, 
     with pytest.raises(UserError, match="cannot be written"):
         write_report(run, tmp_path / "folder.html")
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_packed_plots_and_pictures_load_nothing_either_and_name_no_markup_of_the_data(make_run):
+    case = {**case_row("batch_norm", "naive"), "case": UGLY, "problem": UGLY}
+    row, launches = compiled_rows(case, "h200")
+    launches[0]["name"] = UGLY
+    made = _Page(render(load_run(make_run({"cases": [case], "compiled": [row], "launches": launches}))))
+    drawn = [*made.packed("figures").values(), *made.packed("pictures")[UGLY].values()]
+    assert drawn
+    for svg in drawn:
+        inner = _Page(svg)
+        assert {tag for tag, _ in inner.tags}.isdisjoint({"script", "img", "image", "foreignobject", "a"})
+        assert not any(name.startswith("on") for _, attributes in inner.tags for name in attributes)
+
+
+def test_every_plot_has_its_place(page):
+    places = [attributes["data-plot"] for _, attributes in page.tags if "data-plot" in attributes]
+    assert places == list(page.packed("figures"))
+    assert places

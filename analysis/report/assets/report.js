@@ -9,6 +9,7 @@
   const total = data.cases.length;
   const WINDOW = 80;
   let details = null;
+  let opened = 0; // of the cases that were asked for; an older one that is still unpacked is dropped
   let order = [];
   let shown = WINDOW;
   let sorting = { name: null, descending: false };
@@ -23,6 +24,14 @@
     made.append(...children.filter((child) => child !== null && child !== undefined));
     return made;
   };
+
+  // What is packed: deflated JSON, unpacked once, when it is first asked for
+  const unpacked = {};
+  const unpack = (name) => unpacked[name] ??= (async () => {
+    const bytes = Uint8Array.from(atob(byId(name).textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return JSON.parse(await new Response(stream).text());
+  })();
 
   // Numbers -------------------------------------------------------------------------------------------------------
   const figures = (value, significant = 3) => {
@@ -194,7 +203,7 @@
       return name === slug ? element("strong", {}, label) : element("a", { href: `#case=${encodeURIComponent(name)}` }, label);
     });
   };
-  const compiledSection = (slug, row) => {
+  const compiledSection = (slug, row, drawn) => {
     const names = details.compiled.columns;
     const fact = Object.fromEntries(names.map((name, place) => [name, row[place]]));
     const parts = [element("h3", {}, `Compiled for ${fact.target}`)];
@@ -205,6 +214,11 @@
       parts.push(element("p", { class: "missing" }, `Predicted from bytes and bandwidth, not measured: ${duration(fact.predicted_s)}.`));
     }
     if (fact.hints.length) parts.push(element("ul", {}, ...fact.hints.map((hint) => element("li", {}, hint))));
+    if (drawn[fact.target]) {
+      const picture = element("div", { class: "scroll fusion", tabindex: "0", role: "region", "aria-label": `Program on ${fact.target}` });
+      picture.innerHTML = drawn[fact.target]; // made with the page, every text in it escaped
+      parts.push(picture);
+    }
     const launches = rowsOf("launches", slug).filter((launch) => launch[0] === fact.target).map((launch) => launch.slice(1));
     if (launches.length) parts.push(tableOf(details.launches.columns.slice(1), launches));
     if (fact.hlo_sha256) {
@@ -213,11 +227,14 @@
     parts.push(element("p", {}, "See it again:"), element("pre", {}, `${details.commands[slug]} --target ${fact.target}`));
     return parts;
   };
-  const openCase = (slug) => {
-    details ??= JSON.parse(byId("details").textContent);
+  const openCase = async (slug) => {
     const dialog = byId("case");
     const first = data.cases.indexOf(slug);
     if (first < 0) return;
+    const mine = ++opened;
+    const [found, pictures] = await Promise.all([unpack("details"), unpack("pictures")]);
+    if (mine !== opened) return;
+    details = found;
     const links = siblings(slug).flatMap((link, place) => (place ? [" · ", link] : [link]));
     const facts = ["operator", "shape", "layout", "dtype", "param_dtype", "pass", "context", "options", "model"]
       .filter((name) => column[name] && column[name].values[first]);
@@ -234,7 +251,7 @@
     if (accuracy.length) {
       parts.push(element("h3", {}, "Error against the float64 reference"), tableOf(details.accuracy.columns, accuracy));
     }
-    for (const row of rowsOf("compiled", slug)) parts.push(...compiledSection(slug, row));
+    for (const row of rowsOf("compiled", slug)) parts.push(...compiledSection(slug, row, pictures[slug] || {}));
     dialog.replaceChildren(...parts);
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
@@ -245,7 +262,10 @@
   const route = () => {
     const found = location.hash.match(/^#case=(.+)$/);
     if (found) openCase(decodeURIComponent(found[1]));
-    else if (byId("case").open) byId("case").close();
+    else {
+      opened++;
+      if (byId("case").open) byId("case").close();
+    }
   };
 
   drawFilters();
@@ -260,6 +280,21 @@
       byId("cases").scrollIntoView();
     });
   }
+  // Plots are put in their places when they come near the window, or when the page is printed.
+  const draw = async (place) => {
+    const drawn = await unpack("figures");
+    place.innerHTML = drawn[place.dataset.plot];
+    place.style.minHeight = "";
+  };
+  const places = document.querySelectorAll("[data-plot]");
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((each) => each.isIntersecting)) {
+      near.unobserve(entry.target);
+      draw(entry.target);
+    }
+  }, { rootMargin: "800px" });
+  for (const place of places) near.observe(place);
+  addEventListener("beforeprint", () => places.forEach(draw));
   addEventListener("hashchange", route);
   route();
 })();

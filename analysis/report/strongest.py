@@ -1,0 +1,17 @@
+"""The few findings that a reader should see first."""
+
+from analysis.report.findings import Finding, findings
+from analysis.report.summary import Digest
+
+_MOST = {"status": 2, "traffic": 3, "launches": 1, "speed": 3, "fold": 1, "error": 1, "noise": 1}
+"""Of each kind, in the order in which they are shown: a dozen sentences, since nobody reads a hundred."""
+
+
+def strongest(digest: Digest) -> list[Finding]:
+    """At most a dozen findings: of each kind those with the greatest strength, the greatest first."""
+    told = findings(digest)
+    chosen: list[Finding] = []
+    for kind, most in _MOST.items():
+        mine = sorted((each for each in told if each.kind == kind), key=lambda each: -each.strength)
+        chosen += mine[:most]
+    return chosen
