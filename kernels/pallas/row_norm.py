@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from kernels.activations import activate
 from kernels.checks import compute_dtype
 from kernels.pallas.config import MOST_ELEMENTS
 from kernels.pallas.pointwise import Pointwise
@@ -21,6 +22,7 @@ def row_norm(
     rows: tuple[int, int],
     parameters: Sequence[jax.Array],
     affine: Callable[..., jax.Array],
+    activation: str,
     *,
     name: str,
     centered: bool,
@@ -29,13 +31,14 @@ def row_norm(
     epilogue: Pointwise | None = None,
     output_dtype: str | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """y = epilogue(affine(h, *parameters)), or (y, z) with a residual; gradients for every array.
+    """y = epilogue(act(affine(h, *parameters))), or (y, z) with a residual; gradients for every array.
 
     Args:
       x: any shape whose last axes are normalized; h of it is as in `RowPlan`.
       rows: x seen as (rows, columns).
       parameters: gamma and what else there is, in the shape of the normalized axes.
-      affine: (h, *parameters) -> y, elementwise, activation included.
+      affine: (h, *parameters) -> what is activated, elementwise.
+      activation: as for the operator.
       name: of the operator.
       centered, epsilon: as in `RowPlan`.
       residual: in x's shape and dtype: added to x first; z is the sum, in x's dtype.
@@ -59,7 +62,8 @@ def row_norm(
         name=name,
         centered=centered,
         epsilon=epsilon,
-        post=partial(_post, affine, len(parameters), len(after.vectors), after.function),
+        post=partial(_post, affine, activation, len(parameters), len(after.vectors), after.function),
+        affine=activation == "none" and epilogue is None,
         vectors=len(parameters) + len(after.vectors),
         tensors=len(after.tensors),
         output_dtype=dtype.name,
@@ -76,9 +80,10 @@ def _same(y: jax.Array) -> jax.Array:
     return y
 
 
-def _post(affine, parameters, vectors, function, h, *extras):
+def _post(affine, activation, parameters, vectors, function, h, *extras):
     between = parameters + vectors
-    return function(affine(h, *extras[:parameters]), *extras[parameters:between], *extras[between:])
+    y = activate(affine(h, *extras[:parameters]), activation)
+    return function(y, *extras[parameters:between], *extras[between:])
 
 
 def _of_nothing(x, extras, residual, dtype):

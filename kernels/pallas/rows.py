@@ -34,6 +34,7 @@ class RowPlan:
       centered: False for RMS norm, whose mean is 0.
       epsilon: r = 1 / sqrt(E[(w - mean)²] + epsilon).
       post: elementwise, in the dtype of the arithmetic; the affine, the activation and whatever follows.
+      affine: True where `post` is an affine and no more.
       vectors, tensors: how many of each.
       output_dtype: of y.
       dtype: of the arithmetic.
@@ -43,6 +44,7 @@ class RowPlan:
     centered: bool
     epsilon: float
     post: Callable[..., jax.Array]
+    affine: bool
     vectors: int
     tensors: int
     output_dtype: str

@@ -46,7 +46,7 @@ def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: RowPlan) -
       plan: what was computed.
     """
     w = saved[0]
-    config = backward_config(*w.shape, w.dtype.name, plan.vectors)
+    config = backward_config(*w.shape, w.dtype.name, plan.vectors, plan.affine)
     return (_resident if config.resident else _streamed)(saved, dy, dz, plan, config)
 
 

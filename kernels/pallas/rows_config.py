@@ -41,6 +41,14 @@ BACKWARD_STATE_BYTES = 192 * 1024
 float32 at least. The registers of a multiprocessor are 256 KiB; a quarter is for the arithmetic. Rows of up to 12288
 elements fit; of 16384 the compiler spills, whatever the number of warps and the dtype."""
 
+BACKWARD_COLUMNS = 8192
+"""The longest row that a program keeps where more than an affine is differentiated: the derivative of an activation
+takes registers, too."""
+
+LONG_ROW = 16384
+"""A row of 2-byte elements beyond it goes to 512 threads with 128 registers in chunks of half its length: 1024 threads
+with 64 registers spill, as every load is unpacked into twice its size before it is summed."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowConfig:
@@ -88,6 +96,8 @@ def forward_config(rows: int, columns: int, dtype: str) -> RowConfig:
     vector, item = vector_elements(dtype), 16 // vector_elements(dtype)
     if columns > FORWARD_COLUMNS[item]:
         return _streamed(rows, columns, item, STREAM_CHUNK_BYTES)
+    if item == 2 and columns > LONG_ROW:
+        return RowConfig(rows, columns, 1, LONG_ROW // 2, 1, 16, True, rows)
     chunk = _chunk(columns, vector)
     padded = -(-columns // chunk) * chunk
     block_rows = min(power_of_two_to(PROGRAM_BYTES // item // padded), power_of_two_from(rows))
@@ -95,18 +105,20 @@ def forward_config(rows: int, columns: int, dtype: str) -> RowConfig:
     return RowConfig(rows, columns, block_rows, chunk, 1, warps, True, -(-rows // block_rows))
 
 
-def backward_config(rows: int, columns: int, dtype: str, vectors: int) -> RowConfig:
-    """Programs that walk over the rows, each with sums of its own for the gradients of `vectors` parameters."""
+def backward_config(rows: int, columns: int, dtype: str, vectors: int, affine: bool) -> RowConfig:
+    """Programs that walk over the rows, each with sums of its own for the gradients of `vectors` parameters; `affine`
+    says that nothing but an affine follows the norm."""
     vector, item = vector_elements(dtype), 16 // vector_elements(dtype)
     wide = max(item, 4)
-    if columns * (2 + max(vectors, 2)) * wide > BACKWARD_STATE_BYTES:
-        return _streamed(rows, columns, item, STREAM_CHUNK_BYTES // 2)
+    fits = columns * (2 + max(vectors, 2)) * wide <= BACKWARD_STATE_BYTES
+    if not fits or not (affine or columns <= BACKWARD_COLUMNS):
+        return _streamed(rows, columns, item, STREAM_CHUNK_BYTES // 4)
     chunk = _chunk(columns, vector)
     padded = -(-columns // chunk) * chunk
     block_rows = min(power_of_two_to(BACKWARD_ELEMENTS // padded), power_of_two_from(rows))
     unroll = 2 if item == 2 and padded <= BACKWARD_ELEMENTS and rows > block_rows else 1
     warps = _warps(block_rows * padded, block_rows * chunk, vector, 16 if item < 8 else 8)
-    warps = min(warps, 16)
+    warps = min(warps, 16 if padded <= BACKWARD_ELEMENTS else 8)
     config = RowConfig(rows, columns, block_rows, chunk, unroll, warps, True, 1)
     allowed = workspace_programs(rows * columns * item, vectors * columns * wide)
     return replace(config, programs=_levelled(-(-rows // config.step_rows), min(MULTIPROCESSORS, allowed)))

@@ -21,31 +21,33 @@ def custom_vjp(
 ) -> jax.Array:
     """As `naive`, with a gradient by hand."""
     a = checked(x, gamma, epsilon, ndim, activation)
-    return _by_rows(a.x.reshape(a.rows), a.gamma.reshape(1, -1), a.epsilon, activation).reshape(a.x.shape)
+    gamma = a.gamma.reshape(*(1,) * (a.x.ndim - ndim), *a.gamma.shape)
+    return _normalize(a.x, gamma, a.epsilon, activation, a.axes)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _by_rows(x, gamma, epsilon, activation):
-    return _forward(x, gamma, epsilon, activation)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _normalize(x, gamma, epsilon, activation, axes):
+    return _forward(x, gamma, epsilon, activation, axes)[0]
 
 
-def _forward(x, gamma, epsilon, activation):
+def _forward(x, gamma, epsilon, activation, axes):
     wide = x.astype(compute_dtype(x, gamma))
-    rrms = jax.lax.rsqrt(jnp.square(wide).mean(1, keepdims=True) + epsilon)
+    rrms = jax.lax.rsqrt(jnp.square(wide).mean(axes, keepdims=True) + epsilon)
     y = activate(wide * rrms * gamma.astype(wide.dtype), activation)
     return y.astype(x.dtype), (x, gamma, rrms)
 
 
-def _backward(epsilon, activation, saved, cotangent):
+def _backward(epsilon, activation, axes, saved, cotangent):
     x, gamma, rrms = saved
     wide, scale, dz = (array.astype(rrms.dtype) for array in (x, gamma, cotangent))
     if activation != "none":
         (dz,) = jax.vjp(partial(activate, activation=activation), wide * rrms * scale)[1](dz)
     # The sum is of gamma dz x, not of gamma dz x r: so it need not wait for r.
-    correction = (scale * dz * wide).mean(1, keepdims=True) * rrms**3
+    correction = (scale * dz * wide).mean(axes, keepdims=True) * rrms**3
     dx = rrms * scale * dz - wide * correction
-    dgamma = sum_over(dz * wide * rrms, (0,), ENOUGH_BLOCKS // 2)
+    leading = tuple(range(x.ndim - len(axes)))
+    dgamma = sum_over(dz * wide * rrms, leading, ENOUGH_BLOCKS // 2)
     return dx.astype(x.dtype), dgamma.astype(gamma.dtype)
 
 
-_by_rows.defvjp(_forward, _backward)
+_normalize.defvjp(_forward, _backward)

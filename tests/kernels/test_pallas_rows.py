@@ -48,7 +48,7 @@ def test_parameters_in_another_dtype_and_several_axes(operator):
 def test_partial_sums_of_several_programs(operator):
     """Enough short rows that 2 % of x leave room for the sums of several programs; the last step is ragged."""
     rows = 2501
-    config = rows_config.backward_config(rows, 8, "float32", 2)
+    config = rows_config.backward_config(rows, 8, "float32", 2, True)
     assert config.programs > 1
     assert config.masks_rows
     check(Problem(operator, (rows, 8), "nc", "float32", pass_="backward"), "pallas_triton")
@@ -165,7 +165,7 @@ def test_blocks_cover_the_rows_and_the_workspace_is_small(columns, dtype):
         forward = rows_config.forward_config(rows, columns, dtype)
         assert forward.programs * forward.block_rows >= rows
         assert not forward.resident or forward.chunks * forward.chunk < 1.5 * columns + 32
-        backward = rows_config.backward_config(rows, columns, dtype, 2)
+        backward = rows_config.backward_config(rows, columns, dtype, 2, True)
         if backward.resident:
             assert backward.programs * backward.steps * backward.step_rows >= rows
             item = 16 // rows_config.vector_elements(dtype)
