@@ -5,7 +5,8 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
-from benchmarks.doctor import STATUSES, examine
+from benchmarks.doctor import examine
+from benchmarks.doctor_check import STATUSES
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -16,7 +17,7 @@ def run(parsed: argparse.Namespace) -> int:
     width = max(len(check.name) for check in checks)
     for check in checks:
         advice = f": {check.advice}" if check.advice else ""
-        print(f"{check.status:<8}{check.name:<{width + 2}}{check.found}{advice}")
+        print(f"{check.status:<9}{check.name:<{width + 2}}{check.found}{advice}")
     counts = Counter(check.status for check in checks)
     print(", ".join(f"{counts[status]} {status}" for status in STATUSES))
     return 0

@@ -8,13 +8,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import environment
+from benchmarks.doctor_check import Check, version_tuple
+from benchmarks.doctor_tracking import tracking
 
 PLUGIN = "jax-cuda13-plugin"
-STATUSES = ("ok", "warn", "missing")
 INSTALL_GPU_TARGETS = "pip install 'normbench[gpu-targets]'"
 
 _SUPPORTED = {
@@ -27,26 +27,9 @@ _SUPPORTED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding.
-
-    Attributes:
-      name: what was looked at.
-      status: "ok", "warn" (numbers may mislead) or "missing" (something cannot be measured here).
-      found: what is there.
-      advice: what to do about it; empty where nothing is to be done.
-    """
-
-    name: str
-    status: str
-    found: str
-    advice: str = ""
-
-
 def examine() -> tuple[Check, ...]:
     """All checks, in the order in which they are printed. Imports neither JAX nor pandas."""
-    return tuple(check for checks in (_machine, _compilers, _software) for check in checks())
+    return tuple(check for checks in (_machine, _compilers, _software, tracking) for check in checks())
 
 
 def _machine() -> Iterator[Check]:
@@ -179,6 +162,7 @@ def _software() -> Iterator[Check]:
     yield version_check("python", platform.python_version())
     for name in ("jax", "numpy", "pandas", "pyarrow"):
         yield version_check(name, environment.package_version(name))
+    yield jaxlib_check(environment.package_version("jaxlib"), environment.package_version("jax"))
     yield kernels_check(importlib.util.find_spec("kernels"))
 
 
@@ -191,17 +175,12 @@ def version_check(name: str, version: str | None) -> Check:
     return Check(name, "ok", version) if inside else Check(name, "warn", version, f"supported: {allowed}")
 
 
-def version_tuple(version: str) -> tuple[int, ...]:
-    """Reads the leading numbers of "0.10.2rc1"."""
-    numbers = []
-    for part in version.split("."):
-        digits = part[: len(part) - len(part.lstrip("0123456789"))]
-        if not digits:
-            break
-        numbers.append(int(digits))
-        if digits != part:
-            break
-    return tuple(numbers)
+def jaxlib_check(jaxlib: str | None, jax: str | None) -> Check:
+    if jaxlib is None or jax is None:
+        return Check("jaxlib", "missing", "jax or jaxlib not installed", "pip install jax")
+    if version_tuple(jaxlib)[:3] != version_tuple(jax)[:3]:
+        return Check("jaxlib", "warn", f"jaxlib {jaxlib}, jax {jax}", f"not in step: pip install jaxlib=={jax}")
+    return Check("jaxlib", "ok", jaxlib)
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 import pytest
 
 from benchmarks import doctor, environment
-from benchmarks.doctor import STATUSES
+from benchmarks.doctor_check import STATUSES
 
 MIB = 2**20
 
