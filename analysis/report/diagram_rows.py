@@ -1,6 +1,7 @@
 """What a fusion picture shows, from the rows of the table `launches`: boxes, and what flows between them."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -83,6 +84,11 @@ def _parsed(place: int, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _named(argument: str) -> str:
+    """input 0 for arrays[0]: JAX names the arguments of a function of *arrays so."""
+    return re.sub(r"^arrays\[(\d+)\]$", r"input \1", argument)
+
+
 def _words(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
@@ -114,7 +120,7 @@ def _arguments(inputs: Sequence[tuple[int | str, int]], seen: set[str], small: f
     for source, size in inputs:
         if isinstance(source, str):
             sizes[source] = max(size, sizes.get(source, 0))
-    found = [Argument(name, size, name in seen) for name, size in sizes.items()]
+    found = [Argument(_named(name), size, name in seen) for name, size in sizes.items()]
     seen.update(sizes)
     large = sorted((each for each in found if each.size >= small), key=lambda each: -each.size)
     little = [each for each in found if each.size < small]

@@ -36,7 +36,7 @@ def write_report(run: Run, path: Path | None = None) -> Path:
       UserError: where the file cannot be written; an existing one is then left as it was.
     """
     path = Path(path) if path is not None else run.path / "report.html"
-    _write(path, render(run))
+    write_page(path, render(run))
     return path
 
 
@@ -45,7 +45,6 @@ def render(run: Run) -> str:
     data = digest(run)
     told = strongest(data)
     plots, drawn = figure_places(pictures(data))
-    title = f"normbench report · {run.run_id}"
     body = [
         _header(run),
         _section("findings", "Findings", _findings(told)),
@@ -54,20 +53,31 @@ def render(run: Run) -> str:
         _section("plots", "Plots", _plots(plots, data)),
         _section("cases", "Cases", _CASES),
         _section("environment", "Environment", _environment(run)),
-        '<dialog id="case" aria-labelledby="case-title"></dialog>',
-        f"<footer>Written by normbench {escape(__version__)}. This file loads nothing from the network.</footer>",
+    ]
+    scripts = [
         _json("data", case_table(data, told)),
         packed("details", details(data)),
         packed("pictures", fusion_pictures(run)),
         packed("figures", drawn),
-        f"<script>{_asset('report.js')}</script>",
     ]
+    return page(f"normbench report · {run.run_id}", body, scripts)
+
+
+def page(title: str, body: list[str], scripts: list[str], interactive: bool = True) -> str:
+    """One self-contained page, which may load nothing; `interactive` where `scripts` hold a table for report.js."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<title>{escape(title)}</title><style>{_asset('report.css')}</style>"
     )
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+    parts = [
+        *body,
+        '<dialog id="case" aria-labelledby="case-title"></dialog>',
+        f"<footer>Written by normbench {escape(__version__)}. This file loads nothing from the network.</footer>",
+        *scripts,
+        *([f"<script>{_asset('report.js')}</script>"] if interactive else []),
+    ]
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
 _CASES = """
@@ -225,7 +235,12 @@ def _asset(name: str) -> str:
     return (files("analysis.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """Writes a whole file or, where that fails, nothing.
+
+    Raises:
+      UserError: where it cannot be written.
+    """
     temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)

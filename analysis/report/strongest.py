@@ -8,10 +8,16 @@ _MOST = {"status": 2, "traffic": 3, "launches": 1, "speed": 3, "fold": 1, "error
 
 
 def strongest(digest: Digest) -> list[Finding]:
-    """At most a dozen findings: of each kind those with the greatest strength, the greatest first."""
+    """At most a dozen findings: of each kind those with the greatest strength, first one of each operator."""
     told = findings(digest)
     chosen: list[Finding] = []
     for kind, most in _MOST.items():
         mine = sorted((each for each in told if each.kind == kind), key=lambda each: -each.strength)
-        chosen += mine[:most]
+        firsts = {_operator(each): each for each in reversed(mine)}
+        leading = [each for each in mine if firsts[_operator(each)] is each]
+        chosen += [*leading, *(each for each in mine if each not in leading)][:most]
     return chosen
+
+
+def _operator(finding: Finding) -> str:
+    return finding.rows[0][0].split(".")[0] if finding.rows else ""

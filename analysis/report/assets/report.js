@@ -220,7 +220,16 @@
       parts.push(picture);
     }
     const launches = rowsOf("launches", slug).filter((launch) => launch[0] === fact.target).map((launch) => launch.slice(1));
-    if (launches.length) parts.push(tableOf(details.launches.columns.slice(1), launches));
+    if (launches.length) {
+      const columns = details.launches.columns.slice(1);
+      const last = columns.indexOf("refusals");
+      parts.push(tableOf(columns.filter((_, place) => place !== last), launches.map((row) => row.filter((_, place) => place !== last))));
+      const refusals = launches.flatMap((row) => row[last]);
+      if (refusals.length) {
+        parts.push(element("details", {}, element("summary", {}, `Not fused, in ${refusals.length} sentence${refusals.length > 1 ? "s" : ""}`),
+          element("ul", {}, ...refusals.map((each) => element("li", {}, each)))));
+      }
+    }
     if (fact.hlo_sha256) {
       parts.push(element("p", {}, "Optimised module: ", element("code", {}, `hlo/${fact.hlo_sha256}.pb.zst`)));
     }
