@@ -124,7 +124,10 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder of a run")
-    parser.add_argument("--html", metavar="FILE", help="where to write it (default: report.html in the run's folder)")
+    parser.add_argument("run_b", nargs="?", metavar="RUN_B", help="a later run, to be shown beside RUN")
+    parser.add_argument(
+        "--html", metavar="FILE", help="where to write it (default: report.html, or comparison.html, in the run)"
+    )
     parser.add_argument(
         "--plots", metavar="DIR", help="also write each plot as an SVG file, for a README: legible on white and on dark"
     )
