@@ -1,6 +1,5 @@
 """asv, pytest-benchmark and the command line enumerate the same cases."""
 
-import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,7 +12,6 @@ from benchmarks.bench_compile import Compile
 from benchmarks.bench_fusion import BETWEEN_RELEASES, Fusion
 from benchmarks.bench_latency import Latency
 from benchmarks.bench_memory import Memory
-from benchmarks.bench_support import program_of
 from benchmarks.cases import cases
 from benchmarks.cli import main
 
@@ -55,17 +53,3 @@ def test_pytest_benchmark_has_them(slugs):
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "benchmarks/pytest", "-p", "no:cacheprovider"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert [line.split("[")[1].rstrip("]") for line in out.splitlines() if "::test_latency[" in line] == slugs
-
-
-@pytest.mark.parametrize("operator", ["batch_norm", "no_such_operator"])
-def test_asv_skips_what_a_commit_lacks(operator):
-    with pytest.raises(NotImplementedError, match="no_such"):
-        program_of(f"{operator}.alone.1x8x4x4.nchw.f32.f32.forward.no_such_variant", "cpu")
-
-
-def test_asv_configuration_has_known_keys_only():
-    """asv ignores a key that it does not know."""
-    config = pytest.importorskip("asv.config")
-    lines = (ROOT / "asv.conf.json").read_text().splitlines()
-    keys = set(json.loads("\n".join(line for line in lines if not line.strip().startswith("//"))))
-    assert keys <= {*vars(config.Config()), "version"}
