@@ -51,4 +51,4 @@ def _kernel(*refs, programs, columns):
     zero = tuple(jnp.zeros((block_rows, BLOCK_COLUMNS), ref.dtype) for ref in inputs)
     sums = jax.lax.fori_loop(0, -(-programs // block_rows), step, zero)
     for ref, values in zip(outputs, sums, strict=True):
-        triton_store(ref, columns_here.index, values.sum(0).astype(ref.dtype), columns_here.mask)
+        triton_store(ref, columns_here.numbers, values.sum(0).astype(ref.dtype), columns_here.mask)

@@ -22,6 +22,7 @@ from kernels.pallas.tiles import (
     store_tile,
     where,
 )
+from kernels.pallas.tuning import problem_key, tuned
 from normbench.jax_compat_triton import triton_call, triton_program_id
 
 
@@ -62,7 +63,8 @@ def forward(x: jax.Array, residual: jax.Array | None, extras: tuple, plan: RowPl
       save: whether a backward pass will need mean and r.
     """
     rows, columns = x.shape
-    config = forward_config(rows, columns, x.dtype.name)
+    key = problem_key(f"{plan.name}.forward", rows, columns, x.dtype.name)
+    config = tuned(forward_config(rows, columns, x.dtype.name), key)
     y = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
     z = (jax.ShapeDtypeStruct((x.size,), x.dtype),) * (residual is not None)
     statistics = (jax.ShapeDtypeStruct((rows,), jnp.dtype(plan.dtype)),) * (save * (1 + plan.centered))

@@ -34,6 +34,7 @@ from kernels.pallas.tiles import (
     store_tile,
     where,
 )
+from kernels.pallas.tuning import problem_key, tuned
 from normbench.jax_compat_triton import triton_call, triton_program_id, triton_store
 
 
@@ -46,7 +47,9 @@ def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: RowPlan) -
       plan: what was computed.
     """
     w = saved[0]
-    config = backward_config(*w.shape, w.dtype.name, plan.vectors, plan.affine)
+    rows, columns = w.shape
+    key = problem_key(f"{plan.name}.backward", rows, columns, w.dtype.name)
+    config = tuned(backward_config(rows, columns, w.dtype.name, plan.vectors, plan.affine), key)
     return (_resident if config.resident else _streamed)(saved, dy, dz, plan, config)
 
 
@@ -123,7 +126,7 @@ def _resident_kernel(*refs: Any, plan: RowPlan, config: RowConfig, added: bool) 
     zero = jnp.zeros((config.block_rows, config.chunk), jnp.dtype(plan.dtype))
     sums = jax.lax.fori_loop(0, config.steps, step, (zero,) * (config.chunks * plan.vectors))
     for k, c in enumerate(columns):
-        index = program * config.columns + c.index
+        index = program * config.columns + c.numbers
         for v in range(plan.vectors):
             ref = r.outputs[1 + plan.tensors + v]
             triton_store(ref, index, sums[k * plan.vectors + v].sum(0).astype(ref.dtype), c.mask)
@@ -164,7 +167,7 @@ def _pull(r, rows, c, w, dy, mean, rstd, plan, width):
     extras = load_extras(r.extras, rows, c, plan, width)
     # Vectors as whole tiles: their cotangents then are not summed over rows here, but once at the end.
     extras = [jnp.broadcast_to(array, h.shape) for array in extras]
-    mask = mask_of(Rows(rows.index, None), c)
+    mask = mask_of(Rows(rows.numbers, None), c)
     return h, [where(mask, value) for value in gradients(plan.post, (h, *extras), dy.astype(dtype))]
 
 
@@ -247,4 +250,4 @@ def _columns_kernel(*refs: Any, plan: RowPlan, config: RowConfig, added: bool) -
     zero = jnp.zeros((config.block_rows, config.chunk), jnp.dtype(plan.dtype))
     sums = jax.lax.fori_loop(0, config.steps, step, (zero,) * plan.vectors)
     for ref, values in zip(r.outputs[1 + plan.tensors :], sums, strict=True):
-        triton_store(ref, c.index, values.sum(0).astype(ref.dtype), c.mask)
+        triton_store(ref, c.numbers, values.sum(0).astype(ref.dtype), c.mask)

@@ -1,23 +1,33 @@
 """Choices of block sizes that were measured on a device, stored as data; and the search that makes them.
 
 results/tuning/<device>.json: {"device", "environment", "choices": {key: {"config", "median_s", "candidates", ...}}}.
-A kernel asks `chosen(device, key)`; where nothing is stored it falls back to its heuristic and `note` says so. The
-search times every candidate with a cold cache, in turns, because a warm one prefers other blocks than those that win
-when the data comes from device memory.
+A kernel asks `tuned` for its configuration; where nothing is stored for the device that is present, it gets that of its
+heuristic, and `note` says so. The search times every candidate with a cold cache, in turns, because a warm one prefers
+other blocks than those that win when the data comes from device memory.
 """
 
 import json
 import random
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import jax
 
 from normbench.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "tuning"
+
+
+_TRIED: ContextVar[Mapping[str, Mapping[str, Any]] | None] = ContextVar("tried", default=None)
+
+Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,35 @@ class Choice:
 def problem_key(kernel: str, rows: int, columns: int, *dtypes: str) -> str:
     """E.g. "layer_norm.forward 8192x4096 bfloat16,float32"."""
     return f"{kernel} {rows}x{columns} {','.join(dtypes)}"
+
+
+def tuned(config: Config, key: str) -> Config:
+    """The configuration with what is being tried for this problem, or else with what is stored for the device."""
+    fields = (_TRIED.get() or {}).get(key)
+    if fields is None:
+        choice = _stored(_present()).get(key)
+        fields = choice.config if choice else {}
+    return replace(config, **fields)  # type: ignore[type-var]
+
+
+@contextmanager
+def trying(key: str, fields: Mapping[str, Any]) -> Iterator[None]:
+    """Inside it, `tuned` takes these fields for the problem; what is traced there is compiled with them."""
+    token = _TRIED.set({**(_TRIED.get() or {}), key: fields})
+    try:
+        yield
+    finally:
+        _TRIED.reset(token)
+
+
+def _present() -> str | None:
+    """The GPU of this process, as it calls itself; None where there is none."""
+    return jax.devices()[0].device_kind if jax.default_backend() == "gpu" else None
+
+
+@cache
+def _stored(device: str | None) -> dict[str, Choice]:
+    return load(device) if device else {}
 
 
 def path_of(device: str, folder: Path = FOLDER) -> Path:
@@ -116,4 +155,5 @@ def store(device: str, choices: Sequence[Choice], environment: Mapping[str, Any]
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps({"device": device, "environment": dict(environment), "choices": rows}, indent=1))
     temporary.replace(path)
+    _stored.cache_clear()
     return path
