@@ -6,16 +6,15 @@ float32, and PyTensor is left at its default `floatX=float64`.
 """
 
 import argparse
-import os
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analysis.fusion import compile_environment
 from benchmarks.pytensor_overhead import FOLDER
-from benchmarks.pytensor_timing import write_csv, write_environment
+from benchmarks.pytensor_timing import in_processes, write_csv, write_environment
 
 EPSILON = np.float32(1e-5)
 Program = tuple[str, str, Callable[..., Any], tuple]
@@ -125,10 +124,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pytensor_fusion", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--target", action="append")
+    parser.add_argument("--in-process", type=int, help=argparse.SUPPRESS)
     parsed = parser.parse_args()
-    os.environ.update(compile_environment())
-    rows = [read(program, target) for program in programs() for target in parsed.target or ("h200", "cpu")]
-    write_csv(parsed.out / "fusion.csv", rows)
+    targets = parsed.target or ("h200", "cpu")
+    if parsed.in_process is not None:
+        print(json.dumps([read(program, target) for program in programs() for target in targets]))
+        return
+    options = [word for target in targets for word in ("--target", target)]
+    write_csv(parsed.out / "fusion.csv", in_processes("benchmarks.pytensor_fusion", options, 1))
     write_environment(parsed.out / "fusion.json")
 
 

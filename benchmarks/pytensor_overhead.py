@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--in-process", type=int, help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.in_process is not None:
-        rule = StoppingRule(min(60, parsed.samples), parsed.samples, 0.005, 2.0)
+        rule = StoppingRule(min(60, parsed.samples), parsed.samples, 0.005, 0.5)
         print(json.dumps([row for shape in SHAPES for row in measure(shape, rule, parsed.in_process)]))
         return
     rows = in_processes("benchmarks.pytensor_overhead", ["--samples", str(parsed.samples)], parsed.processes)
