@@ -41,6 +41,15 @@ _FIXED = {
     "jax_nn": Style(PURPLE, "h"),
     "flax": Style(VERMILLION, ">"),
     "shifted": Style(SKY, "d"),
+    # PyTensor's backends, and what they are compared with.
+    "numpy": Style(GREY, "o"),
+    "jax": Style(PURPLE, "h"),
+    "pytensor jax": Style(BLUE, "s"),
+    "pytensor numba": Style(GREEN, "D"),
+    "pytensor c": Style(ORANGE, "^"),
+    "pytensor_jax": Style(BLUE, "s"),
+    "pytensor_numba": Style(GREEN, "D"),
+    "pytensor_c": Style(ORANGE, "^"),
 }
 
 

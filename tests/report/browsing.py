@@ -1,0 +1,87 @@
+"""Drives a page in headless Chromium: a small server hands out the page, and a frame around it whose script acts."""
+
+import http.server
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+REQUIRED = os.environ.get("NORMBENCH_BROWSER") == "required"
+_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1500,1000",
+]
+_CATCH = "<script>window.errors = []; addEventListener('error', (event) => errors.push(event.message));</script>"
+_FRAME = """<!doctype html><iframe id="frame" src="/report.html" style="width:%dpx;height:900px;border:0"></iframe>
+<script>
+const frame = document.getElementById("frame");
+frame.addEventListener("load", async () => {
+  const window = frame.contentWindow, document = window.document, location = window.location;
+  const { Event } = window;
+  const until = async (test) => {
+    for (let tries = 0; tries < 400 && !test(); tries++) await new Promise((done) => setTimeout(done, 25));
+  };
+  const result = {};
+  try { %s } catch (error) { result.failed = String(error.stack); }
+  result.errors = window.errors;
+  result.resources = window.performance.getEntriesByType("resource").length;
+  await fetch("/result", { method: "POST", body: JSON.stringify(result) });
+});
+</script>"""
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        body = self.server.pages.get(self.path)
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write((body or "").encode())
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+        self.server.results.put(json.loads(body))
+
+    def log_message(self, *_):
+        pass
+
+
+def drive(page: Path, folder: Path, script: str, width: int = 1400) -> dict:
+    """What `script` left in `result`, acting on the page through `window`, `document` and `until(test)`.
+
+    Beside its own results there are `errors` of the page's scripts, `resources` that the page loaded and what was
+    `asked` of the server.
+    """
+    assert CHROMIUM, "no Chromium, though NORMBENCH_BROWSER says that it is required"
+    text = page.read_text(encoding="utf-8").replace("<head>", f"<head>{_CATCH}", 1)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.pages, server.asked, server.results = (
+        {"/": _FRAME % (width, script), "/report.html": text},
+        [],
+        queue.Queue(),
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder / 'profile'}", f"http://127.0.0.1:{server.server_port}/"]
+    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        result = server.results.get(timeout=120)
+    finally:
+        browser.terminate()
+        browser.wait(timeout=30)
+        server.shutdown()
+    assert "failed" not in result, result["failed"]
+    return {**result, "asked": sorted(set(server.asked) - {"/favicon.ico"})}
