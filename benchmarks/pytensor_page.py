@@ -68,12 +68,18 @@ def overhead_table(rows: Sequence[Row], shape: str) -> str:
     for key in dict.fromkeys(tuple(row[name] for name in keys) for row in chosen):
         own = [row for row in chosen if tuple(row[name] for name in keys) == key]
         minimum = min(float(row["minimum_us"]) for row in own if row["clock"] == "wall")
-        lines.append((*key, *(_median(own, clock) for clock in ("wall", "pipelined")), f"{minimum:.3g}"))
+        lines.append((*key, *(_median(own, clock) for clock in ("wall", "pipelined")), _plain(minimum)))
     return _markdown(("who", "graph", "call", "arrays", "wall, µs", "pipelined, µs", "least wall, µs"), lines)
 
 
 def _median(rows: Iterable[Row], clock: str) -> str:
-    return f"{median(float(row['median_us']) for row in rows if row['clock'] == clock):.3g}"
+    return _plain(median(float(row["median_us"]) for row in rows if row["clock"] == clock))
+
+
+def _plain(value: float) -> str:
+    """Three figures, without an exponent from 0.001 up."""
+    text = f"{value:.3g}"
+    return f"{float(text):.0f}" if "e+" in text else text
 
 
 def stack_table(rows: Sequence[Row]) -> str:
@@ -86,7 +92,7 @@ def stack_table(rows: Sequence[Row]) -> str:
         value = median(medians)
         first = baseline.setdefault(key[0], value)
         lines.append(
-            (*key, f"{value:.3g}", f"{min(medians):.3g} to {max(medians):.3g}", f"{_least_ms(own):.3g}",
+            (*key, _plain(value), f"{_plain(min(medians))} to {_plain(max(medians))}", _plain(_least_ms(own)),
              f"{first / value:.2f}", own[0]["compile_s"], own[0]["max_rel"])
         )  # fmt: skip
     header = ("who", "form", "parameters", "ms", "by process", "least, ms", "speed", "compile, s", "error")
@@ -104,20 +110,19 @@ def fusion_table(rows: Sequence[Row], target: str) -> str:
 
 
 def study_table(rows: Sequence[Row], target: str) -> str:
-    """Warm wall microseconds by problem and variant on a CPU; launches and bytes for the others."""
-    lines = []
+    """Wall microseconds and error on a CPU; launches and bytes for the others."""
+    lines: list[tuple] = []
     for row in rows:
-        if row["target"] != target or row["status"] == "unsupported":
+        if row["target"] != target or row["status"] != "ok" or (target == "cpu" and not row["warm_us"]):
             continue
         problem = " ".join(filter(None, (row["operator"], row["context"], row["shape"], row["dtype"], row["options"])))
-        figures = ("warm_us", "cold_us", "max_rel") if target == "cpu" else ("launches", "bytes", "minimum_bytes")
-        lines.append((problem, row["variant"], *(_whole(row[name]) for name in figures), row["status"]))
+        if target == "cpu":
+            shown = (_plain(float(row["warm_us"])), _plain(float(row["cold_us"])), row["max_rel"])
+        else:
+            shown = tuple(row[name].removesuffix(".0") for name in ("launches", "bytes", "minimum_bytes"))
+        lines.append((problem, row["variant"], *shown))
     figures = ("warm, µs", "cold, µs", "error") if target == "cpu" else ("launches", "bytes", "minimum bytes")
-    return _markdown(("problem", "variant", *figures, "status"), lines)
-
-
-def _whole(text: str) -> str:
-    return text.removesuffix(".0")
+    return _markdown(("problem", "variant", *figures), lines)
 
 
 def _markdown(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
