@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from kernels.activations import activate
 from kernels.checks import compute_dtype
-from kernels.partial_sums import sum_over
+from kernels.partial_sums import FEW_BLOCKS, sum_over
 from kernels.statistics import METHODS, Axes, Statistics, terms
 
 
@@ -73,12 +73,14 @@ def _forward(x, gamma, beta, pivot, plan, method):
     shifted = x.astype(dtype) - pivot
     offset, variance = _statistics(shifted, plan, method)
     rstd = jax.lax.rsqrt(variance + plan.epsilon)
-    y = activate(_affine(shifted, offset, rstd, gamma.astype(dtype), beta.astype(dtype)), plan.activation)
+    y = activate(_affine(shifted, offset, rstd, gamma.astype(dtype), beta.astype(dtype), plan), plan.activation)
     return (y.astype(x.dtype), pivot + offset, variance), (x, gamma, beta, pivot, offset, rstd)
 
 
-def _affine(shifted, offset, rstd, gamma, beta):
-    return (shifted - offset) * (rstd * gamma) + beta
+def _affine(shifted, offset, rstd, gamma, beta, plan):
+    if plan.shared:  # the scale of each channel is made first, and x meets it once
+        return (shifted - offset) * (rstd * gamma) + beta
+    return (shifted - offset) * rstd * gamma + beta
 
 
 def _statistics(shifted: jax.Array, plan: Plan, method: str) -> Statistics:
@@ -87,8 +89,8 @@ def _statistics(shifted: jax.Array, plan: Plan, method: str) -> Statistics:
     if not plan.shared:
         return METHODS["one_pass"](shifted, plan.statistics)
     count = terms(shifted, plan.shared)
-    mean = sum_over(shifted, plan.shared) / count
-    variance = jnp.maximum(sum_over(jnp.square(shifted), plan.shared) / count - jnp.square(mean), 0)
+    mean = _channel_sum(shifted, plan) / count
+    variance = jnp.maximum(_channel_sum(jnp.square(shifted), plan) / count - jnp.square(mean), 0)
     if not plan.statistics:
         return mean, variance
     # Over several channels: the mean of the variances and the variance of the means.
@@ -106,9 +108,9 @@ def _backward_rule(plan, saved, cotangents):
     scale, dz = gamma.astype(dtype), cotangents[0].astype(dtype)
     shifted = x.astype(dtype) - pivot
     if plan.activation != "none":
-        z = _affine(shifted, offset, rstd, scale, beta.astype(dtype))
+        z = _affine(shifted, offset, rstd, scale, beta.astype(dtype), plan)
         (dz,) = jax.vjp(partial(activate, activation=plan.activation), z)[1](dz)
-    plain, weighted = sum_over(dz, plan.shared), sum_over(dz * shifted, plan.shared)
+    plain, weighted = _channel_sum(dz, plan), _channel_sum(dz * shifted, plan)
     count = terms(x, plan.normalized)
     mean_dh = _sum(scale * plain, plan.statistics) / count
     mean_dh_h = rstd * (_sum(scale * weighted, plan.statistics) / count - offset * mean_dh)
@@ -118,6 +120,10 @@ def _backward_rule(plan, saved, cotangents):
     dgamma = over(rstd * (weighted - offset * plain), plan.parameters)
     dbeta = over(plain, plan.parameters)
     return dx.astype(x.dtype), dgamma.astype(gamma.dtype), dbeta.astype(beta.dtype), None
+
+
+def _channel_sum(values: jax.Array, plan: Plan) -> jax.Array:
+    return sum_over(values, plan.shared, FEW_BLOCKS)
 
 
 def _sum(values: jax.Array, axes: Axes) -> jax.Array:

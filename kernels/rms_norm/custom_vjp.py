@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from kernels.activations import activate
 from kernels.checks import compute_dtype
-from kernels.partial_sums import ENOUGH_BLOCKS, sum_over
+from kernels.partial_sums import FEW_BLOCKS, sum_over
 from kernels.rms_norm.arguments import checked
 
 
@@ -46,7 +46,7 @@ def _backward(epsilon, activation, axes, saved, cotangent):
     correction = (scale * dz * wide).mean(axes, keepdims=True) * rrms**3
     dx = rrms * scale * dz - wide * correction
     leading = tuple(range(x.ndim - len(axes)))
-    dgamma = sum_over(dz * wide * rrms, leading, ENOUGH_BLOCKS // 2)
+    dgamma = sum_over(dz * wide * rrms, leading, FEW_BLOCKS)
     return dx.astype(x.dtype), dgamma.astype(gamma.dtype)
 
 

@@ -27,6 +27,9 @@ GROUP_FIRST = Problem("group_norm", (16, 320, 28, 28), "nchw", "bfloat16")
 GROUP_LAST = Problem("group_norm", (16, 28, 28, 320), "nhwc", "bfloat16")
 INSTANCE_FIRST = Problem("instance_norm", (8, 256, 64, 64), "nchw", "bfloat16")
 INSTANCE_LAST = Problem("instance_norm", (8, 64, 64, 256), "nhwc", "bfloat16")
+VIT = Problem("layer_norm", (8, 197, 768), "nlc", "bfloat16")  # 1576 rows, which 16 does not divide
+VIT_RMS = dataclasses.replace(VIT, operator="rms_norm")
+SOUND = Problem("layer_norm", (8, 3199, 512), "nlc", "bfloat16", context="gelu")
 RESPONSE = Problem("local_response_norm", (8, 256, 27, 27), "nchw", "bfloat16")
 
 
@@ -45,6 +48,10 @@ REACHED = [
     (LONG_LAYER, "custom_vjp", "forward", 1.005),
     (LAYER, "custom_vjp", "forward_backward", 1.51),
     (LONG_LAYER, "custom_vjp", "forward_backward", 1.51),
+    (VIT, "custom_vjp", "forward", 1.005),
+    (VIT, "custom_vjp", "forward_backward", 2.04),
+    (VIT_RMS, "custom_vjp", "forward_backward", 1.51),
+    (SOUND, "custom_vjp", "forward", 1.005),
     (RMS, "custom_vjp", "forward", 1.005),
     (LONG_RMS, "custom_vjp", "forward", 1.005),
     (RMS, "custom_vjp", "forward_backward", 1.51),
