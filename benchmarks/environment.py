@@ -24,6 +24,9 @@ PACKAGES = (
     "pyarrow",
     "matplotlib",
     "zstandard",
+    "pytensor",
+    "numba",
+    "scipy",
 )
 _VARIABLES = ("XLA_", "JAX_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _SYSTEM = Path("/sys/devices/system/cpu")

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -19,13 +20,21 @@ PAGE = Path("docs/pytensor.md")
 Row = dict[str, str]
 
 
-def study_rows(path: Path) -> list[dict[str, Any]]:
-    """A row per case and target of a run of the preset "pytensor"."""
-    import pandas as pd
-
+def take_study(path: Path) -> None:
+    """Writes the figures of a run of the preset "pytensor", and what it was measured on."""
     from analysis.report import load_run
 
-    tables = load_run(path).tables
+    run = load_run(path)
+    write_csv(FOLDER / "study.csv", study_rows(run))
+    record = {name: value for name, value in run.info["environment"].items() if name != "command"}
+    (FOLDER / "study.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def study_rows(run: Any) -> list[dict[str, Any]]:
+    """A row per case and target of a run (`analysis.report.Run`)."""
+    import pandas as pd
+
+    tables = run.tables
     timings = tables["timings"]
     timings = timings[(timings["stage"] == "call") & (timings["clock"] == "wall") & timings["seconds"].notna()]
     by_process = timings.groupby(["case", "device", "cache", "process"])["seconds"].median()
@@ -160,7 +169,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parsed = parser.parse_args()
     if parsed.run:
-        write_csv(FOLDER / "study.csv", study_rows(parsed.run))
+        take_study(parsed.run)
     text = PAGE.read_text()
     new = filled(text, tables(FOLDER))
     if parsed.check:

@@ -17,13 +17,12 @@ import numpy as np
 
 from analysis.fusion import compile_environment
 from benchmarks.clocks import Instruments, garbage_collection_off, pipelined, wall
-from benchmarks.environment import environment, package_version
+from benchmarks.environment import environment
 from benchmarks.memory import ALLOCATOR_ENVIRONMENT, prefault
 from benchmarks.sampling import Series, StoppingRule, interleave
 from normbench.errors import UserError
 
 Call = tuple[Callable[..., Any], tuple]
-PACKAGES = ("pytensor", "numba", "scipy")
 TIMEOUT_S = 3600
 PREFAULT_BYTES = 2**29
 """More than the results and temporaries of the calls in flight, so that no call is timed with fresh pages."""
@@ -97,5 +96,4 @@ def write_environment(path: Path) -> None:
     """What the figures beside it were measured on, as the environment of a study's run."""
     record = environment()
     del record["command"]  # the page names it; this one names folders of the machine
-    record["packages"] |= {name: package_version(name) for name in PACKAGES}
     path.write_text(json.dumps(record, indent=2) + "\n")

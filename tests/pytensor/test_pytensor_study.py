@@ -135,14 +135,13 @@ def test_a_study(tmp_path):
     names = ("naive", "pytensor_jax", "pytensor_numba", "pytensor_c_prefolded")
     chosen = tuple(Case(PROBLEMS[0], name) for name in names)
     config = StudyConfig(chosen, ("cpu",), tmp_path, processes=1, maximum_samples=3, time_limit_s=0.01)
-    path = study(config)
-    run = load_run(path)
+    run = load_run(study(config))
     assert set(run.tables["accuracy"]["status"]) == {"ok"}
     timings = run.tables["timings"]
     assert set(timings["status"]) <= {"ok", "impossible"}
     combinations = timings[timings["stage"] == "call"].groupby(["case", "clock", "cache"]).size()
     assert len(combinations) == len(chosen) * 4
-    rows = study_rows(path)
+    rows = study_rows(run)
     assert [row["variant"] for row in rows] == list(names)
     assert all(row["warm_us"] and row["cold_us"] and row["max_rel"] for row in rows)
 
