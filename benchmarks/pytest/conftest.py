@@ -6,6 +6,8 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import pytest
 
+from benchmarks.bench_support import settle_allocator
+
 COLUMNS = ("GB/s", "of ceiling", "vs baseline", "launches", "traffic", "ulp")
 NAMES = ("gb_per_s", "ceiling_fraction", "ratio_to_baseline", "launches", "traffic_ratio", "max_ulp")
 
@@ -15,6 +17,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    settle_allocator()  # before JAX starts its threads
+    config.option.benchmark_save_data = True  # without its samples a run cannot be compared
     if not getattr(config.option, "benchmark_storage", None) or config.option.benchmark_storage.endswith(".benchmarks"):
         config.option.benchmark_storage = f"file://{config.rootpath / 'results' / 'pytest'}"
 
@@ -56,7 +60,9 @@ def pytest_terminal_summary(terminalreporter, config):
 def pytest_benchmark_update_json(config, benchmarks, output_json):
     _add_ratios(benchmarks)
     ratios = {bench.extra_info["slug"]: bench.extra_info.get("ratio_to_baseline") for bench in benchmarks}
+    output_json["ceilings"] = []
     for row in output_json["benchmarks"]:
+        output_json["ceilings"] += row["extra_info"].pop("ceilings", [])
         row["extra_info"]["ratio_to_baseline"] = ratios.get(row["extra_info"].get("slug"))
 
 

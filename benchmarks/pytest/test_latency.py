@@ -89,7 +89,7 @@ def test_latency(slug, benchmark, folder):
 
 def _add_bandwidth(benchmark, minimum_bytes):
     """Minimum bytes over the median; as a fraction of what a streaming program of that size class reaches here."""
-    ceilings().measure(minimum_bytes)
+    benchmark.extra_info["ceilings"] = ceilings().measure(minimum_bytes)
     bytes_per_s = minimum_bytes / benchmark.stats.stats.median
     benchmark.extra_info["gb_per_s"] = bytes_per_s * 1e-9
     benchmark.extra_info["ceiling_fraction"] = bytes_per_s / ceilings().bytes_per_second(minimum_bytes)
