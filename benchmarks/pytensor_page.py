@@ -126,9 +126,9 @@ def study_table(rows: Sequence[Row], target: str) -> str:
             continue
         problem = " ".join(filter(None, (row["operator"], row["context"], row["shape"], row["dtype"], row["options"])))
         if target == "cpu":
-            shown = (_plain(float(row["warm_us"])), _plain(float(row["cold_us"])), row["max_rel"])
+            shown = [_plain(float(row["warm_us"])), _plain(float(row["cold_us"])), row["max_rel"]]
         else:
-            shown = tuple(row[name].removesuffix(".0") for name in ("launches", "bytes", "minimum_bytes"))
+            shown = [row[name].removesuffix(".0") for name in ("launches", "bytes", "minimum_bytes")]
         lines.append((problem, row["variant"], *shown))
     figures = ("warm, µs", "cold, µs", "error") if target == "cpu" else ("launches", "bytes", "minimum bytes")
     return _markdown(("problem", "variant", *figures), lines)
@@ -142,10 +142,10 @@ def _markdown(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
 def filled(text: str, tables: dict[str, Callable[[], str]]) -> str:
     """The page with each table between its markers `<!-- name -->` and `<!-- end -->`."""
     for name, table in tables.items():
-        pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
+        found = re.search(rf"<!-- {re.escape(name)} -->\n(.*?)<!-- end -->", text, re.DOTALL)
+        if not found:
             raise ValueError(f"{PAGE} has no marker for {name!r}")
-        text = pattern.sub(lambda match, table=table: f"{match[1]}\n{table()}\n\n{match[2]}", text)
+        text = f"{text[: found.start(1)]}\n{table()}\n\n{text[found.end(1) :]}"
     return text
 
 
