@@ -134,10 +134,14 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_a", metavar="RUN_A", help="folder of the earlier run")
-    parser.add_argument("run_b", metavar="RUN_B", help="folder of the later run")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of the earlier and of the later run")
+    parser.add_argument("--variants", nargs=2, metavar=("A", "B"), help="compare two variants of one run instead")
+    parser.add_argument(
+        "--golden", nargs=2, metavar=("A", "B"), help="compare the goldens of two commits, or of two JAX releases"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--fail-on-slower", action="store_true", help="exit with 1 where a verdict is SLOWER")
+    parser.add_argument("--fail-on-change", action="store_true", help="exit with 1 where a program or error changed")
     parser.add_argument(
         "--threshold", type=float, metavar="SHARE", help="smallest relative change that counts (default: 0.03)"
     )
@@ -173,7 +177,11 @@ _COMMANDS = {
     "study": ("compile and measure cases; makes a run", ("benchmarks.cli_study", "run"), _study_options),
     "explain": ("what the compiler does with one program", ("benchmarks.cli_explain", "run"), _explain_options),
     "report": ("write a run as one HTML file", ("benchmarks.cli_report", "run"), _report_options),
-    "compare": ("what differs between two runs", ("benchmarks.cli_compare", "run"), _compare_options),
+    "compare": (
+        "what differs between two runs, variants or commits",
+        ("benchmarks.cli_compare", "run"),
+        _compare_options,
+    ),
     "doctor": ("what this machine can measure", ("benchmarks.cli_doctor", "run"), _doctor_options),
 }
 

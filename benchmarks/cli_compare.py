@@ -1,21 +1,54 @@
-"""`normbench compare`: what became slower, faster, fused in another way or less accurate between two runs."""
+"""`normbench compare`: what became slower, faster, fused in another way or less accurate between two runs, between two
+variants of one, or between the goldens of two commits or JAX releases."""
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from normbench.errors import UserError
 
 
 def run(parsed: argparse.Namespace) -> int:
-    from analysis.report import load_run
-    from analysis.report.compare import compare
+    if parsed.golden:
+        return _goldens(parsed)
     from analysis.report.compare_text import comparison_text
-    from analysis.report.compare_verdict import DEFAULT_THRESHOLD, SLOWER
+    from analysis.report.compare_verdict import SLOWER
+
+    found = _comparison(parsed)
+    _print(parsed, found, comparison_text)
+    slower = parsed.fail_on_slower and found.count(SLOWER) > 0
+    changed = parsed.fail_on_change and bool(found.fusion or found.errors)
+    return int(slower or changed)
+
+
+def _comparison(parsed: argparse.Namespace) -> Any:
+    from analysis.report.compare import compare, compare_variants
+    from analysis.report.compare_verdict import DEFAULT_THRESHOLD
+    from analysis.report.pytest_json import load_any
 
     threshold = DEFAULT_THRESHOLD if parsed.threshold is None else parsed.threshold
     if not 0 < threshold < 1:
         raise UserError(f"threshold {threshold:g}; allowed: a share above 0 and below 1, e.g. 0.03 for 3 %")
-    found = compare(load_run(Path(parsed.run_a)), load_run(Path(parsed.run_b)), threshold)
-    print(json.dumps(found.document(), indent=1, ensure_ascii=False) if parsed.json else comparison_text(found))
-    return int(parsed.fail_on_slower and found.count(SLOWER) > 0)
+    expected = 1 if parsed.variants else 2
+    if len(parsed.runs) != expected:
+        names = " ".join(parsed.runs) or "none"
+        raise UserError(
+            f"runs {names!r}; allowed: two run folders, or one with --variants A B, or none with --golden A B"
+        )
+    runs = [load_any(Path(name)) for name in parsed.runs]
+    return compare_variants(*runs, *parsed.variants, threshold) if parsed.variants else compare(*runs, threshold)
+
+
+def _goldens(parsed: argparse.Namespace) -> int:
+    from analysis.report.compare_goldens import compare_goldens, golden_text
+
+    if parsed.runs or parsed.variants:
+        raise UserError("--golden compares goldens; leave out runs and --variants")
+    found = compare_goldens(*parsed.golden)
+    _print(parsed, found, golden_text)
+    return int(parsed.fail_on_change and bool(found.programs))
+
+
+def _print(parsed: argparse.Namespace, found: Any, text: Any) -> None:
+    print(json.dumps(found.document(), indent=1, ensure_ascii=False) if parsed.json else text(found))

@@ -1,25 +1,24 @@
-"""Goldens: what each JAX version makes of the cases of a preset, as data in `results/golden/<jax>/<target>.json`.
+"""Goldens: what each JAX version makes of the cases of `standard` and `smoke`, as data in `results/golden/`.
 
-`python -m benchmarks.golden` writes those of the installed JAX, `--check` compares and says in words what changed.
+`python -m benchmarks.golden` renews those of the installed JAX, `--check` compares and says in words what changed.
 Peers are left out: their fusion is their own, and changes with their version.
 """
 
 import argparse
-import json
+import hashlib
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from analysis.fusion import compile_environment
+from analysis.report.goldens import FOLDER, Goldens, Structure, case_name, differences, read_folder, to_csv
 from normbench.errors import UserError
 
-FOLDER = Path("results/golden")
 TARGETS = ("h200", "a100")
+PRESETS = ("smoke", "standard")
 PEERS = ("flax", "equinox", "haiku", "torch")
-Structure = dict[str, Any]
 
 
 def golden_slugs(preset: str) -> tuple[str, ...]:
@@ -29,130 +28,156 @@ def golden_slugs(preset: str) -> tuple[str, ...]:
     return tuple(case.slug for case in cases(preset) if case.variant not in PEERS)
 
 
-def golden_program(slug: str, target: str):
-    """The program of a case.
-
-    Raises:
-      NotImplementedError: with the reason why it is not supported on `target`.
-    """
-    import kernels
-    from benchmarks.cases import Case
-
-    case = Case.from_slug(slug)
-    if reason := kernels.get(case.operator, case.variant).supports(case.problem, target):
-        raise NotImplementedError(reason)
-    return kernels.program(case.problem, case.variant)
+def all_slugs() -> tuple[str, ...]:
+    """The cases that have goldens."""
+    return tuple(dict.fromkeys(slug for preset in PRESETS for slug in golden_slugs(preset)))
 
 
-def structures(
-    slugs: Iterable[str], target: str, program_of: Callable[[str, str], Any] = golden_program
-) -> dict[str, Structure]:
-    """Compiles cases in this process; returns launches, kinds, bytes and ratio by slug, or the status and reason.
+def sample(slugs: Iterable[str], per_operator: int) -> tuple[str, ...]:
+    """The same few cases of each operator and pass whenever it is asked, spread over what there is."""
+    groups: dict[str, list[str]] = {}
+    for slug in sorted(slugs, key=lambda slug: hashlib.sha256(slug.encode()).digest()):
+        groups.setdefault(slug.split(".")[0], []).append(slug)
+    return tuple(slug for group in groups.values() for slug in group[:per_operator])
+
+
+def structures(slugs: Iterable[str], target: str, program_of: Any = None) -> dict[str, Structure]:
+    """Compiles cases; returns launches, kinds, bytes and ratio by slug, or the status and reason.
 
     A case that `program_of` refuses with NotImplementedError is left out, and every case where the compiler plugin is
     missing.
     """
-    os.environ.update(compile_environment())  # no effect where JAX compiled before
-    from analysis.fusion import compile_for
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from benchmarks.golden_make import default_workers, make
+    from benchmarks.golden_program import golden_program
 
-    found: dict[str, Structure] = {}
-    for slug in slugs:
-        try:
-            program = program_of(slug, target)
-        except NotImplementedError:
-            continue
-        try:
-            found[slug] = _structure(compile_for(program.function, program.inputs, target))
-        except UserError:  # no plugin
-            return {}
-        except Exception as error:  # whatever a compiler raises
-            text = " ".join(str(error).split())[:200]
-            found[slug] = {"status": "failed", "reason": f"{type(error).__name__}: {text}"}
-    return found
+    try:
+        return make(slugs, target, program_of or golden_program, None, default_workers())
+    except UserError:  # no plugin
+        return {}
 
 
-def _structure(compilation: Any) -> Structure:
-    row = compilation.compiled_row()
-    kinds = Counter(launch["kind"] for launch in compilation.launch_rows())
-    ratio = row["traffic_ratio"]
-    return {
-        "launches": row["launches"],
-        "kinds": dict(sorted(kinds.items())),
-        "bytes": row["bytes"],
-        "traffic_ratio": None if ratio is None else round(ratio, 4),
-    }
-
-
-def differences(golden: dict[str, Structure], found: dict[str, Structure], target: str) -> list[str]:
-    """A sentence per case that is not as the golden says."""
-    from analysis.report.compare import program_changes
-
-    lines = []
-    for slug in dict.fromkeys((*golden, *found)):
-        if slug not in golden:
-            lines.append(f"{slug} on {target}: no golden yet")
-        elif slug not in found:
-            lines.append(f"{slug} on {target}: in the golden only")
-        elif changes := program_changes(golden[slug], found[slug]):
-            lines.append(f"{slug} on {target}: {'; '.join(changes)}")
-    return lines
-
-
-def golden_file(target: str, folder: Path = FOLDER) -> Path:
+def golden_folder(target: str, folder: Path = FOLDER) -> Path:
     import jax
 
-    return folder / jax.__version__ / f"{target}.json"
+    return folder / jax.__version__ / target
 
 
 def check(slugs: Iterable[str], target: str, folder: Path = FOLDER) -> list[str]:
-    """Compiles the cases and compares them with the goldens of the installed JAX.
+    """Compiles the cases and compares them with the goldens of the installed JAX; a sentence for each that differs.
 
     Raises:
       UserError: where there are none, or no compiler for the target.
     """
-    file = golden_file(target, folder)
-    if not file.is_file():
-        raise UserError(f"no golden {str(file)!r} for this JAX; make it with: make goldens")
+    place = golden_folder(target, folder)
+    known = read_folder(place)
+    if not known:
+        raise UserError(f"no goldens in {str(place)!r} for this JAX; make them with: make goldens")
     wanted = tuple(slugs)
-    golden = {slug: row for slug, row in json.loads(file.read_text()).items() if slug in wanted}
     found = structures(wanted, target)
     if not found:
         raise UserError(f"nothing was compiled for {target}: pip install 'normbench[gpu-targets]'")
-    return differences(golden, found, target)
+    return sentences({slug: known[slug] for slug in wanted if slug in known}, found, target)
 
 
-def write(slugs: Iterable[str], target: str, folder: Path = FOLDER) -> Path:
-    """Replaces the golden of the installed JAX; a line per case, so that a diff reads well."""
-    file = golden_file(target, folder)
-    found = structures(tuple(slugs), target)
-    if not found:
-        raise UserError(f"nothing was compiled for {target}: pip install 'normbench[gpu-targets]'")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(f"{json.dumps(slug)}: {json.dumps(row)}" for slug, row in sorted(found.items()))
-    file.write_text(f"{{\n{lines}\n}}\n")
-    return file
+def sentences(golden: Goldens, found: Goldens, target: str) -> list[str]:
+    """What is not as the golden says."""
+    lines = [f"{_name(slug, target)}: no golden yet (make goldens)" for slug in found if slug not in golden]
+    lines += [f"{_name(slug, target)}: not compiled any more" for slug in golden if slug not in found]
+    return lines + [f"{_name(slug, target)}: {'; '.join(changes)}" for slug, changes in differences(golden, found)]
+
+
+def _name(slug: str, target: str) -> str:
+    return f"{case_name(slug, target)} ({slug})"
+
+
+def renew(slugs: Iterable[str], target: str, workers: int, folder: Path = FOLDER) -> list[str]:
+    """Writes the goldens of the installed JAX for these cases; those of other cases stay as they are, if they are
+    still in a preset. Returns a sentence for each that changed.
+
+    Raises:
+      UserError: without a compiler for the target.
+    """
+    from benchmarks.golden_make import JOURNALS, Journal, make, toolchain
+    from benchmarks.golden_program import golden_program
+
+    place = golden_folder(target, folder)
+    wanted = tuple(slugs)
+    tools = toolchain(target)
+    journal = Journal(JOURNALS / f"{place.parent.name}-{target}.jsonl", tools)
+    before = read_folder(place)
+    made = make(wanted, target, golden_program, journal, workers, _Progress(place, len(wanted)))
+    others = set(all_slugs()) - set(wanted)
+    after = {slug: row for slug, row in before.items() if slug in others} | made
+    _write(place, after)
+    return sentences(before, after, target) if before else []
+
+
+def _write(place: Path, goldens: Goldens) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    by_operator: dict[str, Goldens] = {}
+    for slug, row in goldens.items():
+        by_operator.setdefault(slug.split(".")[0], {})[slug] = row
+    for operator, rows in by_operator.items():
+        (place / f"{operator}.csv").write_text(to_csv(rows), encoding="utf-8")
+    for path in place.glob("*.csv"):
+        if path.stem not in by_operator:
+            path.unlink()
+
+
+class _Progress:
+    """A line now and then on standard error."""
+
+    def __init__(self, place: Path, total: int):
+        self._place, self._total, self._said = place, total, 0
+
+    def __call__(self, done: int, compiled: int) -> None:
+        if done - self._said >= 100 or done == self._total:
+            self._said = done
+            print(f"{self._place}: {done} of {self._total}, {compiled} to compile", file=sys.stderr)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.golden", description="Renew or check the goldens.")
-    parser.add_argument("--preset", default="smoke")
+    parser.add_argument("--preset", choices=PRESETS, help="(default: all that have goldens)")
+    parser.add_argument("--operator", action="append", help="only these; to be repeated")
     parser.add_argument("--target", nargs="+", default=TARGETS)
+    parser.add_argument("--sample", type=int, metavar="N", help="check only N cases of each operator")
+    parser.add_argument("--workers", type=int, metavar="N", help="compiler processes (default: one per core)")
     parser.add_argument("--check", action="store_true", help="compare instead of writing; 1 where something changed")
     parsed = parser.parse_args()
     os.environ.update(compile_environment())
     try:
-        slugs = golden_slugs(parsed.preset)
-        if not parsed.check:
-            for target in parsed.target:
-                print(write(slugs, target))
-            _write_slugs()
-            return 0
-        changes = [line for target in parsed.target for line in check(slugs, target)]
+        return _run(parsed)
     except UserError as error:
         print(f"golden: error: {error}", file=sys.stderr)
         return 2
-    print("\n".join(changes) or "as the goldens say")
-    return int(bool(changes))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    slugs = golden_slugs(parsed.preset) if parsed.preset else all_slugs()
+    slugs = tuple(slug for slug in slugs if not parsed.operator or slug.split(".")[0] in parsed.operator)
+    changes: list[str] = []
+    if parsed.check:
+        for target in parsed.target:
+            changes += check(_sampled(slugs, target, parsed.sample), target)
+        print("\n".join(changes) or "as the goldens say")
+        return int(bool(changes))
+    from benchmarks.golden_make import default_workers
+
+    for target in parsed.target:
+        changes += renew(slugs, target, parsed.workers or default_workers())
+    _write_slugs()
+    print("\n".join(changes) or "no change")
+    return 0
+
+
+def _sampled(slugs: tuple[str, ...], target: str, per_operator: int | None) -> tuple[str, ...]:
+    """A sample of those that have goldens, or all, with or without."""
+    if not per_operator:
+        return slugs
+    known = read_folder(golden_folder(target))
+    return sample((slug for slug in slugs if slug in known), per_operator)
 
 
 def _write_slugs() -> None:

@@ -74,6 +74,13 @@ def lower_bytecode(function: Callable, inputs: tuple, target: str) -> tuple[byte
     return jax_compat.module_bytecode(lowered), time.perf_counter() - start
 
 
+def lower_with_text(function: Callable, inputs: tuple, target: str) -> tuple[bytes, str]:
+    """As `lower_bytecode`; returns the module as bytecode, and as text without source lines: equal for equal programs."""
+    check_target(target)
+    lowered = _lower(function, inputs, target)
+    return jax_compat.module_bytecode(lowered), lowered.as_text()
+
+
 def compile_for(function: Callable, inputs: tuple, target: str) -> Compilation:
     """Compiles `function(*inputs)` for `target` and reads the result.
 

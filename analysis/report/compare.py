@@ -1,23 +1,27 @@
-"""Two runs side by side: what became slower or faster, what is fused in another way, what lost accuracy."""
+"""Two runs, or two variants, side by side: what became slower or faster, is fused in another way, lost accuracy."""
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from analysis.report.compare_verdict import DEFAULT_THRESHOLD, VERDICTS, Floor, Samples, floor_of, judge
+from analysis.report.compare_programs import program_changes
+from analysis.report.compare_times import compared_times
+from analysis.report.compare_verdict import DEFAULT_THRESHOLD, VERDICTS
 from analysis.report.frames import Run
+from analysis.report.launch_facts import launch_facts
 from analysis.report.units import digits
+from normbench.errors import unknown
 
-_TIMED = ("case", "device", "clock", "cache")
 _ERROR_CHANGE = 0.1
 """Relative; results on one device are deterministic, but for the order in which threads add."""
 _FACTS = ("normbench", "python", "libc", "cpu_model", "nvidia_driver")
 _FACT_GROUPS = ("packages", "variables", "git")
+_OUR_FACTS = ("normbench", "git")
+"""Facts that change no program: where no other differs, the same program should take the same time."""
 Row = dict[str, Any]
 
 
@@ -29,6 +33,7 @@ class Comparison:
       a, b: the runs' ids.
       threshold: smallest relative change of time that counts.
       times: a row per case, device, clock and cache that both runs have, with its verdict.
+      noise: a row per device, clock and cache: how much processes differ, and how much what did not change.
       fusion: a row per case and target whose program changed.
       errors: a row per case and device whose error changed.
       only_a, only_b: cases of one run.
@@ -39,6 +44,7 @@ class Comparison:
     b: str
     threshold: float
     times: tuple[Row, ...]
+    noise: tuple[Row, ...]
     fusion: tuple[Row, ...]
     errors: tuple[Row, ...]
     only_a: tuple[str, ...]
@@ -56,133 +62,67 @@ class Comparison:
 
 def compare(a: Run, b: Run, threshold: float = DEFAULT_THRESHOLD) -> Comparison:
     """Compares run B with run A, the earlier one."""
+    return _compare(a, b, (a.run_id, b.run_id), threshold, paired=False)
+
+
+def compare_variants(run: Run, a: str, b: str, threshold: float = DEFAULT_THRESHOLD) -> Comparison:
+    """Compares two variants of one run over the problems that both answer; `case` is then the problem.
+
+    Raises:
+      UserError: for a variant that the run does not have.
+    """
+    sides = _of_variant(run, a), _of_variant(run, b)
+    return _compare(*sides, (f"{a} of {run.run_id}", f"{b} of {run.run_id}"), threshold, paired=True)
+
+
+def _of_variant(run: Run, variant: str) -> Run:
+    """The rows of one variant, each case named by its problem."""
+    chosen = run.cases[run.cases["variant"] == variant]
+    if chosen.empty:
+        raise unknown("variant of the run", variant, sorted(run.cases["variant"].dropna().unique()))
+    problems = chosen.set_index("case")["problem"]
+    tables = dict(run.tables)
+    for name, table in run.tables.items():
+        if "case" in table:
+            own = table[table["case"].isin(problems.index)]
+            tables[name] = own.assign(case=own["case"].map(problems))
+    return replace(run, tables=tables)
+
+
+def _compare(a: Run, b: Run, names: tuple[str, str], threshold: float, paired: bool) -> Comparison:
     cases_a, cases_b = list(a.cases["case"]), list(b.cases["case"])
     shared = set(cases_a) & set(cases_b)
+    environment = tuple(_environment(a, b))
+    same_environment = all(name.split(" ")[0] in _OUR_FACTS for name, _, _ in environment)
+    times, noise = compared_times(a, b, threshold, paired, same_environment)
     return Comparison(
-        a.run_id,
-        b.run_id,
+        *names,
         threshold,
-        tuple(_times(a, b, shared, threshold)),
+        tuple(times),
+        tuple(noise),
         tuple(_fusion(a, b, shared)),
         tuple(_errors(a, b, shared)),
         tuple(case for case in cases_a if case not in shared),
         tuple(case for case in cases_b if case not in shared),
-        tuple(_environment(a, b)),
+        environment,
     )
 
 
-def _times(a: Run, b: Run, shared: set[str], threshold: float) -> list[Row]:
-    series_a, series_b = _series(a), _series(b)
-    floors_a, floors_b = _floors(a, series_a), _floors(b, series_b)
-    rows = []
-    for key in dict.fromkeys((*series_a, *series_b)):
-        if key[0] not in shared:
-            continue
-        place = key[1:]
-        samples = series_a.get(key, {}), series_b.get(key, {})
-        floors = floors_a.get(place, Floor()), floors_b.get(place, Floor())
-        found = judge(*samples, floors, threshold)
-        row = {**dict(zip(_TIMED, key, strict=True)), **asdict(found)}
-        for side, values in zip("ab", samples, strict=True):
-            row[f"median_{side}_s"] = _median(values)
-            row[f"samples_{side}"] = sum(map(len, values.values()))
-            row[f"processes_{side}"] = len(values)
-        rows.append(row)
-    _say_where_clocks_differ(rows)
-    return rows
-
-
-def _series(run: Run) -> dict[tuple, Samples]:
-    """Seconds by process, by case, device, clock and cache; empty for a series that could not be timed."""
-    calls = run.timings[run.timings["stage"] == "call"]
-    found: dict[tuple, Samples] = {}
-    for key, group in calls.groupby(list(_TIMED), sort=False):
-        good = group[group["seconds"].notna() & (group["status"].fillna("ok") == "ok")]
-        parts = good.groupby(good["process"].fillna(0))["seconds"]
-        found[key] = {int(process): seconds.to_numpy() for process, seconds in parts}
-    return found
-
-
-def _median(samples: Samples) -> float | None:
-    return float(pd.concat([pd.Series(values) for values in samples.values()]).median()) if samples else None
-
-
-def _floors(run: Run, series: dict[tuple, Samples]) -> dict[tuple, Floor]:
-    """The noise floor per device, clock and cache."""
-    twins = _identical_programs(run)
-    floors = {}
-    for place in dict.fromkeys(key[1:] for key in series):
-        own = {key[0]: samples for key, samples in series.items() if key[1:] == place and samples}
-        pairs = [(own[x], own[y]) for device, x, y in twins if device == place[0] and x in own and y in own]
-        floors[place] = floor_of(own.values(), pairs)
-    return floors
-
-
-def _identical_programs(run: Run) -> list[tuple[str, str, str]]:
-    """Device and two cases of one problem that the compiler turned into the same program."""
-    known = run.compiled.dropna(subset=["hlo_sha256"]).merge(run.cases[["case", "problem"]], on="case")
-    twins = []
-    for (target, _, _), group in known.groupby(["target", "hlo_sha256", "problem"]):
-        first, *others = group["case"]
-        twins += [(target, first, other) for other in others]
-    return twins
-
-
-def _say_where_clocks_differ(rows: list[Row]) -> None:
-    """Adds `clocks`: "agree", or the verdict by each clock."""
-    by_series: dict[tuple, list[Row]] = {}
-    for row in rows:
-        by_series.setdefault((row["case"], row["device"], row["cache"]), []).append(row)
-    for group in by_series.values():
-        words = {row["clock"]: row["verdict"] for row in group}
-        alike = len(set(words.values())) == 1
-        text = "agree" if alike else ", ".join(f"{clock} {word}" for clock, word in words.items())
-        for row in group:
-            row["clocks"] = text if len(words) > 1 else "one clock"
-
-
 def _fusion(a: Run, b: Run, shared: set[str]) -> Iterator[Row]:
-    kinds_a, kinds_b = _kinds(a), _kinds(b)
+    facts_a, facts_b = _launch_facts(a), _launch_facts(b)
     for key, before, after in _pairs(a.compiled, b.compiled, "target", shared):
         changes = program_changes(
-            {**before, "kinds": kinds_a.get(key, {})},
-            {**after, "kinds": kinds_b.get(key, {})},
+            {**before, **facts_a.get(key, {})},
+            {**after, **facts_b.get(key, {})},
         )
         if changes:
             yield {"case": key[0], "target": key[1], "changes": changes}
 
 
-def _kinds(run: Run) -> dict[Any, Counter]:
-    return {key: Counter(group["kind"].dropna()) for key, group in run.launches.groupby(["case", "target"])}
-
-
-def program_changes(before: Row, after: Row) -> list[str]:
-    """Says in words how a compiled program differs: status, launches, kinds, bytes, ratio, or its text alone.
-
-    Args:
-      before, after: columns of the table "compiled", and `kinds`: launches by kind.
-    """
-    status = [row.get("status") or "ok" for row in (before, after)]
-    if status[0] != status[1]:
-        reason = after.get("reason") or before.get("reason")
-        return [f"{status[0]} → {status[1]}" + (f": {reason}" if reason else "")]
-    changes = []
-    if _differ(before, after, "launches"):
-        changes.append(f"{_number(before, 'launches')} → {_number(after, 'launches')} launches")
-    if kinds := _kind_changes(before.get("kinds") or {}, after.get("kinds") or {}):
-        changes.append(f"kinds: {kinds}")
-    if _differ(before, after, "traffic_ratio"):
-        changes.append(f"{_number(before, 'traffic_ratio')} → {_number(after, 'traffic_ratio')} × the minimum bytes")
-    if _differ(before, after, "bytes"):
-        changes.append(f"{_number(before, 'bytes')} → {_number(after, 'bytes')} bytes")
-    if not changes and _differ(before, after, "hlo_sha256"):
-        changes.append("another program with the same launches and bytes")
-    return changes
-
-
-def _kind_changes(before: dict[str, int], after: dict[str, int]) -> str:
-    counts = {kind: (before.get(kind, 0), after.get(kind, 0)) for kind in sorted({*before, *after})}
-    return ", ".join(f"{kind} {x} → {y}" for kind, (x, y) in counts.items() if x != y)
+def _launch_facts(run: Run) -> dict[Any, dict[str, dict[str, int]]]:
+    known = run.launches[run.launches["kind"].notna()][["case", "target", "kind", "ops", "refused"]]
+    known = known.astype(object).where(known.notna(), None)
+    return {key: launch_facts(group.to_dict("records")) for key, group in known.groupby(["case", "target"])}
 
 
 def _errors(a: Run, b: Run, shared: set[str]) -> Iterator[Row]:
@@ -209,20 +149,6 @@ def _pairs(a: pd.DataFrame, b: pd.DataFrame, place: str, shared: set[str]) -> It
     for key, row in rows_a.items():
         if key[0] in shared and key in rows_b:
             yield key, row, rows_b[key]
-
-
-def _differ(before: Row, after: Row, name: str) -> bool:
-    x, y = before.get(name), after.get(name)
-    if isinstance(x, float) and isinstance(y, float):
-        return not math.isclose(x, y, rel_tol=1e-3)
-    return x != y
-
-
-def _number(row: Row, name: str) -> str:
-    value = row.get(name)
-    if value is None:
-        return "unknown"
-    return digits(value) if name == "traffic_ratio" else f"{int(value):,}"
 
 
 def _environment(a: Run, b: Run) -> Iterator[tuple[str, Any, Any]]:

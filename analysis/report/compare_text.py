@@ -12,6 +12,7 @@ def comparison_text(found: Comparison) -> str:
     """The whole comparison; a verdict of SAME is only counted."""
     lines = [f"A {found.a}", f"B {found.b}"]
     lines += [f"   {name}: {before} → {after}" for name, before, after in found.environment]
+    lines += [_noise(row) for row in found.noise]
     for verdict in (SLOWER, FASTER):
         lines += _section(verdict, [_time(row) for row in found.times if row["verdict"] == verdict])
     lines += _section(
@@ -34,6 +35,13 @@ def _time(row: dict[str, Any]) -> str:
     times = f"{duration(row['median_a_s'])} → {duration(row['median_b_s'])}"
     clocks = "" if row["clocks"] in ("agree", "one clock") else f"; clocks: {row['clocks']}"
     return f"{row['case']}  {where}  {times}  {change}{clocks}"
+
+
+def _noise(row: dict[str, Any]) -> str:
+    where = f"{row['device']} {row['clock']} {row['cache']}"
+    processes = f"processes differ by {row['scatter']:.1%}" if row["degrees"] else "one process a side"
+    twins = f"; {row['twins']} programs that are the same: {row['drift']:+.1%} ± {row['drift_scatter']:.1%}"
+    return f"   noise, {where}: {processes}{twins if row['twins'] else ''}"
 
 
 def _ambiguous(found: Comparison) -> list[str]:

@@ -2,7 +2,10 @@
 
 The centre of a side is the median of its process medians. Process medians scatter more than the samples within a
 process promise (memory layout, the scheduler), so the interval of the change rests on the scatter of process medians:
-the larger of the series' own and that of its run.
+the series' own, which few processes know badly, moderated by what is typical of all series. Two runs also differ by
+what the machine did meanwhile, and no repetition within a run shows it. What shows it is what did not change: programs
+that are the same in both, and the streaming programs that measure the ceiling. They are called twins; a change is
+believed only beyond what twins do.
 """
 
 import math
@@ -10,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, special, stats
 
 from analysis.report.statistics import is_bimodal
 
@@ -21,7 +24,13 @@ RANK_P = 0.002
 """As asv: what the Mann-Whitney test must stay below."""
 MINIMUM_SAMPLES = 6
 """With fewer on a side the test cannot reach `RANK_P`."""
+MINIMUM_TWINS = 4
+"""With fewer, their scatter says nothing: Student's factor for three is above 30."""
 CONFIDENCE = 0.999
+MINIMUM_SERIES = 5
+"""With fewer, they do not say what is typical of them."""
+MOST_DEGREES = 200.0
+_SMALLEST_VARIANCE = 1e-10
 
 REASONS = {
     "clear_shift": "interval, ranks and threshold agree",
@@ -29,6 +38,9 @@ REASONS = {
     "not_timed": "no samples on one side",
     "few_samples": f"fewer than {MINIMUM_SAMPLES} samples on one side",
     "one_process": "one process a side: how much processes differ is unknown",
+    "drift_unknown": f"fewer than {MINIMUM_TWINS} programs are the same on both sides: what the machine did is unknown",
+    "drift": "programs that are the same on both sides differ as much",
+    "same_program": "the same program in the same environment: the machine differs, not the code",
     "intervals_overlap": "the interval of the change includes no change",
     "ranks_overlap": "the ranks of the samples do not tell the sides apart",
     "dispersed": "the noise is wider than the threshold",
@@ -37,22 +49,34 @@ REASONS = {
 
 Samples = Mapping[int, np.ndarray]
 """Seconds by process."""
+Sides = tuple[Samples, Samples]
 
 
 @dataclass(frozen=True)
-class Floor:
-    """The noise of a run, for one clock and cache.
+class Noise:
+    """What is known of the noise of a comparison, for one clock and cache.
 
     Attributes:
-      scatter: standard deviation of the logarithm of process medians, the upper quartile over series; NaN if unknown.
-      degrees: degrees of freedom behind it.
-      identical: relative difference between identical programs of the run, exceeded by a tenth of their pairs; 0 where
-        there are none.
+      scatter: standard deviation of the logarithm of process medians that is typical of the series; of the ratios
+        within a process where the sides were measured in the same processes.
+      degrees: how many degrees of freedom it is worth: few where series differ in how much they scatter.
+      drift: change of the twins, the median of the logarithms.
+      drift_scatter: their standard deviation.
+      twins: how many.
     """
 
-    scatter: float = math.nan
-    degrees: int = 0
-    identical: float = 0.0
+    scatter: float = 0.0
+    degrees: float = 0.0
+    drift: float = 0.0
+    drift_scatter: float = 0.0
+    twins: int = 0
+
+    @property
+    def drift_half(self) -> float:
+        """Half the interval in which the change of one more twin is expected."""
+        if self.twins < MINIMUM_TWINS:
+            return 0.0
+        return _student(self.twins - 1) * self.drift_scatter * math.sqrt(1 + 1 / self.twins)
 
 
 @dataclass(frozen=True)
@@ -65,73 +89,146 @@ class Verdict:
     low: float = math.nan
     high: float = math.nan
     p_value: float = math.nan
-    margin: float = math.nan
 
 
-def floor_of(series: Iterable[Samples], identical: Iterable[tuple[Samples, Samples]] = ()) -> Floor:
-    """The noise floor of one run, from all its series of one clock and cache and its pairs of identical programs."""
-    scatters, degrees = [], 0
-    for samples in series:
-        if len(samples) > 1:
-            scatters.append(float(np.std(_log_medians(samples), ddof=1)))
-            degrees += len(samples) - 1
-    pairs = [abs(math.expm1(_centre(b) - _centre(a))) for a, b in identical]
-    scatter = float(np.quantile(scatters, 0.75)) if scatters else math.nan
-    return Floor(scatter, degrees, float(np.quantile(pairs, 0.9)) if pairs else 0.0)
+@dataclass(frozen=True)
+class _Change:
+    """The logarithm of the change of one series; sum of squares and degrees of freedom of what it rests on, the
+    variance of its centre in units of that scatter, and the standard error that the samples alone promise."""
+
+    centre: float
+    squares: float
+    degrees: int
+    factor: float
+    sampling: float
 
 
-def judge(a: Samples, b: Samples, floors: tuple[Floor, Floor], threshold: float = DEFAULT_THRESHOLD) -> Verdict:
+def noise_of(pairs: Iterable[Sides], twins: Iterable[Sides], paired: bool = False) -> Noise:
+    """The noise of a comparison, from all the series of one clock and cache that both sides have, and its twins.
+
+    Args:
+      paired: whether the sides of each pair were measured in the same processes.
+    """
+    found = [_change(a, b, paired) for a, b in pairs if _comparable(a, b, paired)]
+    changes = [_change(a, b, paired).centre for a, b in twins if _comparable(a, b, paired)]
+    drift = float(np.median(changes)) if changes else 0.0
+    drift_scatter = float(np.std(changes, ddof=1)) if len(changes) > 1 else 0.0
+    return Noise(*_typical([one for one in found if one.degrees]), drift, drift_scatter, len(changes))
+
+
+def _typical(found: list[_Change]) -> tuple[float, float]:
+    """The scatter that is typical of series, and the degrees of freedom it is worth for one more of them.
+
+    The variances of the series are taken as drawn from a scaled inverse chi-squared distribution, whose scale and
+    degrees are fitted by the moments of their logarithms: Smyth, "Linear models and empirical Bayes methods",
+    Statistical Applications in Genetics and Molecular Biology 3 (2004), section 6.2.
+    """
+    if len(found) < MINIMUM_SERIES:
+        return 0.0, 0.0
+    halves = np.array([one.degrees for one in found]) / 2
+    variances = np.array([max(one.squares / one.degrees, _SMALLEST_VARIANCE) for one in found])
+    logs = np.log(variances) - special.digamma(halves) + np.log(halves)
+    spread = float(np.var(logs, ddof=1) - np.mean(special.polygamma(1, halves)))
+    if spread <= special.polygamma(1, MOST_DEGREES / 2):
+        return math.exp(float(np.mean(logs)) / 2), MOST_DEGREES
+    half = optimize.brentq(lambda x: special.polygamma(1, x) - spread, 1e-3, MOST_DEGREES / 2)
+    return math.exp((float(np.mean(logs)) + special.digamma(half) - math.log(half)) / 2), 2 * half
+
+
+def _comparable(a: Samples, b: Samples, paired: bool) -> bool:
+    return bool(a and b) and not (paired and not a.keys() & b.keys())
+
+
+def judge(a: Samples, b: Samples, noise: Noise, threshold: float = DEFAULT_THRESHOLD, paired: bool = False) -> Verdict:
     """Compares the samples of B with those of A.
 
     Args:
       a, b: seconds by process.
-      floors: of the two runs.
       threshold: smallest relative change that counts.
+      paired: whether both were measured in the same processes, interleaved; nothing drifts between them then.
     """
-    if not a or not b:
+    if not _comparable(a, b, paired):
         return Verdict(AMBIGUOUS, "not_timed")
-    change = _centre(b) - _centre(a)
-    all_a, all_b = np.concatenate([*a.values()]), np.concatenate([*b.values()])
+    found = _change(a, b, paired)
+    all_a, all_b = _together(a, b) if paired else (np.concatenate([*side.values()]) for side in (a, b))
     if min(len(all_a), len(all_b)) < MINIMUM_SAMPLES:
-        return Verdict(AMBIGUOUS, "few_samples", math.expm1(change))
-    half = _half_width(a, b, floors)
+        return Verdict(AMBIGUOUS, "few_samples", math.expm1(found.centre))
+    half = _half_width(found, noise)
     if math.isnan(half):
-        return Verdict(AMBIGUOUS, "one_process", math.expm1(change))
-    margin = max(threshold, *(floor.identical for floor in floors))
+        return Verdict(AMBIGUOUS, "one_process", math.expm1(found.centre))
     p_value = float(stats.mannwhitneyu(all_a, all_b, alternative="two-sided").pvalue)
-    word, reason = _decide(change, half, p_value, math.log1p(margin), _two_groups(all_a, all_b))
-    low, high = math.expm1(change - half), math.expm1(change + half)
-    return Verdict(word, reason, math.expm1(change), low, high, p_value, margin)
+    reach = max(half, noise.drift_half)
+    low = found.centre - reach - max(noise.drift, 0.0)
+    high = found.centre + reach - min(noise.drift, 0.0)
+    margin = math.log1p(threshold)
+    word, reason = _decide(found.centre, low, high, half, margin)
+    if word in (FASTER, SLOWER) and _two_groups(all_a, all_b):
+        word, reason = AMBIGUOUS, "bimodal"
+    elif word in (FASTER, SLOWER) and p_value >= RANK_P:
+        word, reason = AMBIGUOUS, "ranks_overlap"
+    if word != AMBIGUOUS and not paired and noise.twins < MINIMUM_TWINS:
+        word, reason = AMBIGUOUS, "drift_unknown"
+    return Verdict(word, reason, math.expm1(found.centre), math.expm1(low), math.expm1(high), p_value)
 
 
-def _decide(change: float, half: float, p_value: float, margin: float, two_groups: bool) -> tuple[str, str]:
-    if abs(change) + half <= margin:
+def _decide(change: float, low: float, high: float, half: float, margin: float) -> tuple[str, str]:
+    """Verdict and reason by the interval; `half` is its half-width by what is known of the series alone."""
+    if -margin <= low and high <= margin:
         return SAME, "within_threshold"
     if abs(change) <= margin:
-        return AMBIGUOUS, "dispersed"
-    if abs(change) <= half:
-        return AMBIGUOUS, "intervals_overlap"
-    if p_value >= RANK_P:
-        return AMBIGUOUS, "ranks_overlap"
-    if two_groups:
-        return AMBIGUOUS, "bimodal"
+        return AMBIGUOUS, "drift" if abs(change) + half <= margin else "dispersed"
+    if low <= 0 <= high:
+        return AMBIGUOUS, "intervals_overlap" if abs(change) <= half else "drift"
     return (SLOWER if change > 0 else FASTER), "clear_shift"
 
 
-def _half_width(a: Samples, b: Samples, floors: tuple[Floor, Floor]) -> float:
-    """Half the interval of the logarithm of the change; NaN where nothing says how much processes differ."""
-    degrees = max(len(a) - 1, 0) + max(len(b) - 1, 0)
-    known = [floor for floor in floors if floor.degrees]
-    if not degrees and not known:
+def _half_width(found: _Change, noise: Noise) -> float:
+    """Half the interval of the logarithm of the change; NaN where nothing says how much processes differ.
+
+    The variance is the series' own, moderated by the typical one.
+    """
+    degrees = found.degrees + noise.degrees
+    if not degrees:
         return math.nan
-    squares = sum(float(np.sum((m - m.mean()) ** 2)) for m in (_log_medians(a), _log_medians(b)))
-    own = math.sqrt(squares / degrees) if degrees else 0.0
-    run = max((floor.scatter for floor in known), default=0.0)
-    sampling = max(_sampling_error(a), _sampling_error(b))
-    scatter = max(own, run, sampling)
-    variance = scatter**2 * (_median_variance(len(a)) + _median_variance(len(b)))
-    freedom = max(degrees, *(floor.degrees for floor in floors))
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+    variance = (found.squares + noise.degrees * noise.scatter**2) / degrees
+    return _student(degrees) * math.sqrt(max(variance, found.sampling**2) * found.factor)
+
+
+def _student(degrees: float) -> float:
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
+
+
+def _change(a: Samples, b: Samples, paired: bool) -> _Change:
+    errors = _sampling_error(a), _sampling_error(b)
+    if paired:
+        ratios = _log_ratios(a, b)
+        return _Change(
+            float(np.median(ratios)),
+            _squares(ratios),
+            len(ratios) - 1,
+            _median_variance(len(ratios)),
+            math.hypot(*errors),
+        )
+    logs = _log_medians(a), _log_medians(b)
+    return _Change(
+        float(np.median(logs[1]) - np.median(logs[0])),
+        sum(map(_squares, logs)),
+        sum(map(len, logs)) - 2,
+        sum(_median_variance(len(side)) for side in logs),
+        max(errors),
+    )
+
+
+def _together(a: Samples, b: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """All samples of the shared processes, each over its process's level, which the ranks must not see."""
+    shared = sorted(a.keys() & b.keys())
+    levels = {p: math.sqrt(np.median(a[p]) * np.median(b[p])) for p in shared}
+    first, second = (np.concatenate([side[p] / levels[p] for p in shared]) for side in (a, b))
+    return first, second
+
+
+def _squares(values: np.ndarray) -> float:
+    return float(np.sum((values - values.mean()) ** 2))
 
 
 def _sampling_error(samples: Samples) -> float:
@@ -161,5 +258,7 @@ def _log_medians(samples: Samples) -> np.ndarray:
     return np.array([math.log(np.median(seconds)) for seconds in samples.values()])
 
 
-def _centre(samples: Samples) -> float:
-    return float(np.median(_log_medians(samples)))
+def _log_ratios(a: Samples, b: Samples) -> np.ndarray:
+    """By process, of those that timed both."""
+    shared = sorted(a.keys() & b.keys())
+    return np.array([math.log(np.median(b[process]) / np.median(a[process])) for process in shared])
