@@ -17,7 +17,7 @@ KERNEL = "pallas_triton"
 XLA = ("naive", "custom_vjp")
 OPERATORS = ("layer_norm", "rms_norm")
 CONTEXTS = ("alone", "residual", "silu")
-SHAPES = ((512, 768), (8192, 4096), (2048, 16384), (1024, 65536))
+SHAPES = ((8192, 768), (8192, 4096), (1024, 65536))
 FORMS = ("XLA", "opaque kernel", "fused kernel")
 
 HEAD = """# The barrier that a kernel is

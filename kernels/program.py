@@ -150,10 +150,10 @@ def _backward_pass(differentiate: Callable, ahead: Callable, arguments: tuple) -
     def pullback(*arrays):
         return differentiate(*ahead(*arrays))[1]
 
-    # The residuals travel as plain arrays: a pullback that was traced elsewhere has another tree structure.
-    structure = jax.tree.structure(jax.eval_shape(pullback, *arguments))
-
     def function(residuals, cotangent):
+        # The residuals travel as plain arrays: a pullback that was traced elsewhere has another tree structure, and has
+        # kept the devices that it was traced for.
+        structure = jax.tree.structure(jax.eval_shape(pullback, *arguments))
         return jax.tree.unflatten(structure, residuals)(cotangent)
 
     return function, lambda *arrays: (tuple(jax.tree.leaves(pullback(*arrays[:-1]))), arrays[-1])
