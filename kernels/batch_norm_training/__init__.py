@@ -12,6 +12,7 @@ from kernels.batch_norm_training.flax import flax
 from kernels.batch_norm_training.jax_nn import jax_nn
 from kernels.batch_norm_training.naive import naive
 from kernels.batch_norm_training.one_pass import one_pass
+from kernels.batch_norm_training.pallas_triton import pallas_triton, unsupported
 from kernels.batch_norm_training.pivoted import pivoted
 from kernels.batch_norm_training.reference import reference
 from kernels.batch_norm_training.welford import welford
@@ -66,5 +67,14 @@ for _variant in (
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine"),
     Variant(_NAME, "flax", flax, "flax.linen.BatchNorm", supports_problem=flax_missing),
+    Variant(
+        _NAME,
+        "pallas_triton",
+        pallas_triton,
+        "two fused kernels in Pallas Triton, forward and backward, gradient by hand",
+        supports_problem=unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"cast": pallas_triton},
+    ),
 ):
     register_variant(_variant)

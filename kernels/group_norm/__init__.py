@@ -14,6 +14,7 @@ from kernels.group_norm.flax import flax
 from kernels.group_norm.jax_nn import jax_nn
 from kernels.group_norm.naive import naive
 from kernels.group_norm.one_pass import one_pass
+from kernels.group_norm.pallas_triton import pallas_triton, unsupported
 from kernels.group_norm.pivoted import pivoted
 from kernels.group_norm.reference import reference
 from kernels.group_norm.two_pass import two_pass
@@ -75,5 +76,14 @@ for _variant in (
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine"),
     Variant(_NAME, "flax", flax, "flax.linen.GroupNorm", supports_problem=flax_missing),
+    Variant(
+        _NAME,
+        "pallas_triton",
+        pallas_triton,
+        "one fused kernel in Pallas Triton, gradient by hand",
+        supports_problem=unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"cast": pallas_triton},
+    ),
 ):
     register_variant(_variant)

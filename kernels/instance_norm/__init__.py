@@ -9,6 +9,7 @@ from kernels.contexts import CONTEXTS, activation_of
 from kernels.instance_norm.as_groups import as_groups
 from kernels.instance_norm.flax import flax
 from kernels.instance_norm.naive import naive
+from kernels.instance_norm.pallas_triton import pallas_triton
 from kernels.instance_norm.reference import reference
 from kernels.peers import flax_missing
 from kernels.problem import LAYOUTS, Problem
@@ -48,5 +49,14 @@ for _variant in (
     Variant(_NAME, "custom_vjp", as_groups(group_norm.custom_vjp), "gradient by hand; saves mean and 1 / deviation"),
     Variant(_NAME, "jax_nn", as_groups(group_norm.jax_nn), "jax.nn.standardize and the affine"),
     Variant(_NAME, "flax", flax, "flax.linen.InstanceNorm", supports_problem=flax_missing),
+    Variant(
+        _NAME,
+        "pallas_triton",
+        pallas_triton,
+        "one fused kernel in Pallas Triton, gradient by hand",
+        supports_problem=group_norm.unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"cast": pallas_triton},
+    ),
 ):
     register_variant(_variant)

@@ -1,0 +1,80 @@
+"""Two fused kernels in Pallas Triton, the statistics and what needs them, forward and backward, in both layouts."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from kernels.batch_norm_training.arguments import Outputs, checked
+from kernels.pallas.batch_statistics import BatchPlan, backward, forward
+from kernels.pallas.channels import View
+from kernels.pallas.config import MOST_ELEMENTS
+from kernels.problem import Problem
+from normbench.errors import UserError
+
+
+def pallas_triton(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    running_mean: jax.Array,
+    running_variance: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    momentum: float = 0.1,
+    channel_axis: int = 1,
+    activation: str = "none",
+    output_dtype: str | None = None,
+) -> Outputs:
+    """As `naive`; `output_dtype` is that of y, x's where it is None.
+
+    x is read twice, by one launch each; a gradient reads x and dy twice. Partial statistics are taken around a mean of
+    the data and put together by Chan's formula. x, and mean and 1 / deviation in float32 are saved. On a CPU the
+    kernels are interpreted: right, and very slow.
+
+    Raises:
+      UserError: also for more elements than 32-bit indices reach.
+    """
+    a = checked(x, gamma, beta, running_mean, running_variance, epsilon, momentum, channel_axis, activation)
+    if a.x.size > MOST_ELEMENTS:
+        raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MOST_ELEMENTS} (32-bit indices)")
+    dtype = jnp.dtype(output_dtype or a.x.dtype)
+    channels = a.gamma.size
+    if a.x.size == 0:
+        zero = jnp.sum(a.gamma * 0 + a.beta * 0).astype(dtype)
+        return a.updated(a.x.astype(dtype) + zero, a.running_mean, a.running_variance)
+    if a.axes[-1] == a.x.ndim - 1 and a.x.ndim > 2:
+        view = View(a.x.shape[0], channels, math.prod(a.x.shape[2:]), False)
+    else:
+        view = View(1, channels, a.x.size // channels, True)
+    plan = BatchPlan(view, a.epsilon, a.momentum, activation, dtype.name, a.dtype.name)
+    running = jax.lax.stop_gradient((a.running_mean, a.running_variance))
+    y, *moved = _differentiable(a.x.reshape(-1), a.gamma, a.beta, running, plan)
+    return y.reshape(a.x.shape), *map(jax.lax.stop_gradient, moved)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the kernels cannot compute `problem` on `target`, or None."""
+    if target == "cpu":
+        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if math.prod(problem.shape) > MOST_ELEMENTS:
+        return f"more than {MOST_ELEMENTS} elements; the kernels' indices are 32-bit"
+    return None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _differentiable(x, gamma, beta, running, plan):
+    return forward(x, gamma, beta, running, plan)[:3]
+
+
+def _forward(x, gamma, beta, running, plan):
+    *outputs, mean, r = forward(x, gamma, beta, running, plan)
+    return tuple(outputs), (x, gamma, beta, mean, r)
+
+
+def _backward(plan, saved, cotangents):
+    return *backward(saved, cotangents[0], plan), None
+
+
+_differentiable.defvjp(_forward, _backward)

@@ -1,0 +1,84 @@
+"""One fused kernel in Pallas Triton: each group is read once and written once, in both layouts."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from kernels.checks import compute_dtype
+from kernels.group_norm.arguments import checked
+from kernels.pallas.channels import View
+from kernels.pallas.config import MOST_ELEMENTS
+from kernels.pallas.groups import GroupPlan, forward
+from kernels.pallas.groups_backward import backward
+from kernels.pallas.groups_config import WIDEST
+from kernels.problem import Problem
+from normbench.errors import UserError
+
+
+def pallas_triton(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    groups: int = 32,
+    channel_axis: int = 1,
+    activation: str = "none",
+    output_dtype: str | None = None,
+) -> jax.Array:
+    """As `naive`; `output_dtype` is that of y, x's where it is None.
+
+    The variance is taken around the mean, of groups in registers; groups that do not fit are streamed, with sums around
+    the mean of their first tile. Gradients by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the
+    kernel is interpreted: right, and very slow.
+
+    Raises:
+      UserError: also for more elements than 32-bit indices reach, and for a group of more than `WIDEST` channels.
+    """
+    a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
+    dtype = jnp.dtype(output_dtype or a.x.dtype)
+    reason = _refusal(a.x.shape, a.gamma.size // groups)
+    if reason:
+        raise UserError(f"x of shape {a.x.shape} in {groups} groups is not allowed for pallas_triton: {reason}")
+    if a.x.size == 0:
+        return a.x.astype(dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(dtype)
+    spatial = a.view[a.spatial]
+    # One position: both layouts are the same, and channels are what is contiguous.
+    view = View(a.x.shape[0], a.gamma.size, spatial, a.spatial == 1 or spatial == 1)
+    plan = GroupPlan(view, groups, a.epsilon, activation, dtype.name, jnp.dtype(compute_dtype(*a[:3])).name)
+    return _differentiable(a.x.reshape(-1), a.gamma, a.beta, plan).reshape(a.x.shape)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the kernel cannot compute `problem` on `target`, or None."""
+    if target == "cpu":
+        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
+    return _refusal(problem.shape, problem.channels // groups)
+
+
+def _refusal(shape: tuple[int, ...], each: int) -> str | None:
+    if math.prod(shape) > MOST_ELEMENTS:
+        return f"more than {MOST_ELEMENTS} elements; the kernel's indices are 32-bit"
+    if each > WIDEST:
+        return f"more than {WIDEST} channels in a group; a tile of them does not fit"
+    return None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _differentiable(x, gamma, beta, plan):
+    return forward(x, gamma, beta, plan, save=False)[0]
+
+
+def _forward(x, gamma, beta, plan):
+    y, mean, r = forward(x, gamma, beta, plan, save=True)
+    return y, (x, gamma, beta, mean, r)
+
+
+def _backward(plan, saved, dy):
+    return backward(saved, dy, plan)
+
+
+_differentiable.defvjp(_forward, _backward)
