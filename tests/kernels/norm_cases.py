@@ -61,8 +61,9 @@ def check(problem: Problem, variant: str, seed: int = 0) -> None:
 
 def outputs(problem: Problem, variant: str, arrays) -> tuple:
     """(y, *statistics) of the variant called with the operator's own signature."""
-    keywords = kernels.operator(problem.operator).keywords(problem)
-    result = kernels.get(problem.operator, variant)(*arrays, **keywords)
+    definition = kernels.operator(problem.operator)
+    function = kernels.get(problem.operator, variant)
+    result = function(*definition.bind(problem, tuple(arrays)), **definition.keywords(problem))
     return result if isinstance(result, tuple) else (result,)
 
 

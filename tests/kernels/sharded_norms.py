@@ -14,6 +14,12 @@ from benchmarks.accuracy import Oracle
 from kernels.problem import Problem
 
 PROBLEMS = (
+    Problem("batch_norm", (4, 3, 5, 2)),
+    Problem("batch_norm", (4, 5, 2, 3), "nhwc"),
+    Problem("conv_bn", (4, 4, 6, 6), context="silu", options=(("features", 6), ("groups", 2))),
+    Problem("conv_bn", (4, 6, 6, 4), "nhwc", options=(("bias", True), ("stride", 2))),
+    Problem("layer_norm", (4, 5, 16), "nlc", context="residual"),
+    Problem("batch_norm_training", (4, 3, 5, 2), context="residual"),
     Problem("batch_norm_training", (4, 3, 5, 2)),
     Problem("batch_norm_training", (4, 5, 2, 3), "nhwc"),
     Problem("layer_norm", (4, 16), "nc"),
@@ -43,4 +49,4 @@ def distance(problem: Problem, variant: str) -> float:
 if __name__ == "__main__":
     assert len(jax.devices()) == 2
     cases = [(problem, variant) for problem in PROBLEMS for variant in variants(problem.operator)]
-    print(json.dumps({f"{p.operator} {p.layout} {v}": distance(p, v) for p, v in cases}))
+    print(json.dumps({f"{p.operator} {p.context} {p.layout} {v}": distance(p, v) for p, v in cases}))

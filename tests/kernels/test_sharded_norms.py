@@ -17,8 +17,8 @@ def test_every_variant_on_a_sharded_batch():
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }
     command = [sys.executable, str(ROOT / "tests" / "kernels" / "sharded_norms.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     distances = json.loads(done.stdout)
-    assert len(distances) >= 40
+    assert len(distances) >= 60
     assert {name: distance for name, distance in distances.items() if not distance <= 1e-4} == {}
