@@ -78,6 +78,7 @@ class Variant:
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
       interpreted_on_cpu: True where a CPU can only check it, never time it.
+      interpreted_elements: up to which size of x a CPU checks it then: beyond it takes minutes.
       compiler: of `COMPILERS`; `variants` names those of the first unless asked.
       compile_host: for a variant that is no JAX program: (the arguments of `function`, abstract, or of `apply` where
         there is one, **keywords) -> a function of NumPy arrays, those arguments that are not None.
@@ -95,6 +96,7 @@ class Variant:
     apply: Callable[..., Any] | None = None
     output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
     interpreted_on_cpu: bool = False
+    interpreted_elements: int = 100_000
     compiler: str = COMPILERS[0]
     compile_host: Callable[..., Callable[..., Any]] | None = None
     fused_contexts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kernels.checks import check_problem
 from kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
+from kernels.layer_norm import pallas_mosaic as _pallas_mosaic
 from kernels.layer_norm.arguments import normalized_shape
 from kernels.layer_norm.custom_vjp import custom_vjp
 from kernels.layer_norm.flax import flax
@@ -78,6 +79,16 @@ for _variant in (
         supports_problem=unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"residual": pallas_triton, "cast": pallas_triton},
+    ),
+    Variant(
+        _NAME,
+        "pallas_mosaic",
+        _pallas_mosaic.pallas_mosaic,
+        "one fused kernel in Pallas Mosaic GPU, gradient by hand",
+        supports_problem=_pallas_mosaic.unsupported,
+        interpreted_on_cpu=True,
+        interpreted_elements=4096,
+        fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},
     ),
 ):
     register_variant(_variant)

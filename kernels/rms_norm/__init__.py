@@ -12,6 +12,7 @@ from kernels.pallas.row_norm import unsupported
 from kernels.peers import flax_missing
 from kernels.problem import Problem
 from kernels.registry import Argument, Operator, Variant, register_operator, register_variant
+from kernels.rms_norm import pallas_mosaic as _pallas_mosaic
 from kernels.rms_norm.custom_vjp import custom_vjp
 from kernels.rms_norm.flax import flax
 from kernels.rms_norm.naive import naive
@@ -49,6 +50,16 @@ for _variant in (
         supports_problem=unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"residual": pallas_triton, "cast": pallas_triton},
+    ),
+    Variant(
+        _NAME,
+        "pallas_mosaic",
+        _pallas_mosaic.pallas_mosaic,
+        "one fused kernel in Pallas Mosaic GPU, gradient by hand",
+        supports_problem=_pallas_mosaic.unsupported,
+        interpreted_on_cpu=True,
+        interpreted_elements=4096,
+        fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},
     ),
 ):
     register_variant(_variant)
