@@ -110,12 +110,12 @@ def test_the_command_that_tunes_lists_its_candidates_and_wants_a_gpu(pass_, caps
 @pytest.mark.parametrize("context", ["residual", "silu"])
 def test_an_opaque_kernel_is_a_barrier_and_a_fused_one_is_none(context):
     """An activation behind it costs a kernel all that it gains; with it inside, it moves the least of the three."""
-    plain, opaque, fused = barrier.facts("rms_norm", (8192, 4096), context, "forward")
+    plain, opaque, fused = barrier.facts("layer_norm", (8192, 4096), context, "forward")
     assert fused.launches == 1
     assert fused.ratio == pytest.approx(1, abs=0.01)
     assert opaque.launches == 2
     assert opaque.ratio > 1.2
     assert plain.ratio >= fused.ratio
-    start = f"| rms_norm | 8192 × 4096 | {context} |"
+    start = f"| layer_norm | 8192 × 4096 | {context} |"
     line = next(line for line in barrier.PAGE.read_text().splitlines() if line.startswith(start))
     assert line.endswith("| **1: 1.00 ×** |")
