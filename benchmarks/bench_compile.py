@@ -1,12 +1,12 @@
 """How long does compiling take?"""
 
-from benchmarks.bench_support import TIMED, program_of, use
+from benchmarks.bench_support import TIMED, labels, program_of, slug_of, use
 
 
 class Compile:
     """Tracing, lowering and compiling for the CPU; the persistent cache is off unless the user turned it on."""
 
-    params = (TIMED,)
+    params = (labels(TIMED),)
     param_names = ("case",)
     version = "1"
     timeout = 300
@@ -19,7 +19,7 @@ class Compile:
         import jax
 
         self.jax = jax
-        self.program = program_of(case, "cpu")
+        self.program = program_of(slug_of(case), "cpu")
         jax.block_until_ready(jax.numpy.zeros(1) + 1)  # starts the backend
         jax.clear_caches()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_support import SLUGS, asv, prepare_timing
+from benchmarks.bench_support import SLUGS, asv, labels, prepare_timing, slug_of
 from benchmarks.environment import gpu_present
 
 
@@ -54,7 +54,7 @@ def stream_seconds(profile: Any) -> float:
 class DeviceLatency:
     """Device time of one call on the GPU, warm cache; compiled and checked ahead. Only where there is a GPU."""
 
-    params = (SLUGS,)
+    params = (labels(SLUGS),)
     param_names = ("case",)
     version = "1"
     timeout = 300
@@ -64,7 +64,7 @@ class DeviceLatency:
     timer = DeviceClock(device_seconds)
 
     def setup(self, case):
-        self.call, self.inputs = prepare_timing(case, "gpu")
+        self.call, self.inputs = prepare_timing(slug_of(case), "gpu")
 
     @asv(skip_benchmark=not gpu_present())
     def time_device(self, case):

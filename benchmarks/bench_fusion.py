@@ -1,6 +1,6 @@
 """What does the compiler make of it? Free of noise: compiled for GPUs that need not be there, and counted."""
 
-from benchmarks.bench_support import SLUGS, TARGETS, asv, structure_of
+from benchmarks.bench_support import SLUGS, TARGETS, asv, labels, slug_of, structure_of
 
 # Of the preset standard; JAX 0.10 and 0.12 make different programs of them.
 BETWEEN_RELEASES = (
@@ -15,7 +15,7 @@ CASES = (*SLUGS, *BETWEEN_RELEASES)
 class Fusion:
     """Launches, bytes across their borders, and those over the minimum; all cases are compiled in one process."""
 
-    params = (CASES, TARGETS)
+    params = (labels(CASES), TARGETS)
     param_names = ("case", "target")
     version = "1"
 
@@ -24,7 +24,7 @@ class Fusion:
         return {(slug, target): structure_of(slug, target) for target in TARGETS for slug in CASES}
 
     def setup(self, found, case, target):
-        self.row = found[case, target]
+        self.row = found[slug_of(case), target]
         if "skipped" in self.row:
             raise NotImplementedError(self.row["skipped"])
         assert "failed" not in self.row, self.row["failed"]
@@ -39,4 +39,4 @@ class Fusion:
 
     @asv(unit="x the minimum bytes")
     def track_traffic_ratio(self, found, case, target):
-        return self.row["traffic_ratio"]
+        return round(self.row["traffic_ratio"], 4)

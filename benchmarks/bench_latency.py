@@ -1,12 +1,12 @@
 """How long does a call take, until its result is ready?"""
 
-from benchmarks.bench_support import TIMED, prepare_timing
+from benchmarks.bench_support import TIMED, labels, prepare_timing, slug_of
 
 
 class Latency:
     """Wall time of one call on the CPU, warm cache; compiled and checked ahead."""
 
-    params = (TIMED,)
+    params = (labels(TIMED),)
     param_names = ("case",)
     version = "2"
     timeout = 300
@@ -16,7 +16,7 @@ class Latency:
     warmup_time = 0.2
 
     def setup(self, case):
-        self.call, self.inputs = prepare_timing(case)
+        self.call, self.inputs = prepare_timing(slug_of(case))
         import jax  # not before the platform has been chosen
 
         self.block = jax.block_until_ready

@@ -41,6 +41,16 @@ def timed(slugs: Iterable[str]) -> tuple[str, ...]:
 TIMED = timed(SLUGS)
 
 
+def labels(slugs: Iterable[str]) -> tuple[str, ...]:
+    """The slugs as asv's pages are to show them: the variant first, as the pages cut off the end."""
+    return tuple(" ".join(reversed(slug.rsplit(".", 1))) for slug in slugs)
+
+
+def slug_of(label: str) -> str:
+    variant, _, problem = label.partition(" ")
+    return f"{problem}.{variant}"
+
+
 def asv(**attributes: Any) -> Callable[[Callable], Callable]:
     """Sets what asv reads from a method: its unit, its timeout."""
 

@@ -14,10 +14,11 @@ from benchmarks import bench_support
 from benchmarks.bench_device import DeviceClock, DeviceLatency, stream_seconds
 from benchmarks.bench_fusion import Fusion
 from benchmarks.bench_latency import Latency
-from benchmarks.bench_support import TARGETS, error_of, older_commits_skipped, program_of, structure_of
+from benchmarks.bench_support import TARGETS, error_of, labels, older_commits_skipped, program_of, structure_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SLUG = "batch_norm.alone.1x8x4x4.nchw.f32.f32.forward.naive"
+(LABEL,) = labels((SLUG,))
 
 
 @pytest.mark.parametrize("operator", ["batch_norm", "no_such_operator"])
@@ -55,17 +56,17 @@ def test_a_failure_is_kept_apart_from_a_skip(monkeypatch):
     found = structure_of(SLUG, "h200")
     assert found == {"failed": "ValueError: no such lowering"}
     with pytest.raises(AssertionError, match="no such lowering"):
-        Fusion().setup({(SLUG, "h200"): found}, SLUG, "h200")
+        Fusion().setup({(SLUG, "h200"): found}, LABEL, "h200")
     with pytest.raises(NotImplementedError, match="too old"):
-        Fusion().setup({(SLUG, "h200"): {"skipped": "too old"}}, SLUG, "h200")
+        Fusion().setup({(SLUG, "h200"): {"skipped": "too old"}}, LABEL, "h200")
 
 
 def test_structures_are_those_of_the_compiler():
     pytest.importorskip("jax_cuda13_plugin")
     found = {(SLUG, "h200"): structure_of(SLUG, "h200")}
     fusion = Fusion()
-    fusion.setup(found, SLUG, "h200")
-    arguments = found, SLUG, "h200"
+    fusion.setup(found, LABEL, "h200")
+    arguments = found, LABEL, "h200"
     assert fusion.track_launches(*arguments) == 1
     assert fusion.track_bytes(*arguments) == 4 * (2 * 128 + 4 * 8)
     assert fusion.track_traffic_ratio(*arguments) == 1
@@ -74,8 +75,8 @@ def test_structures_are_those_of_the_compiler():
 
 def test_latency_runs_a_checked_program():
     latency = Latency()
-    latency.setup(SLUG)
-    latency.time_wall(SLUG)
+    latency.setup(LABEL)
+    latency.time_wall(LABEL)
 
 
 def test_a_clock_of_device_time_stands_still_but_for_the_device():
