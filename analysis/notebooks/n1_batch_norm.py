@@ -32,10 +32,11 @@
 #   bytes moved over that minimum: 1.00 is perfect.
 
 # %%
+from story import answer, committed, compiled, facts, rows_of, show, source, table
+
 import jax
 import jax.numpy as jnp
 import pandas as pd
-from story import answer, committed, compiled, facts, rows_of, show, source, table
 
 import kernels
 from analysis import explain

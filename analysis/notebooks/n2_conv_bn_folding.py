@@ -24,9 +24,10 @@
 # `prefolded` folds once ahead of the call; that fold is timed, too, as the stage *prepare*.
 
 # %%
+from story import answer, committed, compiled, rows_of, show, source, table
+
 import numpy as np
 import pandas as pd
-from story import answer, committed, compiled, rows_of, show, source, table
 
 from analysis.report import plots
 from analysis.report.plots_speed import fold_cost, speed_up

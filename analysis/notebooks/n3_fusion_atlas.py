@@ -20,8 +20,9 @@
 # each output written once. 1.00 is perfect; 2.00 means that a memory-bound kernel takes about twice as long as it need.
 
 # %%
-import pandas as pd
 from story import answer, committed, compiled, facts, rows_of, show, source, table
+
+import pandas as pd
 
 from analysis.report import plots
 from analysis.report.plots_launches import ratio_by_size

@@ -20,11 +20,12 @@
 # **The questions.** How much faster are they, how wrong can they get, and does bfloat16 make it worse?
 
 # %%
+from story import answer, committed, rows_of, show, source, table
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from story import answer, committed, rows_of, show, source, table
 
 import kernels
 from analysis.report import plots

@@ -13,6 +13,7 @@ GREY, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, OLIVE = (
     "#cc79a7",
     "#a59b22",  # their yellow cannot be seen on white
 )
+BROWN, INDIGO = "#9c755f", "#6a6ae0"  # where an operator has more than eight variants; told apart by their markers, too
 _COLOURS = (GREY, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, OLIVE)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 
@@ -32,14 +33,14 @@ _FIXED = {
     "folded": Style(ORANGE, "s"),
     "prefolded": Style(BLUE, "D"),
     "pallas_triton": Style(VERMILLION, "^"),
-    "pallas_mosaic": Style(VERMILLION, "v"),
+    "pallas_mosaic": Style(INDIGO, "*"),
     "two_pass": Style(OLIVE, "<"),
     "one_pass": Style(ORANGE, "s"),
     "pivoted": Style(GREEN, "P"),
     "welford": Style(SKY, "p"),
     "custom_vjp": Style(BLUE, "v"),
     "jax_nn": Style(PURPLE, "h"),
-    "flax": Style(VERMILLION, ">"),
+    "flax": Style(BROWN, ">"),
     "shifted": Style(SKY, "d"),
     # PyTensor's backends, and what they are compared with.
     "numpy": Style(GREY, "o"),

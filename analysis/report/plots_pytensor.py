@@ -77,6 +77,6 @@ def _dots(table: pd.DataFrame, label: str, panel: str, x_label: str, caption: st
         ]
         figure.legend(handles=handles, loc="upper center", ncols=min(5, len(handles)), borderaxespad=0.0)
         heights = [panel_height_in(len(order))]
-        arrange(figure, panels, heights, 6.6 / len(panels_of), longest_in(order), gap_in=0.25, legend_in=0.32)
+        arrange(figure, panels, heights, 5.6 / len(panels_of), longest_in(order), gap_in=0.25, legend_in=0.32)
         add_caption(figure, caption)
     return figure
