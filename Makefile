@@ -11,10 +11,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study test lint notebooks goldens peers matrix clean
+.PHONY: study gpu test lint notebooks goldens peers matrix clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
+
+# On a machine with a GPU and a JAX for it, within a budget: make gpu PRESET=standard ARGS='--budget 8m'. Uses that JAX.
+gpu:
+	$(PYTHON) -m benchmarks.cli gpu --preset $(PRESET) $(ARGS)
 
 test: .venv/test
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
@@ -36,9 +40,18 @@ peers: .venv/test
 matrix:
 	tools/matrix.sh 0.11.2 0.12.0.1
 
-# What the installed JAX makes of the smoke preset, into results/golden; and the cases of the asv classes.
+# What each JAX here (.venv and every .venv-<version>) makes of the presets standard and smoke, into results/golden, and
+# docs/history.md; compiles only what changed. The cases of the asv classes are renewed with them.
 goldens: .venv/study
-	$(BIN)/python -m benchmarks.golden $(ARGS)
+	for python in $(BIN)/python $(wildcard .venv-*/bin/python); do $$python -m benchmarks.golden $(ARGS) || exit; done
+
+# Every golden of the installed JAX, compiled anew; `make test` checks the preset smoke and a sample of the rest.
+goldens-check: .venv/study
+	$(BIN)/python -m benchmarks.golden --check $(ARGS)
+
+# docs/history.md and its plot, out of the committed goldens.
+history: .venv/study
+	$(BIN)/python -m analysis.report.history $(ARGS)
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then echo "normbench needs Python 3.11 to 3.13; found none. Give one: make PYTHON=/path/to/python3" >&2; exit 2; fi

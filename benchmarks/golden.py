@@ -1,6 +1,7 @@
 """Goldens: what each JAX version makes of the cases of `standard` and `smoke`, as data in `results/golden/`.
 
-`python -m benchmarks.golden` renews those of the installed JAX, `--check` compares and says in words what changed.
+`python -m benchmarks.golden` renews those of the installed JAX and docs/history.md; `--check` compares and says in words
+what changed.
 Peers are left out: their fusion is their own, and changes with their version.
 """
 
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.fusion import compile_environment
-from analysis.report.goldens import FOLDER, Goldens, Structure, case_name, differences, read_folder, to_csv
+from analysis.report import history
+from analysis.report.goldens import FOLDER, Goldens, Structure, case_name, differences, read_all, read_folder, to_csv
 from normbench.errors import UserError
 
 TARGETS = ("h200", "a100")
@@ -168,6 +170,7 @@ def _run(parsed: argparse.Namespace) -> int:
     for target in parsed.target:
         changes += renew(slugs, target, parsed.workers or default_workers())
     _write_slugs()
+    history.write(read_all())
     print("\n".join(changes) or "no change")
     return 0
 

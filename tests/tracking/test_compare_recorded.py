@@ -43,7 +43,7 @@ def verdicts(seed, drawn, paired=False, count=PAIRS, shift=1.0):
     return found
 
 
-@pytest.mark.parametrize(("run_a", "run_b"), product(RUNS, RUNS))
+@pytest.mark.parametrize(("run_a", "run_b"), [*product(RUNS, RUNS)])
 def test_equal_programs_are_never_called_faster_or_slower(run_a, run_b):
     assert {found.verdict for found in verdicts(1, from_runs(run_a, run_b))} <= {SAME, AMBIGUOUS}
 
