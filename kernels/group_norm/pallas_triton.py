@@ -12,9 +12,13 @@ from kernels.pallas.channels import View
 from kernels.pallas.config import MOST_ELEMENTS
 from kernels.pallas.groups import GroupPlan, forward
 from kernels.pallas.groups_backward import backward
-from kernels.pallas.groups_config import WIDEST
+from kernels.pallas.groups_config import WIDEST, forward_config
 from kernels.problem import Problem
 from normbench.errors import UserError
+
+FEWEST_PROGRAMS = 32
+"""A multiprocessor draws two or three times its share of the memory's bandwidth: with streamed groups in fewer programs
+XLA, which cuts a group into pieces, moves its data faster, although it moves more."""
 
 
 def pallas_triton(
@@ -44,9 +48,7 @@ def pallas_triton(
         raise UserError(f"x of shape {a.x.shape} in {groups} groups is not allowed for pallas_triton: {reason}")
     if a.x.size == 0:
         return a.x.astype(dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(dtype)
-    spatial = a.view[a.spatial]
-    # One position: both layouts are the same, and channels are what is contiguous.
-    view = View(a.x.shape[0], a.gamma.size, spatial, a.spatial == 1 or spatial == 1)
+    view = _view(a.x.shape, a.gamma.size, a.spatial == 1)
     plan = GroupPlan(view, groups, a.epsilon, activation, dtype.name, jnp.dtype(compute_dtype(*a[:3])).name)
     return _differentiable(a.x.reshape(-1), a.gamma, a.beta, plan).reshape(a.x.shape)
 
@@ -56,7 +58,21 @@ def unsupported(problem: Problem, target: str) -> str | None:
     if target == "cpu":
         return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
     groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
-    return _refusal(problem.shape, problem.channels // groups)
+    reason = _refusal(problem.shape, problem.channels // groups)
+    if reason or math.prod(problem.shape) == 0:
+        return reason
+    view = _view(problem.shape, problem.channels, problem.channel_axis % len(problem.shape) != 1)
+    config = forward_config(view, groups, problem.dtype)
+    programs = view.images * config.blocks
+    if not config.resident and programs < FEWEST_PROGRAMS:
+        return f"{programs} programs would stream groups that do not fit; {FEWEST_PROGRAMS} keep multiprocessors busy"
+    return None
+
+
+def _view(shape: tuple[int, ...], channels: int, last: bool) -> View:
+    # One position: both layouts are the same, and channels are what is contiguous.
+    spatial = math.prod(shape[1:]) // channels
+    return View(shape[0], channels, spatial, last or spatial == 1)
 
 
 def _refusal(shape: tuple[int, ...], each: int) -> str | None:
