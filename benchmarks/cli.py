@@ -147,17 +147,26 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _gpu_options(parser: argparse.ArgumentParser) -> None:
+    _selection(parser, target=False)
+    _imports(parser)
+    parser.set_defaults(preset="standard")
+    parser.add_argument("--budget", default="8m", metavar="TIME", help="e.g. 8m or 480s (default: 8m)")
+    parser.add_argument("--out", metavar="DIR", help="where the run's folder is made (default: results/runs)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan: which cases, in which order")
+
+
 def _doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
-def _selection(parser: argparse.ArgumentParser) -> None:
+def _selection(parser: argparse.ArgumentParser, target: bool = True) -> None:
     parser.add_argument("--preset", help="smoke, quick, standard or full (default: quick); or pytensor")
     for name, what in (
         ("operator", "only these operators"),
         ("variant", "only these variants"),
         ("target", f"among {', '.join(TARGETS)} (default: cpu h200 a100)"),
-    ):
+    )[: 3 if target else 2]:
         parser.add_argument(f"--{name}", action="extend", nargs="+", metavar="NAME", help=what)
 
 
@@ -182,6 +191,7 @@ _COMMANDS = {
         ("benchmarks.cli_compare", "run"),
         _compare_options,
     ),
+    "gpu": ("measure on the GPU of this machine within a budget", ("benchmarks.cli_gpu", "run"), _gpu_options),
     "doctor": ("what this machine can measure", ("benchmarks.cli_doctor", "run"), _doctor_options),
 }
 

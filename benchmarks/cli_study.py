@@ -39,6 +39,7 @@ def _study(parsed: argparse.Namespace) -> int:
         out=out,
         command=shlex.join(parsed.command_line),
         imports=tuple(parsed.imports),
+        attribution=True,
         **{name: value for name, value in settings.items() if value is not None},
     )
     before = set(out.iterdir())

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import environment
+from benchmarks.device_records import missing
 from benchmarks.doctor_check import Check, version_tuple
 from benchmarks.doctor_tracking import tracking
 
@@ -123,6 +124,8 @@ def _compilers() -> Iterator[Check]:
     yield gpu_check(environment.gpu_present(), environment.nvidia_driver())
     yield plugin_check(environment.package_version(PLUGIN), environment.package_version("jaxlib"))
     yield ptxas_check(find_ptxas())
+    if told := missing():
+        yield Check("gpu clocks", "missing", "; ".join(told), "on a machine with one: make gpu PRESET=standard")
 
 
 def gpu_check(present: bool, driver: str | None) -> Check:

@@ -17,8 +17,8 @@ class Unit:
 
     Attributes:
       name: the name of its part in the run's folder.
-      kind: "compile" or "measure".
-      target: what it is compiled for; for "measure" the device, "cpu" or "gpu".
+      kind: "compile", "measure", or "attribute": the time of a measured case to its launches.
+      target: what it is compiled for; for "measure" and "attribute" the device, "cpu" or "gpu".
       process: repetition of the measurement, from 0; 0 for "compile".
       cases: slugs, all of the same problem.
       wide: whether it needs JAX's 64-bit mode.
@@ -58,6 +58,13 @@ def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int)
         for problem, group in groups
         for process in range(processes)
     ]
+
+
+def attribution_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
+    """A unit for each problem and device."""
+    groups = by_problem(cases)
+    devices = [target for target in targets if target not in DEVICELESS_TARGETS]
+    return [_unit("attribute", device, 0, problem, group) for device in devices for problem, group in groups]
 
 
 def by_problem(cases: Iterable[Case]) -> list[tuple[Problem, list[Case]]]:

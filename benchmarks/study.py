@@ -2,15 +2,16 @@
 
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from analysis.fusion.environment import require_gpu_targets
+from benchmarks.attribution_choice import telling_cases
 from benchmarks.cases import Case
 from benchmarks.environment import environment, usable_cores
-from benchmarks.groups import Unit, compile_units, measure_units
+from benchmarks.groups import Unit, attribution_units, compile_units, measure_units
 from benchmarks.store import Store
 from benchmarks.study_progress import Bar, bar_of
 from benchmarks.sweep import Progress, Sweep, has_samples
@@ -62,6 +63,7 @@ class StudyConfig:
         one case, clock, cache state and process.
       workers: processes that compile at the same time.
       seed: of the order in which variants are interleaved.
+      attribution: whether the time of the baseline and the fastest variant is then told launch by launch.
     """
 
     cases: tuple[Case, ...]
@@ -79,6 +81,7 @@ class StudyConfig:
     time_limit_s: float = BUDGETS["quick"].time_limit_s
     workers: int = field(default_factory=usable_cores)
     seed: int = 0
+    attribution: bool = False
 
     @classmethod
     def for_preset(cls, preset: str, **fields: Any) -> "StudyConfig":
@@ -149,13 +152,30 @@ def _carry_out(config: StudyConfig, store: Store) -> Path:
     with store.lock(), bar_of(_units(config)) as bar:
         _sweep(config, store, compile_units(config.cases, config.targets), bar)
         _sweep(config, store, measure_units(config.cases, config.targets, config.processes), bar)
+        _attribute(config, store, bar)
         store.finish(_cost(config, store))
     return store.path
 
 
 def _units(config: StudyConfig) -> int:
     measured = measure_units(config.cases, config.targets, config.processes)
-    return len(compile_units(config.cases, config.targets)) + len(measured)
+    attributed = attribution_units(config.cases, config.targets) if config.attribution else []
+    return len(compile_units(config.cases, config.targets)) + len(measured) + len(attributed)
+
+
+def _attribute(config: StudyConfig, store: Store, bar: Bar) -> None:
+    """Tells the time of each problem's most telling cases launch by launch, one process at a time."""
+    if not config.attribution:
+        return
+    chosen = telling_cases(store.parts(), config.cases)
+    units = [
+        replace(unit, cases=tuple(slug for slug in unit.cases if (slug, unit.target) in chosen))
+        for unit in attribution_units(config.cases, config.targets)
+    ]
+    for unit in units:
+        if not unit.cases and unit.name not in store.done():
+            store.write_part(unit.name, {})
+    _sweep(replace(config, workers=1), store, units, bar)
 
 
 def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -> None:
@@ -197,7 +217,7 @@ def _untimed(store: Store, unit: Unit) -> set[str] | None:
 
 def _cost(config: StudyConfig, store: Store) -> dict[str, Any]:
     """What the run cost, by kind of work and target, in seconds of worker processes, their start included."""
-    cost: dict[str, Any] = {"workers": config.workers, "compile": {}, "measure": {}}
+    cost: dict[str, Any] = {"workers": config.workers, "compile": {}, "measure": {}, "attribute": {}}
     for part in store.parts():
         spent = part.get("cost")
         if not spent:

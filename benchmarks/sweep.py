@@ -71,6 +71,8 @@ def has_samples(rows: Sequence[dict[str, Any]]) -> bool:
 def _epitaph(unit: Unit, slug: str, death: Death) -> dict[str, dict[str, Any]]:
     """A row with the status for each table in which a case of this unit has one."""
     verdict = {"case": slug, "status": death.status, "reason": death.reason}
+    if unit.kind == "attribute":
+        return {"launch_times": {**verdict, "device": unit.target}}
     compiled = {"compiled": {**verdict, "target": unit.target}}
     if unit.kind == "compile":
         return compiled

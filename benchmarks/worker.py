@@ -87,6 +87,7 @@ def _lines_until_parent_ends():
 
 
 def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], None]):
+    from benchmarks.attribution import attribute_unit
     from benchmarks.memory import limit_memory
     from benchmarks.sampling import StoppingRule
     from benchmarks.worker_compile import compile_unit
@@ -101,6 +102,8 @@ def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], Non
         limit_memory(settings["memory_share"])
     if settings["kind"] == "compile":
         return lambda unit: compile_unit(unit, run, emit, mark)
+    if settings["kind"] == "attribute":
+        return lambda unit: attribute_unit(unit, run, emit, mark)
     bench = Bench(settings["target"], settings["process"], settings["processes"], settings["seed"])
     rule = StoppingRule(**settings["rule"])
     return lambda unit: Measurement(unit, rule, bench, run, emit, mark, pause).run()

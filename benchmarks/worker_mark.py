@@ -5,7 +5,7 @@ import struct
 
 STEPS = (
     "starting", "waiting", "compiling", "drawing inputs", "checking", "preparing the timing of",
-    "measuring the ceiling for", "timing",
+    "measuring the ceiling for", "timing", "attributing the time of",
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Settings:
     """What a worker is started for; equal settings can share a process.
 
     Attributes:
-      kind: "compile" or "measure".
+      kind: "compile", "measure" or "attribute".
       target: "cpu", "gpu", or what is compiled for.
       process: repetition of the measurement.
       wide: JAX's 64-bit mode.
@@ -55,7 +55,10 @@ class Settings:
         variables["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         if self.target == "gpu":
             # The float64 oracle of the gradients runs on the CPU.
-            return {**variables, "JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+            variables |= {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+            if self.kind == "attribute":  # in a command buffer the instructions cannot be told apart
+                variables["XLA_FLAGS"] = f"{variables.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer=".strip()
+            return variables
         return {**variables, **compile_environment()}
 
 

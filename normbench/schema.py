@@ -12,6 +12,8 @@ limit; result outside the tolerance of the float64 reference; faster than the me
 
 PASSES = ("forward", "backward", "forward_backward")
 CLOCKS = ("wall", "pipelined")
+DEVICE_CLOCKS = ("device_kernels", "device_span")
+"""From the device's own records: the sum of the kernels of a call, and from its first record to the end of its last."""
 CACHES = ("cold", "warm")
 STAGES = ("call", "prepare")
 """What was timed: the program itself, or the work done once ahead of it (the fold of a prefolded variant)."""
@@ -125,4 +127,18 @@ TABLES: dict[str, dict[str, str]] = {
         "sample": "int64",
         "seconds": "float64",
     },
+    # A row per HLO instruction and call: where the time of a case goes, measured apart, warm, one profiled call each.
+    "launch_times": {
+        "case": "string",
+        "device": "string",
+        "name": "string",  # of the HLO instruction, as in "launches"
+        "sample": "int64",
+        "seconds": "float64",
+        "source": "string",  # of the records: cupti or trace
+        "status": "string",
+        "reason": "string",
+    },
 }
+
+LATER_TABLES = ("launch_times",)
+"""Tables that a complete run of this schema version may lack: it was written before they came."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.report.attribution import measured_launches
 from analysis.report.findings import Finding
 from analysis.report.palette import style
 from analysis.report.reproduce import explain_command
@@ -57,6 +58,8 @@ _LAUNCH = [
     "load_bytes",
     "store_bytes",
     "predicted_s",
+    "measured_s",
+    "share",
 ]
 _TIMED = [
     "device",
@@ -129,7 +132,7 @@ def details(digest: Digest) -> dict[str, Any]:
     timed = digest.statistics.merge(_stops(run.timings), on=SERIES, how="left")
     timed = timed.merge(digest.ratios[[*key, "ratio", "ratio_low", "ratio_high"]], on=key, how="left")
     timed.loc[timed["stage"] != "call", ["ratio", "ratio_low", "ratio_high"]] = float("nan")
-    launches = run.launches.sort_values(["case", "target", "index"])
+    launches = measured_launches(run).sort_values(["case", "target", "index"])
     return {
         "commands": {str(row["case"]): explain_command(row) for row in run.cases.to_dict("records")},
         "compiled": _by_case(run.compiled, _COMPILED_FACTS, "hints"),

@@ -14,7 +14,7 @@ import zstandard
 
 from normbench import __version__
 from normbench.errors import UserError
-from normbench.schema import SCHEMA_VERSION, TABLES
+from normbench.schema import LATER_TABLES, SCHEMA_VERSION, TABLES
 
 _ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 _PANDAS = {pa.string(): pd.StringDtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
@@ -57,6 +57,10 @@ class Run:
     @property
     def ceilings(self) -> pd.DataFrame:
         return self.tables["ceilings"]
+
+    @property
+    def launch_times(self) -> pd.DataFrame:
+        return self.tables["launch_times"]
 
     @property
     def run_id(self) -> str:
@@ -120,6 +124,8 @@ def _read_parquet(file: Path, name: str) -> pa.Table:
         table = pq.ParquetFile(file).read()
         return _conform(table, name)
     except FileNotFoundError as error:
+        if name in LATER_TABLES:
+            return _schema(name).empty_table()
         raise UserError(f"table {str(file)!r} is missing, though run.json says that the run is complete") from error
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(f"table {str(file)!r} cannot be read: {_one_line(error)}") from error

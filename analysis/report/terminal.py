@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.report.attribution import attribution_lines
 from analysis.report.findings import Finding, findings
 from analysis.report.frames import Run
 from analysis.report.overview import atlas_lines, overview_lines, status_lines
@@ -52,7 +53,8 @@ def terminal_table(run: Run, width: int) -> str:
     data = digest(run)
     if data.summary.empty:
         return f"run {run.run_id}: no cases\n"
-    return "\n".join([*_body(data, width), "", *_totals(data, width)]) + "\n"
+    told = [line for each in attribution_lines(run) for line in textwrap.wrap(each, width, subsequent_indent="  ")]
+    return "\n".join([*_body(data, width), "", *([*told, ""] if told else []), *_totals(data, width)]) + "\n"
 
 
 def _body(data: Digest, width: int) -> list[str]:

@@ -1,0 +1,71 @@
+"""`normbench gpu`: everything that a GPU can be asked within a budget of time, in one command; or the plan of it."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from benchmarks.cli_arguments import check_compilers, chosen_cases, import_modules
+from benchmarks.cli_study import DEFAULT_OUT, writable_folder
+from benchmarks.gpu_plan import Plan, plan, seconds
+from benchmarks.gpu_target import dump_target_config
+from normbench.errors import UserError
+
+PRECISION = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+"""Without it float32 convolutions run in TF32, too coarse for the float64 reference. It is stored with the run."""
+TARGET = ("gpu",)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    import_modules(parsed.imports)
+    try:
+        budget_s = seconds(parsed.budget)
+    except ValueError:
+        raise UserError(f"budget {parsed.budget!r}; allowed: a time such as 8m or 480s") from None
+    chosen = plan(chosen_cases(parsed), budget_s)
+    if parsed.dry_run:
+        print("\n".join(chosen.lines()))
+        return 0
+    check_compilers(TARGET)
+    return _measure(parsed, chosen, budget_s)
+
+
+def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
+    from benchmarks.study import StudyConfig, study
+
+    out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
+    os.environ.update(PRECISION)
+    config = StudyConfig.for_preset(
+        parsed.preset, cases=chosen.chosen, targets=TARGET, out=out, command=shlex.join(parsed.command_line),
+        imports=tuple(parsed.imports), attribution=True, processes=1,
+    )  # fmt: skip
+    before = set(out.iterdir())
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, budget_s)
+    try:
+        folder = study(config)
+    except KeyboardInterrupt:
+        (folder,) = set(out.iterdir()) - before
+        print(f"normbench: out of time; finish with: normbench study --resume {folder}", file=sys.stderr)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    dump_target_config(folder)
+    return _conclude(folder, chosen)
+
+
+def _conclude(folder: Path, chosen: Plan) -> int:
+    from analysis.report import load_run, write_report
+    from analysis.report.model_error import model_error_lines
+
+    finished = load_run(folder)
+    (folder / "left_out.txt").write_text("".join(f"{case.slug}\n" for case in chosen.left_out))
+    print(*model_error_lines(finished), sep="\n")
+    print(f"{len(chosen.left_out)} cases were left out; see {folder / 'left_out.txt'}")
+    print(write_report(finished))
+    return 0
+
+
+def _out_of_time(signum, frame) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,99 @@
+"""Was the device held back? Its clock, power, temperature and reasons for slowing down, read before and after a group.
+
+The readings come from `nvidia-smi`, which needs no rights. Where it is absent nothing is known, and nothing is marked.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+FIELDS = ("clocks.sm", "clocks.max.sm", "power.draw", "temperature.gpu", "clocks_throttle_reasons.active")
+SLOW = 0.75
+"""A clock below this share of the highest, under load, means throttling; nvbench discards below the same share."""
+BENIGN = 0x1 | 0x2
+"""Reasons that do not count: the device is idle, or its clocks are set by an application."""
+REASONS = {
+    0x4: "power cap", 0x8: "hardware slowdown", 0x10: "sync boost", 0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown", 0x80: "power brake",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The state of a device; what it does not tell is None.
+
+    Attributes:
+      reasons: the bits of NVML's clock throttle reasons.
+    """
+
+    clock_mhz: float | None
+    highest_clock_mhz: float | None
+    power_w: float | None
+    temperature_c: float | None
+    reasons: int | None
+
+
+def query() -> str | None:
+    """One line of nvidia-smi for the first device; None where it is absent or fails."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def read(ask: Callable[[], str | None] = query) -> Reading | None:
+    """The state of the first device now; None where nothing tells it."""
+    line = ask()
+    if not line or not line.strip():
+        return None
+    cells = [cell.strip() for cell in line.strip().splitlines()[0].split(",")]
+    if len(cells) != len(FIELDS):
+        return None
+    return Reading(*(_number(cell) for cell in cells[:-1]), _bits(cells[-1]))
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:  # [N/A]
+        return None
+
+
+def _bits(cell: str) -> int | None:
+    try:
+        return int(cell, 16)
+    except ValueError:
+        return None
+
+
+def throttled(before: Reading | None, after: Reading | None) -> str | None:
+    """Why the samples between two readings are suspect; None where nothing says so, or nothing is known."""
+    for reading in (before, after):
+        if reading is None:
+            continue
+        bits = (reading.reasons or 0) & ~BENIGN
+        if bits:
+            told = [name for bit, name in REASONS.items() if bits & bit]
+            return ", ".join(told) or f"reasons {bits:#x}"
+    if after is not None and after.clock_mhz is not None and after.highest_clock_mhz:
+        idle = (after.reasons or 0) & 0x1
+        if not idle and after.clock_mhz < SLOW * after.highest_clock_mhz:
+            return f"clock {after.clock_mhz:g} of {after.highest_clock_mhz:g} MHz"
+    return None
+
+
+def mark(rows: list[dict[str, Any]], before: Reading | None, after: Reading | None) -> list[dict[str, Any]]:
+    """Rows of "timings" with the column "throttled": null where the device told nothing."""
+    if before is None and after is None:
+        return rows
+    held_back = throttled(before, after) is not None
+    return [{**row, "throttled": held_back} if row.get("seconds") is not None else row for row in rows]
+
+
+def as_json(reading: Reading | None) -> dict[str, Any] | None:
+    return None if reading is None else asdict(reading)

@@ -1,0 +1,128 @@
+"""What the device's records become: calls, clocks and launches. The GPU traces here are synthetic, made by hand."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import device_records
+from benchmarks.attribution import launch_rows, measure
+from benchmarks.device_records import Cupti, Record, Trace, calls_of, choose, device_kernels, device_span, disagreement
+
+
+def event(name, start_us, duration_us, **stats):
+    return SimpleNamespace(name=name, start_ns=start_us * 1e3, duration_ns=duration_us * 1e3, stats=stats.items())
+
+
+def synthetic_gpu_trace(*events):
+    """In the layout of a GPU's trace; no GPU recorded it."""
+    other = SimpleNamespace(name="XLA Ops", events=[event("fusion_1", 0, 99, hlo_op="fusion_1")])
+    stream = SimpleNamespace(name="Stream #7(Compute)", events=list(events))
+    gpu = SimpleNamespace(name="/device:GPU:0", lines=[stream, other])
+    host = SimpleNamespace(name="/host:CPU", lines=[SimpleNamespace(name="python", events=[event("call", 0, 500)])])
+    return SimpleNamespace(planes=[host, gpu])
+
+
+TWO_CALLS = synthetic_gpu_trace(
+    event("MemcpyH2D", 8, 1),
+    event("fusion_1", 10, 4, hlo_op="fusion.1", run_id=1),
+    event("fusion_2", 20, 6, hlo_op="fusion.2", run_id=1),
+    event("Memset", 27, 1),
+    event("fusion_1", 40, 5, hlo_op="fusion.1", run_id=2),
+    event("fusion_2", 45, 7, hlo_op="fusion.2", run_id=2),
+)
+
+
+def test_a_trace_is_split_into_its_calls():
+    assert [[record.hlo_name for record in call] for call in calls_of(TWO_CALLS, 2)] == [
+        [None, "fusion.1", "fusion.2", None],
+        ["fusion.1", "fusion.2"],
+    ]
+
+
+def test_a_trace_that_names_no_runs_is_split_evenly():
+    events = [event(f"k{number % 2}", 10 * number, 1, hlo_op=f"f.{number % 2}") for number in range(6)]
+    calls = calls_of(synthetic_gpu_trace(*events), 3)
+    assert [[record.hlo_name for record in call] for call in calls] == [["f.0", "f.1"]] * 3
+    assert calls_of(synthetic_gpu_trace(*events), 4) == []
+
+
+def test_gaps_count_in_the_span_and_not_in_the_sum():
+    call = (Record("a", "a", 10e-6, 4e-6), Record("b", "b", 20e-6, 6e-6))
+    assert device_kernels(call) == pytest.approx(10e-6)
+    assert device_span(call) == pytest.approx(16e-6)
+
+
+def test_copies_and_memsets_count_in_the_span_and_not_in_the_sum():
+    call = (Record("a", "a", 10e-6, 4e-6), Record("Memset", None, 15e-6, 5e-6, "memset"))
+    assert device_kernels(call) == pytest.approx(4e-6)
+    assert device_span(call) == pytest.approx(10e-6)
+
+
+def test_without_starts_there_is_no_span():
+    assert device_span((Record("a", None, None, 1e-6),)) is None
+
+
+def test_samples_are_joined_to_the_instruction_that_they_belong_to():
+    calls = [(Record("k", "f", 0.0, 1e-6), Record("k", "f", 2e-6, 2e-6), Record("k", "g", 5e-6, 4e-6))]
+    rows = {row["name"]: row["seconds"] for row in launch_rows(calls)}
+    assert rows == {"f": pytest.approx(3e-6), "g": pytest.approx(4e-6)}
+
+
+def test_cupti_gives_names_and_lengths():
+    def fake(function, aggregate):
+        assert not aggregate
+        return lambda *inputs: (function(*inputs), [("fusion_1", 0.004), ("memset32", 0.001)])
+
+    (call,) = Cupti(fake).record(lambda x: x, [(1,)])
+    assert [record.name for record in call] == ["fusion_1", "memset32"]
+    assert device_kernels(call) == pytest.approx(4e-6)
+
+
+def test_a_missing_cupti_falls_back_and_says_so():
+    def broken():
+        raise ImportError("no CUPTI here")
+
+    source, refused = choose(lambda source: None, (broken, Trace))
+    assert source.name == "trace"
+    assert len(refused) == 1
+    assert "no CUPTI here" in refused[0]
+
+
+def test_without_any_source_each_is_named():
+    def refuse(source):
+        raise RuntimeError(f"{source.name} is denied")
+
+    with pytest.raises(RuntimeError, match="trace is denied"):
+        choose(refuse, (Trace,))
+
+
+def test_sources_that_disagree_are_found_out():
+    near = [(Record("k", None, None, 10.2e-6),)]
+    far = [(Record("k", None, None, 12e-6),)]
+    two = [(Record("k", None, None, 5e-6), Record("l", None, None, 5e-6))]
+    one = [(Record("k", "k", 0.0, 10e-6),)]
+    assert disagreement(one, near) is None
+    assert "us of kernels" in disagreement(one, far)
+    assert "kernels per call" in disagreement(one, two)
+
+
+def test_a_cpus_trace_names_every_instruction_in_every_call():
+    def function(x):
+        return jnp.sort(x * 2, axis=-1) + 1
+
+    x = jnp.arange(4096.0).reshape(64, 64)
+    compiled = jax.jit(function).lower(x).compile()
+    rows = measure(Trace(), compiled, (x,), calls=3)
+    assert {row["sample"] for row in rows} == {0, 1, 2}
+    names = {row["name"] for row in rows}
+    text = compiled.as_text()
+    assert names
+    assert all(f"%{name} =" in text for name in names)
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_what_is_missing_is_said_in_sentences(monkeypatch):
+    monkeypatch.setattr(device_records, "gpu_present", lambda: False)
+    assert any("no NVIDIA GPU" in sentence for sentence in device_records.missing())
