@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.report import plots
+from analysis.report import plots, plots_speed
 from analysis.report.figure_parts import to_svg
 from analysis.report.frames import Run
-from analysis.report.summary import Digest, digest
+from analysis.report.summary import Digest, ceiling_rates, digest
 from normbench.errors import UserError
 
 
@@ -54,7 +54,7 @@ def write_plots(run: Run, folder: Path) -> list[Path]:
 def pictures(data: Digest) -> list[Picture]:
     """The plots of a run, none that would be empty: the atlas by dtype; time, traffic and error against speed by
     operator and pass."""
-    found = list(_atlas(data))
+    found = [*_atlas(data), *_of_devices(data)]
     for (operator, pass_), part in data.summary.groupby(["operator", "pass"], sort=False):
         what = f"{operator} {str(pass_).replace('_', ' and ')}"
         for name, title, figure in _of_operator(data.run, what, part):
@@ -66,6 +66,21 @@ def pictures(data: Digest) -> list[Picture]:
 def _atlas(data: Digest) -> Iterator[Picture]:
     for dtype, part in data.atlas.groupby("dtype", sort=False):
         yield from _atlas_picture(data, part, f"{dtype}")
+
+
+def _of_devices(data: Digest) -> Iterator[Picture]:
+    """Of every device with cold times: its cases below the measured ceiling, and predictions against times."""
+    rates = ceiling_rates(data.run.ceilings)
+    for target, rows in data.summary.groupby("target", sort=False):
+        device = device_name(data.run, str(target))
+        caption = f"Run {data.run.run_id}. Measured on {device}."
+        ceilings = rates.get((str(target), "wall", "cold"), {})
+        roof = plots_speed.roofline(rows, ceilings, "wall_cold", caption)
+        if roof is not None:
+            yield Picture(f"roofline-{target}", f"Bandwidth against the measured ceiling on {target}", roof)
+        against = plots_speed.predicted_against_measured(rows, "wall_cold", caption)
+        if against is not None:
+            yield Picture(f"prediction-{target}", f"Predicted against measured time on {target}", against)
 
 
 def _atlas_by_target(data: Digest) -> Iterator[Picture]:
@@ -86,6 +101,8 @@ def _of_operator(run: Run, what: str, part: pd.DataFrame) -> Iterator[tuple[str,
     for target, rows in part.groupby("target", sort=False):
         caption = f"{source} Measured on {device_name(run, str(target))}."
         yield f"time-{target}", f"Time of {what} on {target}", plots.time_by_variant(rows, "wall", caption)
+        speed_up = plots_speed.speed_up(rows, "wall_cold", caption)
+        yield f"speed-up-{target}", f"Speed-up of {what} on {target}", speed_up
     compiled = f"{source} By the compiled programs."
     yield "traffic", f"Memory traffic of {what}", plots.traffic_ratio(part, compiled)
     for target, rows in part.groupby("target", sort=False):

@@ -69,7 +69,7 @@ def render(found: Comparison) -> str:
 def _data(times: list[dict[str, Any]]) -> dict[str, Any]:
     order = {verdict: place for place, verdict in enumerate(("SLOWER", "FASTER", "AMBIGUOUS", "SAME"))}
     rows = sorted(times, key=lambda row: (order.get(row["verdict"], 9), -abs(row.get("change") or 0.0)))
-    rows = [{**row, "reason": REASONS.get(row.get("reason"), row.get("reason"))} for row in rows]
+    rows = [{**row, "reason": REASONS.get(str(row.get("reason")), row.get("reason"))} for row in rows]
     return {
         "columns": [
             {"name": name, "label": label, "kind": kind, "values": [_scaled(row.get(name), factor) for row in rows]}

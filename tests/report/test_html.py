@@ -112,7 +112,7 @@ def test_there_is_a_plot_of_each_kind_for_each_operator(page):
         assert f"Error against speed of {operator} forward on cpu" in titles
     for dtype in ("float32", "bfloat16"):
         assert f"Atlas of memory traffic, {dtype}" in titles
-    assert len(titles) == 8
+    assert len(titles) == 11
 
 
 def test_ids_are_unique(page):
