@@ -62,3 +62,9 @@ def test_without_a_gpu_it_refuses_to_measure(monkeypatch, tmp_path, capsys):
 def test_a_cpu_has_no_target_configuration(tmp_path):
     assert dump_target_config(tmp_path) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_the_default_budget_has_room_for_every_kind_and_200_cases():
+    chosen = plan(CASES, seconds("8m")).chosen
+    assert {stratum(case) for case in chosen} == {stratum(case) for case in CASES}
+    assert len(chosen) >= 200
