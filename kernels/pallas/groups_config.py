@@ -125,7 +125,8 @@ def _config(view: View, groups: int, dtype: str, most: int) -> GroupConfig:
         found = _resident(view, block, width, vector, most)
         if found:
             return GroupConfig(view, each, block, width, *found, True)
-    blocks = _blocks(view, each, groups, vector, STREAM_CONTIGUOUS_BYTES)
+    # One tile for all channels, some of it masked: loops over several in a row spill.
+    blocks = [(b, power_of_two_from(b)) for b, _ in _blocks(view, each, groups, vector, STREAM_CONTIGUOUS_BYTES)]
     busy = [b for b in blocks if view.images * -(-view.channels // b[0]) >= MULTIPROCESSORS]
     block, width = (busy or blocks[-1:])[0]
     chunk = max(1, min(WARPS[-1] * WARP * vector * STREAM_VECTORS // width, power_of_two_from(view.spatial)))
