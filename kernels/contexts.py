@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from kernels.problem import ACTIVATIONS, Problem
+from normbench.declared import WIDE_OUTPUTS
 
 CONTEXTS = ("alone", *(name for name in ACTIVATIONS if name != "none"), "cast")
 """What may surround every operator that takes an `activation`."""
@@ -47,7 +49,7 @@ def surround(problem: Problem, operator: Callable[..., Any], statistics: int) ->
         return partial(_after_addition, operator, statistics)
     if problem.context == "cast":
         dtype = jnp.dtype(CAST_DTYPES[problem.dtype])
-        return lambda *arrays: _replaced(operator(*arrays), statistics, lambda y: y.astype(dtype))
+        return _asked(lambda *arrays: _replaced(operator(*arrays), statistics, lambda y: y.astype(dtype)))
     return operator
 
 
@@ -60,8 +62,18 @@ def fused(problem: Problem, operator: Callable[..., Any], bind: Callable[..., Se
         return lambda x, residual, *others: operator(*bind(problem, (x, *others)), residual=residual)
     if problem.context == "cast":
         dtype = CAST_DTYPES[problem.dtype]
-        return lambda *arrays: operator(*bind(problem, arrays), output_dtype=dtype)
+        return _asked(lambda *arrays: operator(*bind(problem, arrays), output_dtype=dtype))
     return lambda *arrays: operator(*bind(problem, arrays))
+
+
+def _asked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Declares that the width of the outputs is meant, for those who count the bytes of the compiled program."""
+
+    def declared(*arrays):
+        with jax.named_scope(WIDE_OUTPUTS):
+            return function(*arrays)
+
+    return declared
 
 
 def _after_addition(operator: Callable[..., Any], statistics: int, x: Any, residual: Any, *others: Any) -> Any:

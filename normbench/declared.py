@@ -1,10 +1,14 @@
-"""The bytes that a hand-written kernel declares, carried to the compiled program in the name of its launch.
+"""What a program declares of itself, carried to the compiled one in names: the bytes of a hand-written kernel.
 
 JAX drops the cost estimate of a Pallas kernel when it lowers it for a GPU; the name of the scope around it reaches the
 optimised module as `op_name`, whatever the backend and the release.
 """
 
 import re
+
+WIDE_OUTPUTS = "wide_outputs_are_asked_for"
+"""The name of the scope of a program whose outputs are wider than its inputs because that is what it is to compute, and
+not because mixed-dtype arithmetic promotes."""
 
 _PATTERN = re.compile(r"declared_read_(\d+)_write_(\d+)_bytes")
 

@@ -3,7 +3,8 @@
 Two bounds are stated, and the traffic ratio is taken against the first:
 
 * minimum: each used input once and each output once, an output in no wider a dtype than the tensor that it was made
-  of (mixed-dtype arithmetic that promotes is a choice of the program, not a need of the mathematics);
+  of (mixed-dtype arithmetic that promotes is a choice of the program, not a need of the mathematics), unless the
+  program declares that its width is meant (`normbench.declared.WIDE_OUTPUTS`);
 * streaming minimum: a normalization needs the statistics before it can use them. Where what one statistic reduces
   does not fit the registers and shared memory of one multiprocessor, and the tensor does not fit the last-level cache
   either, the tensor has to be read a second time.
@@ -13,6 +14,7 @@ import math
 
 from analysis.fusion.hlo import Computation, Instruction, Module, Shape, inlined_entry
 from analysis.fusion.launches import Launch
+from normbench.declared import WIDE_OUTPUTS
 
 _FLOATS = ("f16", "bf16", "f32", "f64")
 _REDUCTIONS = ("reduce", "reduce-window")
@@ -37,15 +39,20 @@ def largest_float_input(module: Module) -> Shape | None:
 
 
 def promoted_outputs(module: Module) -> tuple[Shape, ...]:
-    """Results as large as the largest input, in a wider floating-point dtype than it."""
+    """Results as large as the largest input, in a wider floating-point dtype than it, where that is not declared."""
     largest = largest_float_input(module)
-    if largest is None or largest.elements <= 1:
+    if largest is None or largest.elements <= 1 or _width_is_declared(module):
         return ()
     return tuple(
         shape
         for shape in outputs(module)
         if shape.element in _FLOATS and shape.elements == largest.elements and shape.bits > largest.bits
     )
+
+
+def _width_is_declared(module: Module) -> bool:
+    """Whether any instruction was made under the declaration."""
+    return any(WIDE_OUTPUTS in one.op_name for part in module.computations.values() for one in part.instructions)
 
 
 def minimum_bytes(module: Module, launches: tuple[Launch, ...]) -> int:

@@ -9,6 +9,7 @@ import pytest
 from norm_cases import check, variants
 
 import kernels
+from analysis import explain
 from benchmarks.accuracy import Oracle
 from kernels import registry
 from kernels.activations import activate, activate_numpy
@@ -110,3 +111,21 @@ def test_gelu_is_that_of_jax_in_float32():
 def test_a_residual_is_refused_where_none_is_added(operator):
     with pytest.raises(UserError, match="unknown context 'residual'; allowed: alone"):
         kernels.program(Problem(operator, (2, 4, 6, 6), context="residual"), kernels.variants(operator)[0])
+
+
+@pytest.mark.parametrize("target", ["cpu", "h200"])
+def test_a_width_that_is_asked_for_counts_as_needed_and_one_that_is_promoted_does_not(target):
+    if target == "h200":
+        pytest.importorskip("jax_cuda13_plugin")
+    elements, shape = 64 * 4096, (64, 4096)
+    found = {}
+    for context in ("alone", "cast"):
+        problem = Problem("layer_norm", shape, "nc", "bfloat16", context=context)
+        program = kernels.program(problem, "naive")
+        found[context] = explain(program.function, *program.inputs, target=target)
+    assert found["cast"].minimum_bytes - found["alone"].minimum_bytes == 2 * elements
+    assert not any("promotion" in hint for hint in found["cast"].hints)
+    if target == "h200":
+        assert found["cast"].traffic_ratio == pytest.approx(1, abs=0.01)
+    promoting = kernels.program(Problem("batch_norm", shape, "nc", "bfloat16"), "naive_promoting")
+    assert any("promotion" in hint for hint in explain(promoting.function, *promoting.inputs, target=target).hints)
