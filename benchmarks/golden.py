@@ -1,7 +1,7 @@
 """Goldens: what each JAX version makes of the cases of `standard` and `smoke`, as data in `results/golden/`.
 
-`python -m benchmarks.golden` renews those of the installed JAX and docs/history.md; `--check` compares and says in words
-what changed.
+`python -m benchmarks.golden` renews those of the installed JAX and docs/history.md; `--check` compares, and says in
+words what changed.
 Peers are left out: their fusion is their own, and changes with their version.
 """
 

@@ -23,6 +23,7 @@ from analysis.fusion.isolation import CompileError, Compiler
 from analysis.report.goldens import Goldens, Structure
 from analysis.report.launch_facts import launch_facts
 from benchmarks.golden_program import lowered, wide
+from normbench import declared
 from normbench.errors import UserError
 
 JOURNALS = Path("build/golden")
@@ -30,7 +31,7 @@ TIMEOUT_S = 600.0
 COMPILES_PER_WORKER = 300
 """After which a worker is replaced: compiled programs stay in its memory."""
 _PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt")
-_READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "wire")
+_READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "reading", "wire")
 ProgramOf = Callable[[str, str], Any]
 
 
@@ -52,7 +53,8 @@ def toolchain(target: str) -> str:
 
     folder = Path(analysis.fusion.__file__).parent
     digest = hashlib.sha256(json.dumps([_versions(), compile_environment(), target]).encode())
-    for path in (*(folder / f"{name}.py" for name in _READERS), Path(inspect.getfile(launch_facts))):
+    own = (Path(inspect.getfile(launch_facts)), Path(declared.__file__))
+    for path in (*(folder / f"{name}.py" for name in _READERS), *own):
         digest.update(ast.unparse(ast.parse(path.read_text(encoding="utf-8"))).encode())  # comments do not count
     digest.update((folder / "targets" / f"{target}.txtpb").read_bytes())
     return digest.hexdigest()[:12]

@@ -13,6 +13,8 @@ from benchmarks.cases import Case
 _CONSTRAINT = re.compile(r"^\s*(%\S+) = sdy\.sharding_constraint (%[\w#]+) .*$", re.MULTILINE)
 _MESH = re.compile(r"^\s*sdy\.mesh .*\n", re.MULTILINE)
 _VALUE = re.compile(r"%\w+")
+_DECLARED = re.compile(rb"declared_read_\d+_write_\d+_bytes|wide_outputs\w*")
+"""What a program declares in the names of its scopes, which only the bytecode holds: see `normbench.declared`."""
 _LONG_STRING = re.compile(r'"(?:[^"\\]|\\.){500,}"')
 
 
@@ -42,6 +44,7 @@ def lowered(program: Any, target: str) -> tuple[bytes, str]:
     plain = plain_text(text)
     if _LONG_STRING.search(plain):  # a Pallas kernel, in bytecode that holds source lines: its jaxpr stands for it
         plain = _LONG_STRING.sub("", plain) + str(jax.make_jaxpr(program.function)(*program.inputs))
+    plain += str(sorted(set(_DECLARED.findall(bytecode))))
     return bytecode, hashlib.sha256(plain.encode()).hexdigest()[:12]
 
 

@@ -88,6 +88,9 @@ def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load
     from jax._src.lib import _jax
     from jaxlib.mlir import ir
 
+    if b"mosaic_gpu" in bytecode:  # a process that did not lower it has yet to load the library that it is linked with
+        import jax.experimental.mosaic.gpu  # noqa: F401
+
     devices = _jax.DeviceList((client.local_devices()[0] if load else client.devices()[0],))
     compile_options = compiler.get_compile_options(
         num_replicas=1,
