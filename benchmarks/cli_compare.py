@@ -30,14 +30,15 @@ def _comparison(parsed: argparse.Namespace) -> Any:
     threshold = DEFAULT_THRESHOLD if parsed.threshold is None else parsed.threshold
     if not 0 < threshold < 1:
         raise UserError(f"threshold {threshold:g}; allowed: a share above 0 and below 1, e.g. 0.03 for 3 %")
-    expected = 1 if parsed.variants else 2
-    if len(parsed.runs) != expected:
+    if len(parsed.runs) != (1 if parsed.variants else 2):
         names = " ".join(parsed.runs) or "none"
         raise UserError(
             f"runs {names!r}; allowed: two run folders, or one with --variants A B, or none with --golden A B"
         )
-    runs = [load_any(Path(name)) for name in parsed.runs]
-    return compare_variants(*runs, *parsed.variants, threshold) if parsed.variants else compare(*runs, threshold)
+    first, *others = [load_run(Path(name)) for name in parsed.runs]
+    if parsed.variants:
+        return compare_variants(first, *parsed.variants, threshold=threshold)
+    return compare(first, others[0], threshold)
 
 
 def _goldens(parsed: argparse.Namespace) -> int:
