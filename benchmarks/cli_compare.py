@@ -35,9 +35,10 @@ def _comparison(parsed: argparse.Namespace) -> Any:
         raise UserError(
             f"runs {names!r}; allowed: two run folders, or one with --variants A B, or none with --golden A B"
         )
-    first, *others = [load_run(Path(name)) for name in parsed.runs]
+    first, *others = [load_any(Path(name)) for name in parsed.runs]
     if parsed.variants:
-        return compare_variants(first, *parsed.variants, threshold=threshold)
+        before, after = parsed.variants
+        return compare_variants(first, before, after, threshold)
     return compare(first, others[0], threshold)
 
 

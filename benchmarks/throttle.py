@@ -54,7 +54,8 @@ def read(ask: Callable[[], str | None] = query) -> Reading | None:
     cells = [cell.strip() for cell in line.strip().splitlines()[0].split(",")]
     if len(cells) != len(FIELDS):
         return None
-    return Reading(*(_number(cell) for cell in cells[:-1]), _bits(cells[-1]))
+    values: list[Any] = [*(_number(cell) for cell in cells[:-1]), _bits(cells[-1])]
+    return Reading(*values)
 
 
 def _number(cell: str) -> float | None:

@@ -75,7 +75,7 @@ def lower_bytecode(function: Callable, inputs: tuple, target: str) -> tuple[byte
 
 
 def lower_with_text(function: Callable, inputs: tuple, target: str) -> tuple[bytes, str]:
-    """As `lower_bytecode`; returns the module as bytecode, and as text without source lines: equal for equal programs."""
+    """As `lower_bytecode`; returns the module as bytecode, and as text without source lines, equal for equal ones."""
     check_target(target)
     lowered = _lower(function, inputs, target)
     return jax_compat.module_bytecode(lowered), lowered.as_text()

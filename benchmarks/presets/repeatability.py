@@ -1,4 +1,4 @@
-"""Do timings repeat? Outputs of 0.8, 16 and 32 MB: below and above what an allocator takes from fresh pages each time."""
+"""Do timings repeat? Outputs of 0.8, 16 and 32 MB: below and above what an allocator takes from fresh pages."""
 
 from collections.abc import Iterator
 

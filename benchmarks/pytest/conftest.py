@@ -1,4 +1,4 @@
-"""pytest-benchmark over the cases of a preset: `pytest --benchmark-only benchmarks/pytest [--preset quick]`."""
+"""pytest-benchmark over the cases of a preset: `pytest --benchmark-only [--preset quick]`."""
 
 import os
 
@@ -16,7 +16,14 @@ def pytest_addoption(parser):
     parser.addoption("--preset", default="smoke", help="cases to time: smoke, quick, standard or full")
 
 
+def pytest_ignore_collect(config):
+    """Collected only where timing is asked for: a plain `pytest` runs the tests."""
+    return None if config.getoption("benchmark_only") else True
+
+
 def pytest_configure(config):
+    if not config.getoption("benchmark_only"):
+        return
     settle_allocator()  # before JAX starts its threads
     config.option.benchmark_save_data = True  # without its samples a run cannot be compared
     if not getattr(config.option, "benchmark_storage", None) or config.option.benchmark_storage.endswith(".benchmarks"):

@@ -190,7 +190,7 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
     r = jax.lax.rsqrt(variance + plan.epsilon)
 
     @triton_when(split == 0)
-    def _():
+    def _write_statistics() -> None:
         old = (load_vector(ref, channels, dtype) for ref in running)
         found = mean, variance * (count / max(count - 1, 1))
         moved = ((1 - plan.momentum) * o + plan.momentum * value for o, value in zip(old, found, strict=True))
@@ -248,7 +248,7 @@ def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig)
     sums = [jnp.sum(value, axis=0) for value in found]
 
     @triton_when(split == 0)
-    def _():
+    def _write_gradients() -> None:
         for ref, value in zip(out, sums, strict=True):
             triton_store(ref, channels.index, value.astype(ref.dtype), channels.mask)
 

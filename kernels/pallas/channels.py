@@ -31,7 +31,7 @@ class View:
 class Part(NamedTuple):
     """Channel numbers, or positions, of a tile, and which of them exist (None: all)."""
 
-    index: jax.Array
+    index: jax.Array  # type: ignore[assignment]
     mask: jax.Array | None
 
 
@@ -43,11 +43,9 @@ def part(first: Any, width: int, end: Any, masked: bool) -> Part:
 def tile_mask(view: View, channels: Part, positions: Part) -> jax.Array | None:
     """The mask of a tile; along the contiguous axis it changes only where that ends, so that it splits no vector."""
     rows, columns = (positions, channels) if view.last else (channels, positions)
-    if rows.mask is None and columns.mask is None:
-        return None
     shape = rows.index.size, columns.index.size
     if rows.mask is None:
-        return jnp.broadcast_to(columns.mask[None, :], shape)
+        return None if columns.mask is None else jnp.broadcast_to(columns.mask[None, :], shape)
     row_mask = jnp.broadcast_to(rows.mask[:, None], shape)
     return row_mask if columns.mask is None else row_mask & columns.mask[None, :]
 

@@ -39,12 +39,12 @@ def mosaic_row_norm(
         raise UserError(refused)
     sides = None if residual is None else residual.reshape(rows)
     if x.size == 0:
-        zero = sum(jnp.sum(array * 0) for array in parameters).astype(plan.output_dtype)
+        zero = jnp.asarray(sum(jnp.sum(array * 0) for array in parameters), plan.output_dtype)
         y, z = x.astype(plan.output_dtype) + zero, residual
     else:
         y, z = _differentiable(x.reshape(rows), sides, tuple(p.reshape(-1) for p in parameters), plan)
         y = y.reshape(x.shape)
-    return y if residual is None else (y, z.reshape(x.shape))
+    return y if z is None else (y, z.reshape(x.shape))
 
 
 def unsupported(plan: MosaicPlan, problem: Problem, target: str) -> str | None:

@@ -40,8 +40,9 @@ def backward_shared_bytes(
 def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: MosaicPlan) -> tuple:
     """Returns dw and the gradients of the parameters; `saved` is (w, parameters, mean, r)."""
     w, parameters, mean, r = saved
-    sizes = backward_shared_bytes(w.shape[1], w.dtype.name, parameters[0].dtype.name, plan, dz is not None)
-    config = backward_config(*w.shape, w.dtype.name, len(parameters), *sizes)
+    rows, columns = w.shape
+    slot, fixed = backward_shared_bytes(columns, w.dtype.name, parameters[0].dtype.name, plan, dz is not None)
+    config = backward_config(rows, columns, w.dtype.name, len(parameters), slot, fixed)
     block = (config.lines, config.line)
     whole = (config.rows, *block)
     tensors = (w, dy) if dz is None else (w, dy, dz)
