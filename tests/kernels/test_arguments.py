@@ -24,7 +24,7 @@ X, C = jnp.ones((2, 4, 5, 5)), jnp.ones(4)
         ((X, C, C, C, C, -1.0), {}, "epsilon -1.0 is not allowed; allowed: 0 or more"),
         ((X, C, C, C, C, "1e-5"), {}, "epsilon '1e-5' is not a number"),
         ((X, C, C, C, C), {"channel_axis": 2}, r"channel_axis 2 for x of rank 4; allowed: 1 or -1 \(the last\)"),
-        ((X, C, C, C, C), {"activation": "gelu"}, "unknown activation 'gelu'; allowed: none, relu, silu"),
+        ((X, C, C, C, C), {"activation": "mish"}, "unknown activation 'mish'; allowed: none, relu, silu, gelu"),
         ((jnp.float32(1), C, C, C, C), {}, "x has rank 0"),
         ((jnp.ones((2, 0)), *[jnp.ones(0)] * 4), {}, r"x of shape \(2, 0\) has 0 channels"),
     ],
