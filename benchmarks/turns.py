@@ -22,6 +22,7 @@ class _Lane:
 
     Attributes:
       asked: the cases that its worker was asked for, None while it is not on a unit.
+      prepared: whether its worker has come to the first round of the unit in hand.
       units: how many units the worker has had.
     """
 
@@ -29,11 +30,18 @@ class _Lane:
     progress: Progress | None = None
     worker: Worker | None = None
     asked: tuple[str, ...] | None = None
+    prepared: bool = False
     units: int = 0
 
     @property
     def has_work(self) -> bool:
         return self.progress is not None or bool(self.waiting)
+
+    def will_prepare(self, problem_name: str) -> bool:
+        """Whether it has this problem still before it, prepared or begun."""
+        if self.progress and self.progress.unit.problem_name == problem_name:
+            return not self.prepared
+        return any(unit.problem_name == problem_name for unit in self.waiting)
 
 
 @dataclass
@@ -67,7 +75,7 @@ class Turns:
         try:
             while any(lane.has_work for lane in lanes):
                 for lane in lanes:
-                    if lane.progress or self._take_up(lane):
+                    if (lane.progress or self._take_up(lane)) and not _waits(lane, lanes):
                         self._give_turn(lane)
         finally:
             for lane in lanes:
@@ -136,6 +144,8 @@ class Turns:
                     worker.ready = True
                 elif message["event"] == "rows":
                     progress.add(message)
+                elif message["event"] == "pause":
+                    lane.prepared = True
                 elif message["event"] == "end":
                     progress.done.update(progress.unit.cases)
                     lane.asked = None
@@ -156,8 +166,17 @@ class Turns:
         if lane.asked is not None:
             lane.progress.bury(death, lane.asked)
         lane.worker = lane.asked = None
+        lane.prepared = False
 
     def _finish(self, lane: _Lane) -> None:
         assert lane.progress
         self.finished(lane.progress)
-        lane.progress = None
+        lane.progress, lane.prepared = None, False
+
+
+def _waits(lane: _Lane, lanes: Sequence[_Lane]) -> bool:
+    """Whether the lane is ready to time a problem that others are still preparing: they begin together."""
+    if not lane.prepared:
+        return False
+    assert lane.progress
+    return any(other.will_prepare(lane.progress.unit.problem_name) for other in lanes if other is not lane)

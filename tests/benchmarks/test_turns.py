@@ -100,6 +100,13 @@ def test_they_are_on_the_same_problem_at_the_same_time(worker):
     assert problems == sorted(problems)
 
 
+def test_they_begin_to_time_a_problem_together(worker):
+    """Process 1 comes to y later, as it has x to itself."""
+    carry_out([unit("x", 1, "a"), unit("y", 0, "a"), unit("y", 1, "a")], lambda unit: set())
+    on_y = [process for process, problem in worker.log if problem.endswith("y")]
+    assert on_y == [0, *[1, 0] * ROUNDS, 1]
+
+
 def test_every_unit_is_finished_with_its_rows(worker):
     found = carry_out([unit(problem, process, "a", "b") for problem in ("x", "y") for process in range(2)])
     assert len(found) == 4
