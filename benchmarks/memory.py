@@ -27,8 +27,8 @@ GPU_CACHE_BYTES = 128 * 2**20
 # With glibc's defaults an output of 16 MB or more comes from fresh pages, on some calls and not on others, and each
 # fault is timed; tests/benchmarks/test_allocator.py counts them with and without these settings. The first three alone
 # are not enough: XLA's threads take turns in allocating the outputs, and each has to fill an arena of its own, unless
-# there is only one, which `prefault` can fill ahead. Huge pages, where the kernel grants them on request, make the cache
-# lines that two buffers compete for the same in every process: outputs of 0.8 MB were seen to differ by 14 % without.
+# there is only one, which `prefault` can fill ahead. Huge pages, where the kernel grants them on request, make the
+# buffers compete for the same cache lines in every process: outputs of 0.8 MB were seen to differ by 14 % without.
 ALLOCATOR_ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
