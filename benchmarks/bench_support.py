@@ -96,8 +96,8 @@ def settle_allocator() -> None:
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for name, value in ALLOCATOR_ENVIRONMENT.items():
-            mallopt(MALLOPT[name], min(int(value), 2**31 - 1))
+        for name, number in MALLOPT.items():  # a tunable of glibc can be set only before a process starts
+            mallopt(number, min(int(ALLOCATOR_ENVIRONMENT[name]), 2**31 - 1))
 
 
 @cache

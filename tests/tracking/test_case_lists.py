@@ -53,6 +53,7 @@ def test_the_command_line_has_them(slugs, capsys):
 
 @pytest.mark.skipif(not find_spec("pytest_benchmark"), reason="pytest-benchmark is not installed")
 def test_pytest_benchmark_has_them(slugs):
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "benchmarks/pytest", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--benchmark-only", "-q", "benchmarks/pytest"]
+    command += ["-p", "no:cacheprovider"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert [line.split("[")[1].rstrip("]") for line in out.splitlines() if "::test_latency[" in line] == slugs
