@@ -101,6 +101,9 @@ TABLES: dict[str, dict[str, str]] = {
         "page_faults": "int64",
         "outlier": "bool",
         "stop": "string",  # the rule that ended the sampling
+        "source": "string",  # of a device clock: cupti or trace
+        "throttled": "bool",  # the device was held back before or after the group; null: nothing tells it
+        "cache_ratio": "float64",  # inputs and outputs of a call over the last-level cache; null: its size is not told
         "status": "string",
         "reason": "string",
     },
@@ -117,12 +120,13 @@ TABLES: dict[str, dict[str, str]] = {
         "status": "string",
         "reason": "string",
     },
-    # A row per sample of the streaming programs that give the ceiling of a size class.
+    # A row per sample of the streaming programs that give the ceiling of a size class, and of those that tell what a
+    # launch costs. A program timed with another clock than wall is named so: "triad, pipelined".
     "ceilings": {
         "device": "string",
         "program": "string",
         "cache": "string",
-        "bytes": "int64",  # read and written
+        "bytes": "int64",  # read and written; null for "launch ...", which move next to none
         "process": "int64",
         "sample": "int64",
         "seconds": "float64",
@@ -134,11 +138,37 @@ TABLES: dict[str, dict[str, str]] = {
         "name": "string",  # of the HLO instruction, as in "launches"
         "sample": "int64",
         "seconds": "float64",
+        "kernels": "string",  # that carried it out, in order, comma separated; on a CPU the instruction itself
         "source": "string",  # of the records: cupti or trace
         "status": "string",
         "reason": "string",
     },
+    # A row per sample of the A/A test: one executable timed under two names, as if it were two variants.
+    "aa": {
+        "program": "string",  # the slug of its case
+        "device": "string",
+        "clock": "string",
+        "cache": "string",
+        "process": "int64",
+        "name": "string",  # a or b
+        "sample": "int64",
+        "seconds": "float64",
+    },
+    # A row per reading of a GPU's state, before and after each group of series.
+    "device_states": {
+        "device": "string",
+        "problem": "string",
+        "process": "int64",
+        "moment": "string",  # before or after
+        "clock_mhz": "float64",
+        "highest_clock_mhz": "float64",
+        "power_w": "float64",
+        "temperature_c": "float64",
+        "reasons": "int64",  # the bits of NVML's clock throttle reasons
+        "throttled": "string",  # why the group is suspect; null: it is not
+        "source": "string",  # nvml or nvidia-smi
+    },
 }
 
-LATER_TABLES = ("launch_times",)
+LATER_TABLES = ("launch_times", "aa", "device_states")
 """Tables that a complete run of this schema version may lack: it was written before they came."""

@@ -63,6 +63,14 @@ class Run:
         return self.tables["launch_times"]
 
     @property
+    def aa(self) -> pd.DataFrame:
+        return self.tables["aa"]
+
+    @property
+    def device_states(self) -> pd.DataFrame:
+        return self.tables["device_states"]
+
+    @property
     def run_id(self) -> str:
         return str(self.info.get("run_id") or self.path.name)
 
