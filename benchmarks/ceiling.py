@@ -1,5 +1,6 @@
 """How fast can bytes move here? Streaming programs of each size class, timed like the cases, in the same process."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.clocks import Instruments, pipelined, wall
+from benchmarks.device_clocks import DeviceClocks
 from benchmarks.memory import Rotation, Sweep, available_bytes, copies
 from benchmarks.sampling import Series, StoppingRule, interleave
 
@@ -14,12 +16,22 @@ SMALLEST_CLASS_BYTES = 2**13
 MARGIN = 1.02
 """A case may be this much faster than the ceiling before it is impossible: the noise of two measurements."""
 
+DEVICE_CALLS = 10
 RULE = StoppingRule(minimum_samples=5, maximum_samples=40, relative_noise=0.02, time_limit_s=0.04)
-PROGRAMS = {
+PROGRAMS: dict[str, Callable[..., jax.Array]] = {
     # Neither can be simplified to a copy, which XLA hands to a single thread of memcpy on a CPU.
     "negate": lambda x, factor: -x,
     "scale": lambda x, factor: x * factor,
+    "triad": lambda x, y, factor: x + y * factor,
 }
+"""Streaming programs, by the names of STREAM where they have one; all but the triad read one array and write one."""
+GPU_PROGRAMS: dict[str, Callable[..., jax.Array]] = {
+    "copy": lambda x, factor: jnp.copy(x),
+    "scale": PROGRAMS["scale"],
+    "triad": PROGRAMS["triad"],
+}
+BY_DEVICE = ("scale", "triad")
+"""Programs that are timed by the device's own clock too; a copy is no kernel."""
 
 
 def size_class(size_bytes: int) -> int:
@@ -30,13 +42,23 @@ def size_class(size_bytes: int) -> int:
 class Ceilings:
     """The fastest streaming by size class in this process; each class is measured when it is first asked for."""
 
-    def __init__(self, device: str, process: int, cache_bytes: int, sweep: Sweep, seed: int):
+    def __init__(
+        self,
+        device: str,
+        process: int,
+        cache_bytes: int,
+        sweep: Sweep,
+        seed: int,
+        clocks: DeviceClocks | None = None,
+    ):
         self.device = device
         self.process = process
         self._cache_bytes = cache_bytes
         self._sweep = sweep
         self._rng = np.random.default_rng(seed)
+        self._clocks = clocks
         self._best: dict[int, float] = {}
+        self._best_by_device: dict[int, float] = {}
         self._samples: dict[int, int] = {}
 
     def measure(self, size_bytes: int, again: bool = False) -> list[dict[str, Any]]:
@@ -48,34 +70,53 @@ class Ceilings:
         classes = [size for size in (upper // 2, upper) if again or size not in self._best]
         return [row for size in classes for row in self._measure_class(size)]
 
-    def bytes_per_second(self, size_bytes: int) -> float:
-        """The best single sample of any program in the two classes that bracket `size_bytes`."""
-        upper = size_class(size_bytes)
-        return max(self._best[upper // 2], self._best[upper])
+    def bytes_per_second(self, size_bytes: int, by_device: bool = False) -> float | None:
+        """The best single sample of any program in the two classes that bracket `size_bytes`.
 
-    def impossible(self, minimum_bytes: int, median_s: float) -> str | None:
+        By the clocks of the host, or by the device's own, which do not count launching; None where it told nothing.
+        """
+        best = self._best_by_device if by_device else self._best
+        upper = size_class(size_bytes)
+        return max((best[size] for size in (upper // 2, upper) if size in best), default=None)
+
+    def impossible(self, minimum_bytes: int, median_s: float, by_device: bool = False) -> str | None:
         """The reason why a cold call that has to move `minimum_bytes` cannot have taken `median_s`, or None."""
-        implied, ceiling = minimum_bytes / median_s, self.bytes_per_second(minimum_bytes)
-        if implied <= MARGIN * ceiling:
+        ceiling = self.bytes_per_second(minimum_bytes, by_device)
+        if ceiling is None or minimum_bytes <= MARGIN * ceiling * median_s:
             return None
+        implied = minimum_bytes / median_s if median_s else float("inf")
         return f"implies {implied / 1e9:.3g} GB/s; the ceiling measured for its size is {ceiling / 1e9:.3g} GB/s"
 
     def _measure_class(self, size_bytes: int) -> list[dict[str, Any]]:
-        x = jnp.full(size_bytes // 8, 1.5, jnp.float32)  # read once and written once, 4 bytes each
-        count = Rotation.count(size_bytes // 2, self._cache_bytes, available_bytes() // 4)
-        factor = jnp.float32(1.25)
-        rotation = Rotation([(copy, factor) for copy in copies(x, count)], self._cache_bytes, self._sweep)
-        series = [one for name in PROGRAMS for one in self._series(name, rotation, x, factor)]
+        programs = GPU_PROGRAMS if self.device == "gpu" else PROGRAMS
+        pairs, triples = self._rotation(size_bytes, 2), self._rotation(size_bytes, 3)
+        series: list[Series] = []
+        device_rows: list[tuple[str, int, float]] = []
+        first = self._samples.get(size_bytes, 0)
+        for name, function in programs.items():
+            rotation = triples if name == "triad" else pairs
+            call = jax.jit(function).lower(*rotation.sets[0]).compile()
+            jax.block_until_ready(call(*rotation.sets[0]))
+            series += self._series(name, rotation, call)
+            if self._clocks and name in BY_DEVICE:
+                device_rows += self._by_device(name, size_bytes, first, call, rotation)
         interleave(series, RULE, self._rng)
         fastest = size_bytes / min(second for one in series for second in one.seconds)
         self._best[size_bytes] = max(fastest, self._best.get(size_bytes, 0.0))
-        first = self._samples.get(size_bytes, 0)
-        self._samples[size_bytes] = first + max(len(one.samples) for one in series)
-        return [self._row(one.case, size_bytes, *item) for one in series for item in enumerate(one.seconds, first)]
+        taken = [sample + 1 - first for _, sample, _ in device_rows] + [len(one.samples) for one in series]
+        self._samples[size_bytes] = first + max(taken)
+        rows = [self._row(one.case, size_bytes, *item) for one in series for item in enumerate(one.seconds, first)]
+        return rows + [self._row(name, size_bytes, sample, seconds) for name, sample, seconds in device_rows]
 
-    def _series(self, name: str, rotation: Rotation, x: jax.Array, factor: jax.Array) -> list[Series]:
-        call = jax.jit(PROGRAMS[name]).lower(x, factor).compile()
-        jax.block_until_ready(call(x, factor))
+    def _rotation(self, size_bytes: int, arrays: int) -> Rotation:
+        """Inputs of programs that read all but one of `arrays` arrays and write the last, of 4-byte numbers."""
+        x = jnp.full(-(-size_bytes // (4 * arrays)), 1.5, jnp.float32)
+        factor = jnp.float32(1.25)
+        read = tuple(x for _ in range(arrays - 1))
+        count = Rotation.count((arrays - 1) * x.nbytes, self._cache_bytes, available_bytes() // 8)
+        return Rotation([(*copy, factor) for copy in copies(read, count)], self._cache_bytes, self._sweep)
+
+    def _series(self, name: str, rotation: Rotation, call: Callable) -> list[Series]:
         instruments = Instruments()
         several = min(len(rotation.sets), 16)
         return [
@@ -85,6 +126,15 @@ class Ceilings:
                 lambda: [pipelined(call, rotation.take(several), instruments)],
             ),
         ]  # fmt: skip
+
+    def _by_device(
+        self, name: str, size_bytes: int, first: int, call: Callable, rotation: Rotation
+    ) -> list[tuple[str, int, float]]:
+        assert self._clocks
+        seconds = self._clocks.seconds(call, rotation.take(min(len(rotation.sets), DEVICE_CALLS)))
+        fastest = size_bytes / min(seconds)
+        self._best_by_device[size_bytes] = max(fastest, self._best_by_device.get(size_bytes, 0.0))
+        return [(f"{name}, device_kernels", sample, one) for sample, one in enumerate(seconds, first)]
 
     def _row(self, program: str, size_bytes: int, sample: int, seconds: float) -> dict[str, Any]:
         return {

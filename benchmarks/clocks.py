@@ -19,11 +19,12 @@ import jax
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One reading of a clock: seconds per call, the calls in it, and the page faults of the process meanwhile."""
+    """One reading of a clock: seconds per call, the calls in it, and the page faults of the process meanwhile, which
+    a device's own clock does not tell."""
 
     seconds: float
     calls: int
-    page_faults: int
+    page_faults: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,31 +148,41 @@ class Cupti:
 
     name = "cupti"
 
-    def __init__(self, measure: Callable[..., Any] | None = None):
-        """`measure` stands in for JAX's in tests.
+    def __init__(self, interface: tuple[Callable[[], None], Callable[[], list[tuple[str, float]]]] | None = None):
+        """`interface`, its start and stop, stands in for JAX's in tests.
 
         Raises:
           ImportError: where this JAX has none.
         """
-        if measure is None:
-            from normbench.jax_compat_profiler import cupti_measure
+        if interface is None:
+            from normbench.jax_compat_profiler import cupti
 
-            measure = cupti_measure()
-        self._measure = measure
+            interface = cupti()
+        self._start, self._stop = interface
 
     def record(self, call: Callable[..., Any], input_sets: Sequence[tuple]) -> list[Call]:
-        """Records one call per input set.
+        """Records one call per input set, in one session: what a call finds in the caches is what the calls before it
+        have left there.
 
         Raises:
-          RuntimeError: where CUPTI recorded nothing: another profiler may hold it.
+          RuntimeError: where CUPTI recorded nothing, or not the same kernels in every call: another profiler may hold
+            it.
         """
-        calls = []
-        for inputs in input_sets:
-            _, kernels = self._measure(call, aggregate=False)(*inputs)
-            if kernels is None:
-                raise RuntimeError("CUPTI recorded no kernel")
-            calls.append(tuple(Record(name, None, None, ms * 1e-3, _kind(name)) for name, ms in kernels))
-        return calls
+        import jax
+
+        self._start()
+        try:
+            for inputs in input_sets:
+                jax.block_until_ready(call(*inputs))
+        finally:
+            kernels = self._stop()
+        each, rest = divmod(len(kernels), len(input_sets))
+        if not each or rest:
+            raise RuntimeError(f"CUPTI recorded {len(kernels)} kernels in {len(input_sets)} calls")
+        calls = [kernels[start : start + each] for start in range(0, len(kernels), each)]
+        if len({tuple(name for name, _ in one) for one in calls}) > 1:
+            raise RuntimeError("CUPTI recorded other kernels in one call than in another")
+        return [tuple(Record(name, None, None, ms * 1e-3, _kind(name)) for name, ms in one) for one in calls]
 
 
 def choose(probe: Callable[[Source], Any], sources: Sequence[Callable[[], Source]] = (Cupti, Trace)):

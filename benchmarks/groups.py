@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.cases import Case
 from kernels import Problem
 from normbench.schema import DEVICELESS_TARGETS
 
 LONGEST_NAME = 160
+AA_PROBLEMS = 8
+"""So many problems of a run, evenly spread over it, have their baseline timed against itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Unit:
       process: repetition of the measurement, from 0; 0 for "compile".
       cases: slugs, all of the same problem.
       wide: whether it needs JAX's 64-bit mode.
+      aa: whether its first case is also timed against itself: the A/A test.
       problem_name: the same for the units that measure one problem on one device in several processes.
     """
 
@@ -31,6 +34,7 @@ class Unit:
     process: int
     cases: tuple[str, ...]
     wide: bool
+    aa: bool = False
 
     @property
     def problem_name(self) -> str:
@@ -52,10 +56,11 @@ def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int)
     """A unit for each problem, device and process; those of one problem, which take turns, beside each other."""
     groups = by_problem(cases)
     devices = [target for target in targets if target not in DEVICELESS_TARGETS]
+    tested = {len(groups) * place // AA_PROBLEMS for place in range(AA_PROBLEMS)}
     return [
-        _unit("measure", device, process, problem, group)
+        replace(_unit("measure", device, process, problem, group), aa=number in tested)
         for device in devices
-        for problem, group in groups
+        for number, (problem, group) in enumerate(groups)
         for process in range(processes)
     ]
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import environment
+from benchmarks import environment, gpu_device
 
 CACHE_MULTIPLE = 3
 """Inputs that are used again only after this many caches' worth of others come from memory."""
@@ -60,11 +60,15 @@ def limit_memory(share: float) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+def known_cache_bytes(device: str = "cpu") -> int | None:
+    """Size of the largest cache of this machine's CPU, or of the L2 of its first GPU; None where it is not told."""
+    return environment.last_level_cache_bytes() if device == "cpu" else gpu_device.l2_cache_bytes()
+
+
 def last_level_cache_bytes(device: str = "cpu") -> int:
-    """Size of the largest cache of this machine's CPU; for a GPU, that of the largest L2 in use."""
-    if device != "cpu":
-        return GPU_CACHE_BYTES
-    return environment.last_level_cache_bytes() or environment.DEFAULT_LAST_LEVEL_CACHE_BYTES
+    """As `known_cache_bytes`; where it is not told, for a GPU that of the largest L2 in use."""
+    assumed = environment.DEFAULT_LAST_LEVEL_CACHE_BYTES if device == "cpu" else GPU_CACHE_BYTES
+    return known_cache_bytes(device) or assumed
 
 
 def prefault(size_bytes: int) -> None:

@@ -92,6 +92,8 @@ class Series:
     Attributes:
       burst: takes a few samples; raises what the case raises.
       stop: the rule that ended the series; None while it runs, and where `error` ended it.
+      source: of a device clock, where its records come from.
+      whole: whether a sample is all that a call takes of its clock, and so can be held against a ceiling.
     """
 
     case: str
@@ -103,6 +105,8 @@ class Series:
     spent_s: float = 0.0
     stop: str | None = None
     error: Exception | None = None
+    source: str | None = None
+    whole: bool = True
 
     @property
     def seconds(self) -> list[float]:

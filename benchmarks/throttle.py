@@ -1,6 +1,7 @@
 """Was the device held back? Its clock, power, temperature and reasons for slowing down, read before and after a group.
 
-The readings come from `nvidia-smi`, which needs no rights. Where it is absent nothing is known, and nothing is marked.
+The readings come from NVML, or from `nvidia-smi` where its library cannot be loaded; neither needs rights. Where both
+are absent nothing is known, and nothing is marked.
 """
 
 import shutil
@@ -8,6 +9,8 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from benchmarks import gpu_device
 
 FIELDS = ("clocks.sm", "clocks.max.sm", "power.draw", "temperature.gpu", "clocks_throttle_reasons.active")
 SLOW = 0.75
@@ -26,6 +29,7 @@ class Reading:
 
     Attributes:
       reasons: the bits of NVML's clock throttle reasons.
+      source: "nvml" or "nvidia-smi".
     """
 
     clock_mhz: float | None
@@ -33,6 +37,7 @@ class Reading:
     power_w: float | None
     temperature_c: float | None
     reasons: int | None
+    source: str = "nvidia-smi"
 
 
 def query() -> str | None:
@@ -46,8 +51,14 @@ def query() -> str | None:
         return None
 
 
-def read(ask: Callable[[], str | None] = query) -> Reading | None:
+def state() -> Reading | None:
     """The state of the first device now; None where nothing tells it."""
+    device = gpu_device.nvml_device()
+    return read() if device is None else Reading(*gpu_device.state(device), source="nvml")
+
+
+def read(ask: Callable[[], str | None] = query) -> Reading | None:
+    """The state of the first device as a line of nvidia-smi tells it; None where it tells nothing."""
     line = ask()
     if not line or not line.strip():
         return None
@@ -88,13 +99,13 @@ def throttled(before: Reading | None, after: Reading | None) -> str | None:
     return None
 
 
-def mark(rows: list[dict[str, Any]], before: Reading | None, after: Reading | None) -> list[dict[str, Any]]:
-    """Rows of "timings" with the column "throttled": null where the device told nothing."""
-    if before is None and after is None:
-        return rows
-    held_back = throttled(before, after) is not None
-    return [{**row, "throttled": held_back} if row.get("seconds") is not None else row for row in rows]
+def held_back(before: Reading | None, after: Reading | None) -> bool | None:
+    """The column "throttled" of the samples between two readings; None where the device told nothing."""
+    return None if before is None and after is None else throttled(before, after) is not None
 
 
-def as_json(reading: Reading | None) -> dict[str, Any] | None:
-    return None if reading is None else asdict(reading)
+def state_rows(key: dict[str, Any], before: Reading | None, after: Reading | None) -> list[dict[str, Any]]:
+    """Rows of "device_states", one for each reading that there is."""
+    why = throttled(before, after)
+    moments = (("before", before), ("after", after))
+    return [{**key, "moment": moment, **asdict(one), "throttled": why} for moment, one in moments if one is not None]

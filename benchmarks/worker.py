@@ -90,8 +90,9 @@ def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], Non
     from benchmarks.attribution import attribute_unit
     from benchmarks.memory import limit_memory
     from benchmarks.sampling import StoppingRule
+    from benchmarks.worker_bench import Bench
     from benchmarks.worker_compile import compile_unit
-    from benchmarks.worker_measure import Bench, Measurement
+    from benchmarks.worker_measure import Measurement
 
     run = Path(settings["run"])
 

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 import kernels
+from benchmarks import throttle
+from benchmarks.aa import against_itself
 from benchmarks.accuracy import Error, Oracle
 from benchmarks.cases import Case
-from benchmarks.ceiling import Ceilings
 from benchmarks.clocks import garbage_collection_off
 from benchmarks.groups import Unit
-from benchmarks.memory import Sweep, available_bytes, last_level_cache_bytes, prefault
+from benchmarks.memory import available_bytes, prefault
 from benchmarks.sampling import Series, StoppingRule, interleave, outliers, two_modes
+from benchmarks.worker_bench import Bench
 from benchmarks.worker_cases import (
     INTERPRETED,
     Compiled,
@@ -28,22 +30,10 @@ from benchmarks.worker_cases import (
     unsupported,
 )
 from benchmarks.worker_series import POOL_SHARE, Pools, pool_key, series_of, working_bytes
+from normbench.schema import DEVICE_CLOCKS
 
 Emit = Callable[..., None]
 Mark = Callable[[str | None, str], None]
-
-
-class Bench:
-    """What a worker process keeps from one problem to the next."""
-
-    def __init__(self, device: str, process: int, processes: int, seed: int):
-        self.device = device
-        self.process = process
-        self.processes = processes
-        self.seed = seed
-        self.cache_bytes = last_level_cache_bytes(device)
-        self.sweep = Sweep(self.cache_bytes)
-        self.ceilings = Ceilings(device, process, self.cache_bytes, self.sweep, seed)
 
 
 class Measurement:
@@ -64,6 +54,7 @@ class Measurement:
         self.mark = mark
         self.pause = pause
         self.first = unit.process == 0
+        self.notes: list[dict[str, Any]] = []
 
     def run(self) -> None:
         cases = [Case.from_slug(slug) for slug in self.unit.cases]
@@ -178,18 +169,63 @@ class Measurement:
                 self._end(one.case.slug, *outcome(error))
         prefault(min(max(working_bytes(one) for one, _ in ready), int(POOL_SHARE * available_bytes())))
         self.mark(None, "measuring the ceiling for")
-        rows = [row for one, _ in ready for row in self.bench.ceilings.measure(one.minimum_bytes)]
+        rows = self.bench.launches()
+        rows += [row for one, _ in ready for row in self.bench.ceilings.measure(one.minimum_bytes)]
+        before = self.bench.state()
         with garbage_collection_off():
             interleave(
                 series, self.rule, np.random.default_rng(seed),
                 before=lambda one: self.mark(one.case, "timing"), between=self._pause,
             )  # fmt: skip
+        after = self.bench.state()
+        series += self._by_device(ready, pools, series)
         rows += self._confirm_ceilings(ready, series)
-        self.emit(None, {"ceilings": rows})
+        states = throttle.state_rows(self._place("problem", self.unit.problem_name), before, after)
+        self.emit(None, {"ceilings": rows, "device_states": states, "notes": self.notes})
         for one, _ in ready:
             own = [item for item in series if item.case == one.case.slug]
             if own:
-                self.emit(one.case.slug, {"timings": self._rows(one, own)}, done=True)
+                held_back = throttle.held_back(before, after)
+                self.emit(one.case.slug, {"timings": self._rows(one, own, held_back)}, done=True)
+        self._against_itself(ready, pools, oracle, seed)
+
+    def _by_device(self, ready: list[tuple[Compiled, tuple]], pools: Pools, series: list[Series]) -> list[Series]:
+        """The series by the device's own clocks, where there are any, of what could be timed by the host's."""
+        self.notes = [{**self._place("case", None), "text": text} for text in self.bench.notes()]
+        found: list[Series] = []
+        timed = {item.case for item in series if not item.error}
+        for one, inputs in ready:
+            if self.bench.clocks is None or one.case.slug not in timed:
+                continue
+            self.mark(one.case.slug, "timing")
+            try:
+                own, note = self.bench.clocks.series(one.case.slug, one.call, pools.rotation(one, inputs))
+            except Exception as error:
+                own, note = [], f"the device's own clocks were not read: {outcome(error)[1]}"
+            found += own
+            self.notes += [{**self._place("case", one.case.slug), "text": note}] if note else []
+        return found
+
+    def _against_itself(self, ready: list[tuple[Compiled, tuple]], pools: Pools, oracle: Oracle, seed: int) -> None:
+        """The A/A test of the first variant; nothing that goes wrong in it costs more than the test."""
+        if not self.unit.aa:
+            return
+        one, inputs = ready[0]
+        rng = np.random.default_rng(seed + 1)
+        try:
+            rows = against_itself(
+                one, pools.rotation(one, inputs), oracle, self.rule, rng,
+                before=lambda item: self.mark(one.case.slug, "timing"), between=self._pause, clocks=self.bench.clocks,
+            )  # fmt: skip
+        except Exception as error:
+            text = f"the A/A test ended: {outcome(error)[1]}"
+            self.emit(None, {"notes": [*self.notes, {**self._place("case", one.case.slug), "text": text}]})
+            return
+        place = {"device": self.unit.target, "process": self.unit.process}
+        self.emit(None, {"aa": [{**place, **row} for row in rows]})
+
+    def _place(self, column: str, value: str | None) -> dict[str, Any]:
+        return {"device": self.unit.target, "process": self.unit.process, column: value}
 
     def _pause(self) -> None:
         self.pause()
@@ -203,11 +239,13 @@ class Measurement:
             self.mark(None, "measuring the ceiling for")
         return [row for size in sorted(faster) for row in self.bench.ceilings.measure(size, again=True)]
 
-    def _rows(self, one: Compiled, series: list[Series]) -> list[dict[str, Any]]:
+    def _rows(self, one: Compiled, series: list[Series], held_back: bool | None) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for item in series:
             key = {**self._timing_key(item.case), "stage": item.stage, "clock": item.clock, "cache": item.cache}
-            rows += self._sample_rows(key, item, self._verdict(one, item))
+            told = {"source": item.source, "throttled": held_back, "cache_ratio": self._cache_ratio(one, item)}
+            known = {name: value for name, value in told.items() if value is not None}
+            rows += self._sample_rows(key, item, {**known, **self._verdict(one, item)})
             if item.error:
                 status, reason = outcome(item.error)
                 rows.append({**key, "status": status, "reason": reason})
@@ -221,9 +259,15 @@ class Measurement:
         return {"status": "impossible" if impossible else "ok", "reason": impossible or two_modes(item.seconds)}
 
     def _impossible(self, minimum_bytes: int, item: Series) -> str | None:
-        if item.cache != "cold" or item.stage != "call" or not item.samples:
+        if item.cache != "cold" or item.stage != "call" or not item.samples or not item.whole:
             return None
-        return self.bench.ceilings.impossible(minimum_bytes, float(np.median(item.seconds)))
+        by_device = item.clock in DEVICE_CLOCKS
+        return self.bench.ceilings.impossible(minimum_bytes, float(np.median(item.seconds)), by_device)
+
+    def _cache_ratio(self, one: Compiled, item: Series) -> float | None:
+        """Inputs and outputs of a call over the last-level cache; None where its size is not told."""
+        known = self.bench.known_cache_bytes
+        return one.minimum_bytes / known if known and item.stage == "call" else None
 
     def _sample_rows(self, key: dict[str, Any], item: Series, verdict: dict[str, Any]) -> list[dict[str, Any]]:
         if not item.samples:

@@ -154,6 +154,13 @@ TABLES: dict[str, dict[str, str]] = {
         "sample": "int64",
         "seconds": "float64",
     },
+    # A row per sentence about how the run was measured: what could not be had, and what was taken instead.
+    "notes": {
+        "device": "string",
+        "process": "int64",
+        "case": "string",  # that it is about; null: all of that device
+        "text": "string",
+    },
     # A row per reading of a GPU's state, before and after each group of series.
     "device_states": {
         "device": "string",
@@ -170,5 +177,5 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 
-LATER_TABLES = ("launch_times", "aa", "device_states")
+LATER_TABLES = ("launch_times", "aa", "notes", "device_states")
 """Tables that a complete run of this schema version may lack: it was written before they came."""

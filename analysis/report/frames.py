@@ -67,6 +67,10 @@ class Run:
         return self.tables["aa"]
 
     @property
+    def notes(self) -> pd.DataFrame:
+        return self.tables["notes"]
+
+    @property
     def device_states(self) -> pd.DataFrame:
         return self.tables["device_states"]
 

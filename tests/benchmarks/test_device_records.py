@@ -70,14 +70,38 @@ def test_samples_are_joined_to_the_instruction_that_they_belong_to():
     assert rows == {"f": pytest.approx(3e-6), "g": pytest.approx(4e-6)}
 
 
-def test_cupti_gives_names_and_lengths():
-    def fake(function, aggregate):
-        assert not aggregate
-        return lambda *inputs: (function(*inputs), [("fusion_1", 0.004), ("memset32", 0.001)])
+def fake_cupti(kernels):
+    """The interface of CUPTI, which here has recorded `kernels`; no GPU did."""
+    log = []
 
-    (call,) = Cupti(fake).record(lambda x: x, [(1,)])
-    assert [record.name for record in call] == ["fusion_1", "memset32"]
-    assert device_kernels(call) == pytest.approx(4e-6)
+    def stop():
+        log.append("stop")
+        return kernels
+
+    return Cupti((lambda: log.append("start"), stop)), log
+
+
+def test_cupti_gives_names_and_lengths():
+    cupti, log = fake_cupti([("fusion_1", 0.004), ("memset32", 0.001)] * 2)
+    calls = cupti.record(lambda x: log.append(x), [(1,), (2,)])
+    assert log == ["start", 1, 2, "stop"], "no call in between may fill the caches with the inputs of the next"
+    assert [[record.name for record in call] for call in calls] == [["fusion_1", "memset32"]] * 2
+    assert [device_kernels(call) for call in calls] == [pytest.approx(4e-6)] * 2
+
+
+@pytest.mark.parametrize(
+    "kernels", [[], [("a", 0.1)], [("a", 0.1)] * 3, [("a", 0.1), ("b", 0.1), ("b", 0.1), ("b", 0.1)]]
+)
+def test_kernels_that_cannot_be_told_apart_by_call_are_refused(kernels):
+    with pytest.raises(RuntimeError, match="CUPTI recorded"):
+        fake_cupti(kernels)[0].record(lambda x: x, [(1,), (2,)])
+
+
+def test_cupti_is_let_go_of_when_a_call_raises():
+    cupti, log = fake_cupti([])
+    with pytest.raises(ZeroDivisionError):
+        cupti.record(lambda x: 1 / x, [(0,)])
+    assert log == ["start", "stop"]
 
 
 def test_a_missing_cupti_falls_back_and_says_so():

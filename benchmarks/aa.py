@@ -1,0 +1,54 @@
+"""The A/A test, in a worker: one executable is timed under two names, as if it were two variants of a problem.
+
+What its two sides differ by is what a difference between two variants has to exceed; `analysis.report.noise_floor`
+draws the floor of a run from the rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accuracy import Oracle
+from benchmarks.clocks import garbage_collection_off
+from benchmarks.device_clocks import DeviceClocks
+from benchmarks.memory import Rotation
+from benchmarks.sampling import Series, StoppingRule, interleave
+from benchmarks.worker_cases import Compiled
+from benchmarks.worker_series import series_of
+
+NAMES = ("a", "b")
+
+
+def against_itself(
+    one: Compiled,
+    rotation: Rotation,
+    oracle: Oracle,
+    rule: StoppingRule,
+    rng: np.random.Generator,
+    before: Callable[[Series], None],
+    between: Callable[[], None],
+    clocks: DeviceClocks | None = None,
+) -> list[dict[str, Any]]:
+    """Times a case against itself and returns the rows of "aa", but for device and process.
+
+    Args:
+      before, between: as of `benchmarks.sampling.interleave`.
+      clocks: the device's own, where they are read too.
+    """
+    sides = [[item for item in series_of(one, rotation, oracle) if item.stage == "call"] for _ in NAMES]
+    sides = [[replace(item, case=name) for item in series] for name, series in zip(NAMES, sides, strict=True)]
+    with garbage_collection_off():
+        interleave([item for series in sides for item in series], rule, rng, before, between)
+    if clocks:
+        sides += [clocks.series(name, one.call, rotation)[0] for name in NAMES]
+    return [
+        {
+            "program": one.case.slug, "clock": item.clock, "cache": item.cache, "name": item.case,
+            "sample": sample, "seconds": seconds,
+        }
+        for series in sides
+        for item in series
+        for sample, seconds in enumerate(item.seconds)
+    ]  # fmt: skip
