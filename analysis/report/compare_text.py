@@ -41,7 +41,8 @@ def _noise(row: dict[str, Any]) -> str:
     where = f"{row['device']} {row['clock']} {row['cache']}"
     processes = f"processes differ by {row['scatter']:.1%}" if row["degrees"] else "one process a side"
     twins = f"; {row['twins']} programs that are the same: {row['drift']:+.1%} ± {row['drift_scatter']:.1%}"
-    return f"   noise, {where}: {processes}{twins if row['twins'] else ''}"
+    floor = f"; one program under two names: {row['floor']:.1%}" if row["floor"] else ""
+    return f"   noise, {where}: {processes}{twins if row['twins'] else ''}{floor}"
 
 
 def _ambiguous(found: Comparison) -> list[str]:

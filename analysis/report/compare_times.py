@@ -1,13 +1,14 @@
 """The times of two runs side by side: a verdict for each series, against the noise that the runs themselves show."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
 
 from analysis.report.compare_verdict import AMBIGUOUS, FASTER, SLOWER, Noise, Samples, Sides, judge, noise_of
 from analysis.report.frames import Run
+from analysis.report.noise_floor import noise_floors
 
 _TIMED = ("case", "device", "clock", "cache")
 _PLACE = _TIMED[1:]
@@ -69,10 +70,12 @@ def _noise(
 ) -> Iterator[tuple[tuple, Noise]]:
     """By device, clock and cache."""
     ceilings = {} if paired else _ceilings(a, b)
+    floors = [noise_floors(run) for run in (a, b)]
     for place in dict.fromkeys(key[1:] for side in series for key in side):
         pairs = {key: (own, series[1].get(key, {})) for key, own in series[0].items() if key[1:] == place}
         twins = [pair for key, pair in pairs.items() if key[:2] in identical]
-        yield place, noise_of(pairs.values(), twins + ceilings.get(place[:2], []), paired)
+        found = noise_of(pairs.values(), twins + ceilings.get(place[:2], []), paired)
+        yield place, replace(found, floor=max(floor.get(place, 0.0) for floor in floors))
 
 
 def _ceilings(a: Run, b: Run) -> dict[tuple, list[Sides]]:
@@ -81,7 +84,7 @@ def _ceilings(a: Run, b: Run) -> dict[tuple, list[Sides]]:
     sides = [dict(list(run.ceilings.groupby(["device", "program", "cache", "bytes"]))) for run in (a, b)]
     for key, rows in sides[0].items():
         if key in sides[1]:
-            clock = "pipelined" if "pipelined" in key[1] else "wall"
+            clock = key[1].rpartition(", ")[2] if ", " in key[1] else "wall"
             found.setdefault((key[0], clock), []).append((_by_process(rows), _by_process(sides[1][key])))
     return found
 

@@ -39,6 +39,7 @@ REASONS = {
     "few_samples": f"fewer than {MINIMUM_SAMPLES} samples on one side",
     "one_process": "one process a side: how much processes differ is unknown",
     "drift_unknown": f"fewer than {MINIMUM_TWINS} programs are the same on both sides: what the machine did is unknown",
+    "noise_floor": "the same program under two names differs as much within a run",
     "drift": "programs that are the same on both sides differ as much",
     "same_program": "the same program in the same environment: the machine differs, not the code",
     "intervals_overlap": "the interval of the change includes no change",
@@ -63,6 +64,7 @@ class Noise:
       drift: change of the twins, the median of the logarithms.
       drift_scatter: their standard deviation.
       twins: how many.
+      floor: by how much one program under two names differs within a run, relative; 0 where no run has tried.
     """
 
     scatter: float = 0.0
@@ -70,6 +72,7 @@ class Noise:
     drift: float = 0.0
     drift_scatter: float = 0.0
     twins: int = 0
+    floor: float = 0.0
 
     @property
     def drift_half(self) -> float:
@@ -166,6 +169,8 @@ def judge(a: Samples, b: Samples, noise: Noise, threshold: float = DEFAULT_THRES
         word, reason = AMBIGUOUS, "bimodal"
     elif word in (FASTER, SLOWER) and p_value >= RANK_P:
         word, reason = AMBIGUOUS, "ranks_overlap"
+    elif word in (FASTER, SLOWER) and abs(found.centre) <= math.log1p(noise.floor):
+        word, reason = AMBIGUOUS, "noise_floor"
     if word != AMBIGUOUS and not paired and noise.twins < MINIMUM_TWINS:
         word, reason = AMBIGUOUS, "drift_unknown"
     return Verdict(word, reason, math.expm1(found.centre), math.expm1(low), math.expm1(high), p_value)

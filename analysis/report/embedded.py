@@ -177,7 +177,7 @@ def _with_half_iqr(summary: pd.DataFrame) -> pd.DataFrame:
         f"{name}_half_iqr": 50 * (summary[f"{name}_q3_s"] - summary[f"{name}_q1_s"]) / summary[f"{name}_median_s"]
         for name in series_names()
     }
-    return summary.assign(**half)
+    return pd.concat([summary, pd.DataFrame(half, index=summary.index)], axis=1)
 
 
 def _plain(values: pd.Series) -> list[Any]:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.report.frames import Run
-from analysis.report.summary import NOT_RUN, Digest, series_names
+from analysis.report.noise_floor import trust
+from analysis.report.summary import NOT_RUN, Digest, clock_and_cache, series_names
 from analysis.report.units import count, digits, duration, listing, relative
 from normbench.schema import STATUSES
 
@@ -121,7 +122,7 @@ def _traffic(digest: Digest) -> Iterator[Finding]:
 
 def _speed(digest: Digest) -> Iterator[Finding]:
     for name in series_names():
-        clock, cache = name.split("_")
+        clock, cache = clock_and_cache(name)
         for target, operator, variant, base, part in paired_with_baseline(digest.summary, f"{name}_ratio"):
             faster, slower = part[f"{name}_ratio_high"] < 1, part[f"{name}_ratio_low"] > 1
             mean = float(np.exp(np.log(part[f"{name}_ratio"].astype(float)).mean()))
@@ -182,6 +183,12 @@ def _noise(digest: Digest) -> Iterator[Finding]:
         yield _finding("noise", text, apart)
 
 
+def _trust(digest: Digest) -> Iterator[Finding]:
+    """The noise floor by the A/A test, what the device was held back by, and how else its clocks were read."""
+    for text, places, strength in trust(digest.run):
+        yield Finding("noise", text, tuple(places), strength)
+
+
 def _identical(digest: Digest) -> Iterator[Finding]:
     """Programs that are the baseline's own, byte for byte: how far their ratio is from 1 is what the noise can do."""
     rows = digest.summary
@@ -189,7 +196,7 @@ def _identical(digest: Digest) -> Iterator[Finding]:
     base = base[["target", "problem", "hlo_sha256"]]
     others = rows[~rows["baseline"].fillna(False).astype(bool)].merge(base, on=["target", "problem", "hlo_sha256"])
     for name in series_names():
-        clock, cache = name.split("_")
+        clock, cache = clock_and_cache(name)
         for target, part in others[others[f"{name}_ratio"].notna()].groupby("target", sort=False):
             low, high = (relative(float(bound)) for bound in (part[f"{name}_ratio"].min(), part[f"{name}_ratio"].max()))
             text = (
@@ -229,6 +236,7 @@ _SOURCES = (
     ("speed", _speed),
     ("fold", _fold),
     ("error", _error),
+    ("noise", _trust),
     ("noise", _identical),
     ("noise", _noise),
     ("cost", _cost),

@@ -74,11 +74,12 @@ def _of_devices(data: Digest) -> Iterator[Picture]:
     for target, rows in data.summary.groupby("target", sort=False):
         device = device_name(data.run, str(target))
         caption = f"Run {data.run.run_id}. Measured on {device}."
-        ceilings = rates.get((str(target), "wall", "cold"), {})
-        roof = plots_speed.roofline(rows, ceilings, "wall_cold", caption)
+        clock = next((one for one in ("device_kernels", "wall") if (str(target), one, "cold") in rates), "wall")
+        ceilings = rates.get((str(target), clock, "cold"), {})
+        roof = plots_speed.roofline(rows, ceilings, f"{clock}_cold", caption)
         if roof is not None:
             yield Picture(f"roofline-{target}", f"Bandwidth against the measured ceiling on {target}", roof)
-        against = plots_speed.predicted_against_measured(rows, "wall_cold", caption)
+        against = plots_speed.predicted_against_measured(rows, f"{clock}_cold", caption)
         if against is not None:
             yield Picture(f"prediction-{target}", f"Predicted against measured time on {target}", against)
 

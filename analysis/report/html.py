@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.report.atlas_page import atlas_html
 from analysis.report.embedded import case_table, details, to_script
-from analysis.report.findings import Finding, compile_cost, status_counts
+from analysis.report.findings import Finding, compile_cost, findings, status_counts
 from analysis.report.frames import Run
 from analysis.report.gallery import device_name, pictures
 from analysis.report.packing import figure_places, fusion_pictures, packed
@@ -50,6 +50,7 @@ def render(run: Run) -> str:
         _section("findings", "Findings", _findings(told)),
         _section("atlas", "Atlas", atlas_html(data)),
         _section("cost", "What it took", _cost(data)),
+        _section("trust", "How far to trust the times", _trust(data)),
         _section("plots", "Plots", _plots(plots, data)),
         _section("cases", "Cases", _CASES),
         _section("environment", "Environment", _environment(run)),
@@ -101,7 +102,8 @@ def _header(run: Run) -> str:
     shown = "".join(f"<div><dt>{name}</dt><dd>{escape(_text(value))}</dd></div>" for name, value in facts if value)
     state = "" if run.complete else _UNFINISHED.format(status=escape(_text(info.get("status") or "unknown")))
     links = "".join(
-        f'<a href="#{name}">{name}</a>' for name in ("findings", "atlas", "cost", "plots", "cases", "environment")
+        f'<a href="#{name}">{name}</a>'
+        for name in ("findings", "atlas", "cost", "trust", "plots", "cases", "environment")
     )
     return (
         f"<header><h1>normbench report</h1><p class=run>{escape(run.run_id)}</p><dl class=facts>{shown}</dl>{state}"
@@ -159,6 +161,13 @@ def _cost(data: Digest) -> str:
     if whole:
         text += f"<details><summary>As the study recorded it</summary>{_facts(_flat(whole))}</details>"
     return text + "<h3>Cases by target and status</h3>" + _counts(data.summary)
+
+
+def _trust(data: Digest) -> str:
+    """Every sentence on noise, of which the findings above have the strongest alone."""
+    told = findings(data, ("noise",))
+    items = "".join(f"<li>{escape(finding.text)}</li>" for finding in told)
+    return f"<ul>{items}</ul>" if told else "<p>Nothing was timed, or nothing speaks against its times.</p>"
 
 
 _COST = (

@@ -33,6 +33,7 @@ from analysis.report.figure_parts import (
     time_tick,
 )
 from analysis.report.palette import INK, style
+from analysis.report.summary import clock_and_cache
 from analysis.report.units import count, printable
 from normbench.schema import CACHES
 
@@ -230,7 +231,7 @@ def error_against_speed(summary: pd.DataFrame, series: str, caption: str) -> Fig
     dtypes = list(known["dtype"].unique())
     if not dtypes:
         return None
-    clock, cache = series.split("_")
+    clock, cache = clock_and_cache(series)
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(1, len(dtypes))
         for column, dtype in enumerate(dtypes):

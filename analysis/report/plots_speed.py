@@ -29,6 +29,7 @@ from analysis.report.figure_parts import (
 )
 from analysis.report.palette import INK, style
 from analysis.report.plots import chosen_problems, with_labels
+from analysis.report.summary import clock_and_cache
 
 _LIMIT = 1.0  # of the colours: twice as fast, half as fast; log2
 _SQUARE_IN = 4.2
@@ -54,7 +55,7 @@ def speed_up(summary: pd.DataFrame, series: str, caption: str) -> Figure | None:
         axes = panels[0][0]
         _draw_speed_ups(axes, known, problems, variants, series)
         label_rows(axes, problems, True, offset=0.5)
-        clock, cache = series.split("_")
+        clock, cache = clock_and_cache(series)
         figure.supxlabel("time of the baseline ÷ time of the variant (above 1: faster)", size=9)
         slanted = 0.1 + longest_in(variants) * float(np.sin(np.radians(SLANT_DEGREES)))
         width = max(len(variants) * CELL_IN, MIN_PANEL_IN)
@@ -155,7 +156,7 @@ def roofline(summary: pd.DataFrame, ceilings: Mapping[int, float], series: str, 
     known = known[known["minimum_bytes"].notna() & (known["minimum_bytes"] > 0)]
     if known.empty or not ceilings:
         return None
-    clock, cache = series.split("_")
+    clock, cache = clock_and_cache(series)
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(1, 1)
         axes = panels[0][0]
@@ -189,7 +190,7 @@ def predicted_against_measured(summary: pd.DataFrame, series: str, caption: str)
     known = known[known["predicted_s"].notna()]
     if known.empty:
         return None
-    clock, cache = series.split("_")
+    clock, cache = clock_and_cache(series)
     with mpl.rc_context(STYLE):
         figure, panels = make_panels(1, 1)
         axes = panels[0][0]

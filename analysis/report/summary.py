@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.report.atlas import atlas
 from analysis.report.frames import Run
 from analysis.report.statistics import break_even, ratios, time_statistics
-from normbench.schema import CACHES, CLOCKS
+from normbench.schema import CACHES, CLOCKS, DEVICE_CLOCKS
 
 NOT_RUN = "not run"
 """The status of a case of which the run holds no row for a target: an unfinished run."""
@@ -81,7 +81,13 @@ def summary(run: Run) -> pd.DataFrame:
 
 def series_names() -> tuple[str, ...]:
     """Prefixes of the columns of timed series: wall_cold, wall_warm, ..."""
-    return tuple(f"{clock}_{cache}" for clock in CLOCKS for cache in CACHES)
+    return tuple(f"{clock}_{cache}" for clock in (*CLOCKS, *DEVICE_CLOCKS) for cache in CACHES)
+
+
+def clock_and_cache(series: str) -> tuple[str, str]:
+    """Of a prefix of `series_names`: "device_span_cold" is ("device_span", "cold")."""
+    clock, _, cache = series.rpartition("_")
+    return clock, cache
 
 
 def hints(cell: object) -> list[str]:
@@ -122,7 +128,7 @@ def _places(run: Run) -> pd.DataFrame:
 
 
 def _series(name: str, timed: pd.DataFrame, compared: pd.DataFrame, paid: pd.DataFrame) -> pd.DataFrame:
-    clock, cache = name.split("_")
+    clock, cache = clock_and_cache(name)
     key = ["case", "target"]
 
     def one(frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,14 +153,17 @@ def _with_ceiling_fraction(table: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Adds `..._ceiling_fraction`: minimum bytes per second over the rate of the fastest streaming program that the
     run timed on that device, with that clock and cache, in the nearest size class; null where there is none."""
     rates = ceiling_rates(run.ceilings)
+    fractions = {}
     for name in series_names():
-        clock, cache = name.split("_")
+        clock, cache = clock_and_cache(name)
+        if clock == "device_span":  # the ceiling has no gaps, which a span has
+            clock = "device_kernels"
         columns = (table["target"], table["minimum_bytes"], table[f"{name}_median_s"])
-        table[f"{name}_ceiling_fraction"] = [
+        fractions[f"{name}_ceiling_fraction"] = [
             _fraction(rates.get((target, clock, cache)), minimum, seconds)
             for target, minimum, seconds in zip(*columns, strict=True)
         ]
-    return table
+    return pd.concat([table, pd.DataFrame(fractions, index=table.index)], axis=1)
 
 
 def ceiling_rates(ceilings: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, float]]:

@@ -1,10 +1,8 @@
-"""Readings of a device, given as nvidia-smi writes them, and the A/A test."""
+"""Readings of a device, given as nvidia-smi writes them, or as NVML's functions would."""
 
-import numpy as np
 import pytest
 
 from benchmarks import gpu_device, throttle
-from benchmarks.device_noise import floor, suspicious
 from normbench.schema import TABLES
 
 CALM = "1980, 1980, 312.4, 51, 0x0000000000000000\n"
@@ -124,24 +122,3 @@ def test_the_size_of_the_l2_is_that_of_cuda():
             return 0
 
     assert gpu_device.l2_cache_bytes(lambda name: FakeCuda()) == 50 * 2**20
-
-
-def test_the_noise_floor_is_the_largest_difference_of_a_program_from_itself():
-    found = floor([([1.0, 1.0], [1.01, 1.01]), ([2.0], [2.06])])
-    assert found.ratio == pytest.approx(0.03)
-    assert found.pairs == 2
-    assert found.exceeded_by(1.0, 1.05)
-    assert not found.exceeded_by(1.0, 1.02)
-    assert floor([]) is None
-
-
-def test_an_a_a_difference_above_what_is_accepted_is_reported():
-    rng = np.random.default_rng(1)
-    a = 1 + 0.001 * rng.random(50)
-    assert "under two names differs by 5" in suspicious(a, 1.05 * a, accepted=0.02)
-    assert suspicious(a, 1.01 * a, accepted=0.02) is None
-
-
-def test_a_difference_within_the_scatter_is_not_reported():
-    a, b = np.array([1.0, 1.4, 1.0, 1.4, 1.0]), np.array([1.4, 1.0, 1.4, 1.0, 1.4])
-    assert suspicious(a, b, accepted=0.02) is None

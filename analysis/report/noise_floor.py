@@ -1,0 +1,99 @@
+"""How far apart are two measurements of one program? The A/A test of a run, and what else bears on its times.
+
+The test times one executable under two names, as if it were two variants of a problem. What its sides differ by is the
+run's own noise floor: a smaller difference between two variants says nothing.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from analysis.report.frames import Run
+from analysis.report.statistics import ratio
+from analysis.report.units import count, listing
+
+ACCEPTED = 0.03
+"""A difference of a program from itself above this is reported, where its samples do not scatter as much."""
+PLACE = ["device", "clock", "cache"]
+Told = tuple[str, list[tuple[str, str]], float]
+"""A sentence, the (case, device) that it rests on, and its strength."""
+
+
+def self_comparisons(run: Run) -> pd.DataFrame:
+    """A row per program, device, clock and cache of the A/A test: its `ratio` b over a, computed as between two
+    variants, with the bounds of its 95 % interval `low` and `high`, and `difference`, the share by which it is off 1.
+    """
+    rows = []
+    samples = run.aa[run.aa["seconds"].notna()]
+    for key, part in samples.groupby([*PLACE, "program"], sort=False):
+        sides = [_by_process(part[part["name"] == name]) for name in ("b", "a")]
+        if all(sides):
+            value, low, high = ratio(*sides)
+            rows.append((*key, value, low, high, max(value, 1 / value) - 1))
+    columns = [*PLACE, "program", "ratio", "low", "high", "difference"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def noise_floors(run: Run) -> dict[tuple[str, str, str], float]:
+    """By device, clock and cache, the largest difference of a program from itself; empty without an A/A test."""
+    found = self_comparisons(run)
+    return {key: float(part.max()) for key, part in found.groupby(PLACE)["difference"]}
+
+
+def suspicious(compared: pd.DataFrame, accepted: float = ACCEPTED) -> pd.DataFrame:
+    """The rows of `self_comparisons` that are further from 1 than `accepted` and than their own scatter."""
+    certain = (compared["low"] > 1) | (compared["high"] < 1)
+    return compared[(compared["difference"] > accepted) & certain]
+
+
+def _by_process(rows: pd.DataFrame) -> dict[int, np.ndarray]:
+    return {int(process): np.sort(part.to_numpy()) for process, part in rows.groupby("process")["seconds"]}
+
+
+def trust(run: Run) -> Iterator[Told]:
+    """What bears on how far the times can be trusted, in sentences: the noise floor first."""
+    yield from _floors(run)
+    yield from _held_back(run)
+    for text, part in run.notes.dropna(subset=["text"]).groupby("text", sort=False):
+        devices = listing(sorted(part["device"].dropna().unique()))
+        places = [(str(case), str(device)) for case, device in zip(part["case"], part["device"], strict=True)
+                  if pd.notna(case)]  # fmt: skip
+        about = f" ({count(len(set(places)), 'case')})" if places else ""
+        yield f"On {devices}{about}: {text}.", sorted(set(places)), 0.0
+
+
+def _floors(run: Run) -> Iterator[Told]:
+    compared = self_comparisons(run)
+    for device, part in compared.groupby("device", sort=False):
+        widest = part.groupby(["clock", "cache"], sort=False)["difference"].max()
+        words = [f"{100 * value:.1f} % ({clock} clock, {cache} cache)" for (clock, cache), value in widest.items()]
+        programs = count(part["program"].nunique(), "program")
+        text = f"On {device}, the noise floor: {programs} timed under two names differed from themselves by up to "
+        yield f"{text}{listing(words)}.", _places(part), float(part["difference"].max())
+        found = suspicious(part)
+        if len(found):
+            worst = found.loc[found["difference"].idxmax()]
+            text = (
+                f"On {device}, {len(found)} of {len(part)} such comparisons differ by more than {100 * ACCEPTED:g} % "
+                f"and than their samples scatter, {worst['program']} by {100 * worst['difference']:.1f} % "
+                f"({worst['clock']} clock, {worst['cache']} cache): the machine was not quiet."
+            )
+            yield text, _places(found), 1.0 + float(worst["difference"])
+
+
+def _places(part: pd.DataFrame) -> list[tuple[str, str]]:
+    return sorted(set(zip(part["program"].astype(str), part["device"].astype(str), strict=True)))
+
+
+def _held_back(run: Run) -> Iterator[Told]:
+    timed = run.timings[run.timings["throttled"].notna()]
+    for device, part in timed.groupby("device", sort=False):
+        marked = part[part["throttled"].astype(bool)]
+        if len(marked):
+            states = run.device_states[run.device_states["device"] == device]["throttled"].dropna().unique()
+            why = f" ({listing(sorted(states))})" if len(states) else ""
+            text = (
+                f"On {device}, {len(marked):,} of {count(len(part), 'sample')} were taken while it was held back{why}."
+            )
+            yield text, [(str(case), str(device)) for case in sorted(marked["case"].unique())], 1.0
