@@ -40,7 +40,11 @@ def size_class(size_bytes: int) -> int:
 
 
 class Ceilings:
-    """The fastest streaming by size class in this process; each class is measured when it is first asked for."""
+    """The fastest streaming by size class in this process; each class is measured when it is first asked for.
+
+    Attributes:
+      notes: sentences on what the device's own clock did not tell.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Ceilings:
         self._sweep = sweep
         self._rng = np.random.default_rng(seed)
         self._clocks = clocks
+        self.notes: list[str] = []
         self._best: dict[int, float] = {}
         self._best_by_device: dict[int, float] = {}
         self._samples: dict[int, int] = {}
@@ -131,7 +136,10 @@ class Ceilings:
         self, name: str, size_bytes: int, first: int, call: Callable, rotation: Rotation
     ) -> list[tuple[str, int, float]]:
         assert self._clocks
-        seconds = self._clocks.seconds(call, rotation.take(min(len(rotation.sets), DEVICE_CALLS)))
+        seconds, note = self._clocks.seconds(call, rotation.take(min(len(rotation.sets), DEVICE_CALLS)))
+        if note or not all(seconds):
+            self.notes.append(note or f"{name}: the device recorded no kernel")
+            return []
         fastest = size_bytes / min(seconds)
         self._best_by_device[size_bytes] = max(fastest, self._best_by_device.get(size_bytes, 0.0))
         return [(f"{name}, device_kernels", sample, one) for sample, one in enumerate(seconds, first)]

@@ -29,6 +29,7 @@ CALLS = 10
 MAXIMUM_SESSIONS = 3
 """Where a rotation has fewer sets than `CALLS`, it is gone through again, in another session of the profiler."""
 STOP = "fixed"
+NOT_READ = "the device's own clocks were not read"
 
 Compiled = Callable[..., Any]
 
@@ -72,7 +73,21 @@ class DeviceClocks:
         return cls(kernels, kernels if spans.name == kernels.name else spans, notes)
 
     def series(self, case: str, call: Compiled, rotation: Rotation) -> tuple[list[Series], str | None]:
-        """The series of a program by both clocks, cold and warm, and a sentence where the sources do not agree."""
+        """The series of a program by both clocks, cold and warm; and a sentence where the sources do not agree, or
+        nothing could be read."""
+        try:
+            return self._series_of(case, call, rotation)
+        except Exception as error:
+            return [], f"{NOT_READ}: {_line(error)}"
+
+    def seconds(self, call: Compiled, input_sets: Sequence[tuple]) -> tuple[list[float], str | None]:
+        """By `device_kernels`, of a call for each input set; and a sentence where nothing could be read."""
+        try:
+            return [device_kernels(one) for one in self.kernels.record(call, input_sets)], None
+        except Exception as error:
+            return [], f"{NOT_READ}: {_line(error)}"
+
+    def _series_of(self, case: str, call: Compiled, rotation: Rotation) -> tuple[list[Series], str | None]:
         kernels = self._record(self.kernels, call, rotation)
         spans = kernels
         if self.spans is not self.kernels:
@@ -86,10 +101,6 @@ class DeviceClocks:
             found.append(self._series(case, cache, "device_span", self.spans, calls, device_span))
         differ = disagreement(kernels["cold"], spans["cold"]) if spans and spans is not kernels else None
         return found, differ
-
-    def seconds(self, call: Compiled, input_sets: Sequence[tuple]) -> list[float]:
-        """By `device_kernels`, of a call for each input set."""
-        return [device_kernels(one) for one in self.kernels.record(call, input_sets)]
 
     @staticmethod
     def _record(source: Source, call: Compiled, rotation: Rotation) -> dict[str, list[Call]]:
@@ -109,3 +120,7 @@ class DeviceClocks:
     ) -> Series:
         samples = [Sample(seconds, 1, None) for one in calls if (seconds := read(one)) is not None]
         return Series(case, "call", clock, cache, list, samples, stop=STOP, source=source.name)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

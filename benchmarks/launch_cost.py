@@ -48,20 +48,27 @@ def programs(device: str) -> dict[str, tuple[Callable[[jax.Array], jax.Array], d
 
 def measure_launches(
     device: str, process: int, rng: np.random.Generator, clocks: DeviceClocks | None = None
-) -> list[dict[str, Any]]:
-    """Returns rows of "ceilings"; their "bytes" are absent."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns rows of "ceilings", whose "bytes" are absent, and sentences on what could not be had."""
     x = jnp.full(ELEMENTS, 1.5, jnp.float32)
     instruments = Instruments()
     series: list[Series] = []
+    notes: list[str] = []
     for name, (function, options) in programs(device).items():
-        call = jax.jit(function).lower(x).compile(compiler_options=options or None)
+        try:
+            call = jax.jit(function).lower(x).compile(compiler_options=options or None)
+        except Exception as error:  # an option that this compiler does not know
+            notes.append(f"{name!r} was not compiled: {' '.join(str(error).split())[:200]}")
+            continue
         pipelined(call, [(x,)] * DEPTH, instruments)
         series += _by_host(name, call, x, instruments)
         if clocks:
-            series += clocks.series(name, call, Rotation([(x,)], 0, lambda: None))[0]
+            by_device, note = clocks.series(name, call, Rotation([(x,)], 0, lambda: None))
+            series += by_device
+            notes += [note] if note else []
     with garbage_collection_off():
         interleave([one for one in series if one.running], RULE, rng)
-    return [
+    rows = [
         {
             "device": device, "program": one.case if one.clock == "wall" else f"{one.case}, {one.clock}",
             "cache": "warm", "process": process, "sample": sample, "seconds": seconds,
@@ -69,6 +76,7 @@ def measure_launches(
         for one in series if one.cache == "warm"
         for sample, seconds in enumerate(one.seconds)
     ]  # fmt: skip
+    return rows, notes
 
 
 def _by_host(name: str, call: Callable, x: jax.Array, instruments: Instruments) -> list[Series]:

@@ -44,15 +44,18 @@ class Bench:
 
     def notes(self) -> list[str]:
         """What is to be said and has not been."""
-        told, self._notes = self._notes, []
-        return told
+        told, self._notes = [*self._notes, *self.ceilings.notes], []
+        self.ceilings.notes.clear()
+        return list(dict.fromkeys(told))
 
     def launches(self) -> list[dict[str, Any]]:
         """The rows of what a launch costs, once."""
         if self._launches_measured:
             return []
         self._launches_measured = True
-        return measure_launches(self.device, self.process, np.random.default_rng(self.seed), self.clocks)
+        rows, notes = measure_launches(self.device, self.process, np.random.default_rng(self.seed), self.clocks)
+        self._notes += notes
+        return rows
 
 
 def _clocks(find: Callable[[], DeviceClocks]) -> tuple[DeviceClocks | None, tuple[str, ...]]:

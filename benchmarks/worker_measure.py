@@ -198,10 +198,7 @@ class Measurement:
             if self.bench.clocks is None or one.case.slug not in timed:
                 continue
             self.mark(one.case.slug, "timing")
-            try:
-                own, note = self.bench.clocks.series(one.case.slug, one.call, pools.rotation(one, inputs))
-            except Exception as error:
-                own, note = [], f"the device's own clocks were not read: {outcome(error)[1]}"
+            own, note = self.bench.clocks.series(one.case.slug, one.call, pools.rotation(one, inputs))
             found += own
             self.notes += [{**self._place("case", one.case.slug), "text": note}] if note else []
         return found
