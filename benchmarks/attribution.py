@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from benchmarks.cases import Case
-from benchmarks.device_records import Call, Source, Trace
+from benchmarks.device_records import Call, Record, Source, Trace
 from benchmarks.groups import Unit
 from benchmarks.worker_cases import compile_case, draw, inputs_of, outcome
 
@@ -47,12 +47,16 @@ def measure(source: Source, call: Callable[..., Any], inputs: tuple, calls: int 
 
 
 def launch_rows(calls: Sequence[Call]) -> list[dict[str, Any]]:
-    """The seconds of each HLO instruction in each call; what the source gives no instruction is left out."""
+    """The seconds of each HLO instruction in each call, and the names of its kernels; what the source gives no
+    instruction is left out."""
     rows = []
     for sample, call in enumerate(calls):
-        seconds: dict[str, float] = {}
+        found: dict[str, list[Record]] = {}
         for record in call:
             if record.hlo_name is not None:
-                seconds[record.hlo_name] = seconds.get(record.hlo_name, 0.0) + record.duration_s
-        rows += [{"name": name, "sample": sample, "seconds": value} for name, value in seconds.items()]
+                found.setdefault(record.hlo_name, []).append(record)
+        for name, records in found.items():
+            kernels = ",".join(dict.fromkeys(record.name for record in records))
+            seconds = sum(record.duration_s for record in records)
+            rows.append({"name": name, "sample": sample, "seconds": seconds, "kernels": kernels})
     return rows

@@ -65,9 +65,9 @@ def test_without_starts_there_is_no_span():
 
 
 def test_samples_are_joined_to_the_instruction_that_they_belong_to():
-    calls = [(Record("k", "f", 0.0, 1e-6), Record("k", "f", 2e-6, 2e-6), Record("k", "g", 5e-6, 4e-6))]
-    rows = {row["name"]: row["seconds"] for row in launch_rows(calls)}
-    assert rows == {"f": pytest.approx(3e-6), "g": pytest.approx(4e-6)}
+    calls = [(Record("k", "f", 0.0, 1e-6), Record("l", "f", 2e-6, 2e-6), Record("k", "g", 5e-6, 4e-6))]
+    rows = {row["name"]: (row["seconds"], row["kernels"]) for row in launch_rows(calls)}
+    assert rows == {"f": (pytest.approx(3e-6), "k,l"), "g": (pytest.approx(4e-6), "k")}
 
 
 def fake_cupti(kernels):

@@ -6,7 +6,10 @@ import sys
 import pandas as pd
 import pytest
 
+from analysis.report import load_run
+from analysis.report.noise_floor import trust
 from benchmarks.cases import Case
+from benchmarks.memory import known_cache_bytes
 from benchmarks.store import Store
 from benchmarks.study import StudyConfig, resume, study
 from kernels import Problem, registry
@@ -165,8 +168,31 @@ def test_forward_passes_are_tried_on_hard_data_too(good_run):
 def test_the_ceiling_was_measured_in_every_process_for_the_sizes_of_the_cases(good_run):
     ceilings = tables(good_run)["ceilings"]
     assert set(ceilings["process"]) == {0, 1}
-    assert {"negate", "scale"} <= set(ceilings["program"])
+    assert {"negate", "scale", "triad", "launch 1"} <= set(ceilings["program"])
     assert ceilings["seconds"].gt(0).all()
+    assert (ceilings["bytes"].isna() == ceilings["program"].str.startswith("launch")).all()
+
+
+def test_programs_of_every_run_are_timed_against_themselves_in_every_process(good_run):
+    found = tables(good_run)["aa"]
+    assert set(found["device"]) == {"cpu"}
+    sides = found.groupby(["program", "process", "clock", "cache"])["name"].unique()
+    assert all(sorted(names) == ["a", "b"] for names in sides)
+    assert {place[2:] for place in sides.index} == {(c, k) for c in ("wall", "pipelined") for k in ("cold", "warm")}
+    assert {place[1] for place in sides.index} == {0, 1}
+    (floor, *_) = trust(load_run(good_run))
+    assert "noise floor" in floor[0]
+
+
+def test_samples_say_how_much_of_the_cache_their_arrays_fill(good_run):
+    timings, compiled = tables(good_run)["timings"], tables(good_run)["compiled"]
+    cache_bytes = known_cache_bytes()
+    timed = timings[timings["seconds"].notna() & (timings["stage"] == "call")]
+    minimum = timed["case"].map(compiled[compiled["target"] == "cpu"].set_index("case")["minimum_bytes"])
+    expected = minimum / cache_bytes if cache_bytes else minimum * float("nan")
+    pd.testing.assert_series_equal(timed["cache_ratio"], expected.astype(float), check_names=False)
+    assert timed["throttled"].isna().all()
+    assert timed["source"].isna().all()
 
 
 def test_the_run_says_how_it_came_about_and_what_it_cost(good_run):
