@@ -156,6 +156,11 @@ def _gpu_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan: which cases, in which order")
 
 
+def _merge_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folders", nargs="+", metavar="RUN", help="folder of a run, copied from where it was made")
+    parser.add_argument("--into", metavar="DIR", help="where the runs lie (default: results/runs)")
+
+
 def _doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
@@ -192,6 +197,7 @@ _COMMANDS = {
         _compare_options,
     ),
     "gpu": ("measure on the GPU of this machine within a budget", ("benchmarks.cli_gpu", "run"), _gpu_options),
+    "merge": ("take a run that was made elsewhere into the results", ("benchmarks.cli_merge", "run"), _merge_options),
     "doctor": ("what this machine can measure", ("benchmarks.cli_doctor", "run"), _doctor_options),
 }
 

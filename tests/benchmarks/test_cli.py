@@ -46,11 +46,11 @@ def test_help_imports_neither_jax_nor_pandas():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for command in ("list", "study", "explain", "report", "doctor"):
+    for command in ("list", "study", "explain", "report", "gpu", "merge", "doctor"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["list", "study", "explain", "report", "doctor"])
+@pytest.mark.parametrize("command", ["list", "study", "explain", "report", "gpu", "merge", "doctor"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as done:
         cli.main([command, "--help"])
