@@ -65,9 +65,10 @@ def _supports_all(problem: Problem, target: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Variant:
-    """One way to compute an operator; callable with the operator's own signature.
+    """One way to compute an operator; callable with the operator's own signature, and by `jax.jit` and `jax.grad` as
+    any function is: each is equal to itself alone.
 
     Attributes:
       operator, name: its place in the registry.

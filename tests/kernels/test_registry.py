@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import kernels
@@ -94,3 +97,11 @@ def test_convolutions_that_make_no_sense_are_refused(options, message):
     problem = Problem("conv_bn", CONV.shape, options=tuple(options.items()))
     with pytest.raises(UserError, match=message):
         operator("conv_bn").validate(problem)
+
+
+def test_a_variant_is_jitted_and_differentiated_as_any_function():
+    variant = kernels.get("rms_norm", "pallas_triton")
+    x, gamma = jnp.arange(24.0).reshape(3, 8), jnp.linspace(0.5, 2, 8)
+    np.testing.assert_allclose(jax.jit(variant)(x, gamma), variant(x, gamma), rtol=1e-6)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(jax.jit(variant)(x, gamma) ** 2)))(x)
+    assert gradient.shape == x.shape
