@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from benchmarks.cli_arguments import check_compilers, chosen_cases, import_modules
 from benchmarks.cli_study import DEFAULT_OUT, writable_folder
+from benchmarks.device_records import missing
 from benchmarks.gpu_plan import Plan, plan, seconds
 from benchmarks.gpu_target import dump_target_config
 from normbench.errors import UserError
@@ -28,6 +29,7 @@ def run(parsed: argparse.Namespace) -> int:
     chosen = plan(chosen_cases(parsed), budget_s)
     if parsed.dry_run:
         print("\n".join(chosen.lines()))
+        print(*(f"not to be had here: {sentence}" for sentence in missing()), sep="\n")
         return 0
     check_compilers(TARGET)
     return _measure(parsed, chosen, budget_s)
@@ -48,7 +50,10 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
     try:
         folder = study(config)
     except KeyboardInterrupt:
-        (folder,) = set(out.iterdir()) - before
+        begun = set(out.iterdir()) - before
+        if not begun:
+            raise UserError(f"budget {parsed.budget!r}: it was over before a case was measured; give more") from None
+        (folder,) = begun
         print(f"normbench: out of time; finish with: normbench study --resume {folder}", file=sys.stderr)
     signal.setitimer(signal.ITIMER_REAL, 0)
     dump_target_config(folder)
@@ -58,12 +63,14 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
 def _conclude(folder: Path, chosen: Plan) -> int:
     from analysis.report import load_run, write_report
     from analysis.report.model_error import model_error_lines
+    from analysis.report.noise_floor import trust
 
     finished = load_run(folder)
     (folder / "left_out.txt").write_text("".join(f"{case.slug}\n" for case in chosen.left_out))
-    print(*model_error_lines(finished), sep="\n")
+    print(*model_error_lines(finished), *(text for text, _, _ in trust(finished)), sep="\n")
     print(f"{len(chosen.left_out)} cases were left out; see {folder / 'left_out.txt'}")
     print(write_report(finished))
+    print(f"copy {folder} to another machine, and there: normbench merge {folder.name}")
     return 0
 
 

@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from benchmarks.environment import gpu_present
+from benchmarks.gpu_device import l2_cache_bytes, nvml_device
 
 AGREEMENT = 0.05
 """The two sources may differ by this much: a profiler's own cost on short kernels is of this order."""
@@ -220,6 +221,21 @@ def missing() -> tuple[str, ...]:
     found = []
     if not gpu_present():
         found.append("no NVIDIA GPU: no device clocks, no ceilings of a GPU, no dump of its target configuration")
-    if importlib.util.find_spec("pynvml") is None and shutil.which("nvidia-smi") is None:
-        found.append("neither pynvml nor nvidia-smi: throttling is not seen")
+    if not _cupti_extension():
+        found.append("no CUPTI in this JAX: device_kernels is read from the profiler's trace")
+    if nvml_device() is None and shutil.which("nvidia-smi") is None:
+        found.append("neither NVML nor nvidia-smi: throttling is not seen")
+    if l2_cache_bytes() is None:
+        found.append("the size of the L2 is not told: cold inputs are rotated for the largest there is")
     return tuple(found)
+
+
+def _cupti_extension() -> bool:
+    """Whether a CUDA plugin of JAX is installed with the extension that holds CUPTI."""
+    folders = [
+        Path(place)
+        for name in ("jax_cuda13_plugin", "jax_cuda12_plugin")
+        if (spec := importlib.util.find_spec(name))
+        for place in spec.submodule_search_locations or ()
+    ]
+    return any(list(folder.glob("_mosaic_gpu_ext*")) for folder in folders)

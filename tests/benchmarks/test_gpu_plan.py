@@ -1,12 +1,16 @@
 """The plan of a GPU's session: every kind of case first, and what is left out is told. Nothing here needs a GPU."""
 
+import signal
 from itertools import pairwise
 
 import pytest
 
+import kernels
 from benchmarks import cli
 from benchmarks.cases import cases
-from benchmarks.gpu_plan import plan, seconds, stratum
+from benchmarks.cli_gpu import PRECISION
+from benchmarks.device_records import missing
+from benchmarks.gpu_plan import MEASURED_SHARE, plan, runs, seconds, stratum
 from benchmarks.gpu_target import dump_target_config
 
 CASES = cases("standard")
@@ -23,6 +27,26 @@ def test_every_kind_comes_before_more_of_any():
     problems = list(dict.fromkeys(case.problem_slug for case in order))
     first = {case.problem_slug: stratum(case) for case in order}
     assert {first[slug] for slug in problems[: len(kinds)]} == kinds
+
+
+def test_the_baseline_and_hand_written_kernels_of_a_kind_come_before_its_other_variants():
+    chosen = plan(CASES, seconds("8m")).chosen
+    first = {}
+    for case in chosen:
+        first.setdefault(case.problem_slug, []).append(case.variant)
+    assert all(names[0] == kernels.variants(slug.partition(".")[0])[0] for slug, names in first.items())
+    all_names = {}
+    for case in CASES:
+        all_names.setdefault(case.problem_slug, []).append(case.variant)
+    for slug, names in first.items():
+        written = [name for name in all_names[slug] if name.startswith("pallas")]
+        assert set(written[: len(names) - 1]) <= set(names)
+
+
+def test_what_is_not_supported_costs_no_time():
+    assert not all(map(runs, CASES))
+    chosen = plan(CASES, budget_s=300, seconds_per_case=1.0).chosen
+    assert sum(map(runs, chosen)) <= MEASURED_SHARE * 300
 
 
 def test_variants_of_a_problem_stay_together():
@@ -48,7 +72,9 @@ def test_a_budget_that_is_none_is_refused(text, capsys):
 
 def test_a_dry_run_prints_the_plan_and_measures_nothing(tmp_path, capsys):
     assert cli.main(["gpu", "--dry-run", "--preset", "smoke", "--out", str(tmp_path)]) == 0
-    assert "left out" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "left out" in out
+    assert all(f"not to be had here: {sentence}" in out for sentence in missing())
     assert not list(tmp_path.iterdir())
 
 
@@ -57,6 +83,20 @@ def test_without_a_gpu_it_refuses_to_measure(monkeypatch, tmp_path, capsys):
     assert cli.main(["gpu", "--preset", "smoke", "--out", str(tmp_path)]) == 2
     assert "has none" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_that_is_over_at_once_is_refused_in_a_line(monkeypatch, tmp_path, capsys):
+    def over(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.cli_gpu.check_compilers", lambda targets: None)
+    monkeypatch.setattr("benchmarks.study.study", over)
+    for name in PRECISION:
+        monkeypatch.setenv(name, "highest")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "setitimer", lambda *_: None)
+    assert cli.main(["gpu", "--preset", "smoke", "--budget", "9s", "--out", str(tmp_path)]) == 2
+    assert "before a case was measured" in capsys.readouterr().err
 
 
 def test_a_cpu_has_no_target_configuration(tmp_path):
