@@ -19,17 +19,13 @@ MARGIN = 1.02
 DEVICE_CALLS = 10
 RULE = StoppingRule(minimum_samples=5, maximum_samples=40, relative_noise=0.02, time_limit_s=0.04)
 PROGRAMS: dict[str, Callable[..., jax.Array]] = {
-    # Neither can be simplified to a copy, which XLA hands to a single thread of memcpy on a CPU.
+    "copy": lambda x, factor: jnp.copy(x),
+    # The others cannot be simplified to a copy, which XLA hands to a single thread of memcpy on a CPU.
     "negate": lambda x, factor: -x,
     "scale": lambda x, factor: x * factor,
     "triad": lambda x, y, factor: x + y * factor,
 }
 """Streaming programs, by the names of STREAM where they have one; all but the triad read one array and write one."""
-GPU_PROGRAMS: dict[str, Callable[..., jax.Array]] = {
-    "copy": lambda x, factor: jnp.copy(x),
-    "scale": PROGRAMS["scale"],
-    "triad": PROGRAMS["triad"],
-}
 BY_DEVICE = ("scale", "triad")
 """Programs that are timed by the device's own clock too; a copy is no kernel."""
 
@@ -93,14 +89,13 @@ class Ceilings:
         return f"implies {implied / 1e9:.3g} GB/s; the ceiling measured for its size is {ceiling / 1e9:.3g} GB/s"
 
     def _measure_class(self, size_bytes: int) -> list[dict[str, Any]]:
-        programs = GPU_PROGRAMS if self.device == "gpu" else PROGRAMS
-        pairs, triples = self._rotation(size_bytes, 2), self._rotation(size_bytes, 3)
+        rotations = {arrays: self._rotation(size_bytes, arrays) for arrays in set(self._programs().values())}
         series: list[Series] = []
         device_rows: list[tuple[str, int, float]] = []
         first = self._samples.get(size_bytes, 0)
-        for name, function in programs.items():
-            rotation = triples if name == "triad" else pairs
-            call = jax.jit(function).lower(*rotation.sets[0]).compile()
+        for name, arrays in self._programs().items():
+            rotation = rotations[arrays]
+            call = jax.jit(PROGRAMS[name]).lower(*rotation.sets[0]).compile()
             jax.block_until_ready(call(*rotation.sets[0]))
             series += self._series(name, rotation, call)
             if self._clocks and name in BY_DEVICE:
@@ -112,6 +107,13 @@ class Ceilings:
         self._samples[size_bytes] = first + max(taken)
         rows = [self._row(one.case, size_bytes, *item) for one in series for item in enumerate(one.seconds, first)]
         return rows + [self._row(name, size_bytes, sample, seconds) for name, sample, seconds in device_rows]
+
+    def _programs(self) -> dict[str, int]:
+        """The names of the programs, and how many arrays each reads and writes."""
+        if self.device == "gpu":
+            return {"copy": 2, "scale": 2, "triad": 3}
+        # Others than the first process leave out the triad, which is no faster there, and takes time.
+        return {"negate": 2, "scale": 2, **({} if self.process else {"triad": 3})}
 
     def _rotation(self, size_bytes: int, arrays: int) -> Rotation:
         """Inputs of programs that read all but one of `arrays` arrays and write the last, of 4-byte numbers."""

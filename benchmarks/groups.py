@@ -9,8 +9,9 @@ from kernels import Problem
 from normbench.schema import DEVICELESS_TARGETS
 
 LONGEST_NAME = 160
-AA_PROBLEMS = 8
-"""So many problems of a run, evenly spread over it, have their baseline timed against itself."""
+AA_UNITS, LEAST_AA_PROBLEMS = 8, 4
+"""So many units of a run, evenly spread over it, have their baseline timed against itself; with several processes at
+least so many problems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int)
     """A unit for each problem, device and process; those of one problem, which take turns, beside each other."""
     groups = by_problem(cases)
     devices = [target for target in targets if target not in DEVICELESS_TARGETS]
-    tested = {len(groups) * place // AA_PROBLEMS for place in range(AA_PROBLEMS)}
+    wanted = max(LEAST_AA_PROBLEMS, AA_UNITS // processes)
+    tested = {len(groups) * place // wanted for place in range(wanted)}
     return [
         replace(_unit("measure", device, process, problem, group), aa=number in tested)
         for device in devices

@@ -93,6 +93,11 @@ def test_a_class_is_measured_once_with_its_neighbour(ceilings):
     assert ceilings.bytes_per_second(100_000) == pytest.approx(best)
 
 
+def test_processes_after_the_first_leave_out_the_triad_on_a_cpu():
+    rows = Ceilings("cpu", 1, 2**18, Sweep(2**18), seed=0).measure(10_000)
+    assert {row["program"].partition(",")[0] for row in rows} == {"negate", "scale"}
+
+
 def test_measuring_again_can_only_raise_the_ceiling(ceilings):
     first = ceilings.measure(20_000)
     before = ceilings.bytes_per_second(20_000)

@@ -34,6 +34,17 @@ def test_units_are_the_same_every_time_and_name_everything_they_are():
     assert all(len(unit.cases) == 2 for unit in first)
 
 
+@pytest.mark.parametrize(("processes", "problems"), [(1, 8), (2, 4), (5, 4)])
+def test_some_problems_evenly_spread_are_timed_against_themselves(processes, problems):
+    cases = tuple(Case(Problem("batch_norm", (2, 4 + number), "nc"), "naive") for number in range(40))
+    units = measure_units(cases, ("cpu",), processes)
+    tested = [unit for unit in units if unit.aa]
+    assert len(tested) == problems * processes
+    places = [number for number, unit in enumerate(units[::processes]) if unit.aa]
+    assert places == list(range(0, 40, 40 // problems))
+    assert sum(unit.aa for unit in measure_units(cases[:2], ("cpu",), 1)) == 2
+
+
 def test_what_is_here_is_measured_and_what_is_not_is_compiled():
     assert {unit.target for unit in measure_units(CASES, ("cpu", "h200", "gpu"), 1)} == {"cpu", "gpu"}
     assert [unit.target for unit in compile_units(CASES, ("cpu", "h200", "a100"))] == ["h200", "h200", "a100", "a100"]
