@@ -56,6 +56,7 @@ def _by_process(rows: pd.DataFrame) -> dict[int, np.ndarray]:
 def trust(run: Run) -> Iterator[Told]:
     """What bears on how far the times can be trusted, in sentences: the noise floor first."""
     yield from _floors(run)
+    yield from _states(run)
     yield from _held_back(run)
     for text, part in run.notes.dropna(subset=["text"]).groupby("text", sort=False):
         devices = listing(sorted(part["device"].dropna().unique()))
@@ -88,6 +89,20 @@ def _floors(run: Run) -> Iterator[Told]:
 
 def _places(part: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(set(zip(part["program"].astype(str), part["device"].astype(str), strict=True)))
+
+
+def _states(run: Run) -> Iterator[Told]:
+    """What the clock, the power and the temperature of a device ranged over, after groups of series."""
+    after = run.device_states[run.device_states["moment"] == "after"]
+    for device, part in after.groupby("device", sort=False):
+        words = []
+        for column, unit in (("clock_mhz", "MHz"), ("power_w", "W"), ("temperature_c", "°C")):
+            known = part[column].dropna()
+            if len(known):
+                words.append(f"{known.min():.0f} to {known.max():.0f} {unit}")
+        if words:
+            text = f"On {device}, after {count(len(part), 'group')} of series it was at {listing(words)}."
+            yield text, [], 0.0
 
 
 def _held_back(run: Run) -> Iterator[Told]:

@@ -66,7 +66,7 @@ def test_a_sweep_moves_three_caches():
 def test_the_machine_says_how_much_it_has():
     assert available_bytes() > 2**20
     assert last_level_cache_bytes() >= 2**15
-    assert last_level_cache_bytes("gpu") >= 50 * 2**20
+    assert last_level_cache_bytes("gpu") >= 2**20
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,15 @@ def test_a_comparison_uses_the_floor_of_its_clock_and_cache(tmp_path, tables):
 def test_throttled_samples_and_notes_are_told(tmp_path, tables):
     timed = [row for row in tables["timings"] if row.get("seconds")]
     timings = [{**row, "device": "gpu", "throttled": row["process"] == 0} for row in timed]
-    states = [{"device": "gpu", "moment": "after", "throttled": "power cap"}]
+    states = [
+        {"device": "gpu", "moment": "after", "throttled": "power cap", "clock_mhz": 1500.0, "power_w": 612.4},
+        {"device": "gpu", "moment": "after", "clock_mhz": 1980.0, "power_w": 300.0},
+        {"device": "gpu", "moment": "before", "clock_mhz": 345.0},
+    ]
     notes = [{"device": "gpu", "process": n, "text": "cupti cannot be used: x; trace is used instead"} for n in (0, 1)]
     run = run_with(tmp_path, tables, timings=timings, device_states=states, notes=notes)
-    held_back, fallen_back = (text for text, _, _ in trust(run))
+    state, held_back, fallen_back = (text for text, _, _ in trust(run))
+    assert state == "On gpu, after 2 groups of series it was at 1500 to 1980 MHz and 300 to 612 W."
     marked = sum(row["throttled"] for row in timings)
     assert f"{marked:,} of {len(timings):,} samples were taken while it was held back (power cap)" in held_back
     assert fallen_back == "On gpu: cupti cannot be used: x; trace is used instead."
