@@ -99,6 +99,25 @@ def test_a_budget_that_is_over_at_once_is_refused_in_a_line(monkeypatch, tmp_pat
     assert "before a case was measured" in capsys.readouterr().err
 
 
+def test_the_whole_command_leaves_one_folder_that_can_be_merged(monkeypatch, tmp_path, capsys):
+    """On this CPU in place of a GPU, whose numbers are thrown away: what the command does around the measurement."""
+    monkeypatch.setattr("benchmarks.cli_gpu.TARGET", ("cpu",))
+    monkeypatch.setattr("benchmarks.cli_gpu.dump_target_config", lambda folder: None)
+    for name in PRECISION:
+        monkeypatch.setenv(name, "highest")
+    chosen = ["--operator", "rms_norm", "--variant", "naive", "--preset", "smoke"]
+    assert cli.main(["gpu", *chosen, "--budget", "200s", "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    (folder,) = (tmp_path / "out").iterdir()
+    assert {"run.json", "timings.parquet", "aa.parquet", "left_out.txt", "report.html"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert "noise floor" in out
+    assert f"normbench merge {folder.name}" in out
+    assert cli.main(["merge", str(folder), "--into", str(tmp_path / "results")]) == 0
+    assert (tmp_path / "results" / folder.name / "timings.parquet").is_file()
+
+
 def test_a_cpu_has_no_target_configuration(tmp_path):
     assert dump_target_config(tmp_path) is None
     assert not list(tmp_path.iterdir())
