@@ -77,8 +77,9 @@ register_variant(
         _NAME,
         "pallas_triton",
         _pallas_triton.pallas_triton,
-        "one fused kernel in Pallas Triton",
+        "one fused kernel in Pallas Triton, gradient by hand",
         supports_problem=_pallas_triton.unsupported,
         interpreted_on_cpu=True,
+        fused_contexts={"cast": _pallas_triton.pallas_triton},
     )
 )

@@ -1,4 +1,4 @@
-"""One fused kernel in Pallas Triton: x is read once, y is written once, whatever the shape, layout and activation."""
+"""Fused kernels in Pallas Triton: x is read once, y is written once, whatever the shape, layout and activation."""
 
 import math
 from functools import partial
@@ -8,9 +8,12 @@ import jax.numpy as jnp
 
 from kernels.activations import activate
 from kernels.batch_norm.arguments import checked
-from kernels.batch_norm.naive import naive
 from kernels.batch_norm.pallas_triton_config import BlockConfig, choose
 from kernels.checks import compute_dtype
+from kernels.pallas.batch_inference import backward
+from kernels.pallas.batch_shares import BatchPlan
+from kernels.pallas.channels import view_of
+from kernels.pallas.cost import cost
 from kernels.problem import Problem
 from normbench.errors import UserError
 from normbench.jax_compat_triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
@@ -29,19 +32,23 @@ def pallas_triton(
     *,
     channel_axis: int = 1,
     activation: str = "none",
+    output_dtype: str | None = None,
 ) -> jax.Array:
     """y = act((x - mean) * (gamma / sqrt(variance + epsilon)) + beta), parameters included in one launch.
 
-    Arguments, output and errors as for `naive`. The mean is subtracted before scaling, which costs no bytes and avoids
-    the cancellation of the folded form. On a CPU the kernel is interpreted: right, and very slow. Gradients are those
-    of `naive`, compiled by XLA, from x and the parameters: the kernel saves nothing for the backward pass.
+    Arguments and errors as for `naive`; `output_dtype` is that of y, x's where it is None. The mean is subtracted
+    before scaling, which costs no bytes and avoids the cancellation of the folded form. A gradient reads x and dy once:
+    x and the parameters are saved. On a CPU the kernels are interpreted: right, and very slow.
     """
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
+    dtype = jnp.dtype(output_dtype or a.x.dtype)
     if a.x.size == 0:
-        return a.x
+        return a.x.astype(dtype) + sum(jnp.sum(parameter * 0) for parameter in a[1:5]).astype(dtype)
     if a.x.size > MAXIMUM_ELEMENTS:
         raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MAXIMUM_ELEMENTS} (32-bit indices)")
-    return _differentiable(*a[:5], a.epsilon, a.channel_axis, activation)
+    view = view_of(a.x.shape, a.channel_axis)
+    plan = BatchPlan(view, a.epsilon, 0, activation, dtype.name, jnp.dtype(compute_dtype(*a[:5])).name)
+    return _differentiable(*a[:5], a.channel_axis, plan)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -53,28 +60,29 @@ def unsupported(problem: Problem, target: str) -> str | None:
     return None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def _differentiable(x, gamma, beta, mean, variance, epsilon, channel_axis, activation):
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _differentiable(x, gamma, beta, mean, variance, channel_axis, plan):
     config = choose(x.shape, channel_axis, x.dtype.itemsize)
-    dtype = compute_dtype(x, gamma, beta, mean, variance)
-    launch = triton_call(
-        partial(_kernel, config=config, epsilon=epsilon, activation=activation, dtype=dtype),
+    inputs = (x.reshape(-1), gamma, beta, mean, variance)
+    out = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
+    return triton_call(
+        partial(_kernel, config=config, epsilon=plan.epsilon, activation=plan.activation, dtype=jnp.dtype(plan.dtype)),
         grid=config.grid,
-        out=jax.ShapeDtypeStruct((x.size,), x.dtype),
+        out=out,
         warps=config.warps,
         name="batch_norm_pallas_triton",
-    )
-    return launch(x.reshape(-1), gamma, beta, mean, variance).reshape(x.shape)
+        cost=cost(inputs, (out,), flops=4 * x.size),
+    )(*inputs).reshape(x.shape)
 
 
-def _forward(x, gamma, beta, mean, variance, epsilon, channel_axis, activation):
-    arrays = (x, gamma, beta, mean, variance)
-    return _differentiable(*arrays, epsilon, channel_axis, activation), arrays
+def _forward(*arguments):
+    return _differentiable(*arguments), arguments[:5]
 
 
-def _backward(epsilon, channel_axis, activation, arrays, cotangent):
-    formula = partial(naive, epsilon=epsilon, channel_axis=channel_axis, activation=activation)
-    return jax.vjp(formula, *arrays)[1](cotangent)
+def _backward(channel_axis, plan, saved, dy):
+    x, *parameters = saved
+    dx, *gradients = backward((x.reshape(-1), *parameters), dy.reshape(-1), plan)
+    return dx.reshape(x.shape), *gradients
 
 
 _differentiable.defvjp(_forward, _backward)

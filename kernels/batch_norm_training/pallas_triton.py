@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from kernels.batch_norm_training.arguments import Outputs, checked
-from kernels.pallas.batch_statistics import BatchPlan, backward, forward
-from kernels.pallas.channels import View
+from kernels.pallas.batch_shares import BatchPlan
+from kernels.pallas.batch_statistics import backward, forward
+from kernels.pallas.channels import view_of
 from kernels.pallas.config import MOST_ELEMENTS
 from kernels.problem import Problem
 from normbench.errors import UserError
@@ -40,14 +41,10 @@ def pallas_triton(
     if a.x.size > MOST_ELEMENTS:
         raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MOST_ELEMENTS} (32-bit indices)")
     dtype = jnp.dtype(output_dtype or a.x.dtype)
-    channels = a.gamma.size
     if a.x.size == 0:
         zero = jnp.sum(a.gamma * 0 + a.beta * 0).astype(dtype)
         return a.updated(a.x.astype(dtype) + zero, a.running_mean, a.running_variance)
-    if a.axes[-1] == a.x.ndim - 1 and a.x.ndim > 2:
-        view = View(a.x.shape[0], channels, math.prod(a.x.shape[2:]), False)
-    else:
-        view = View(1, channels, a.x.size // channels, True)
+    view = view_of(a.x.shape, 1 if a.axes[-1] == a.x.ndim - 1 else a.x.ndim - 1)
     plan = BatchPlan(view, a.epsilon, a.momentum, activation, dtype.name, a.dtype.name)
     running = jax.lax.stop_gradient((a.running_mean, a.running_variance))
     y, *moved = _differentiable(a.x.reshape(-1), a.gamma, a.beta, running, plan)

@@ -11,42 +11,27 @@ with h = (x - mean) r, r = 1 / sqrt(variance + epsilon) and dz = dy act'(h gamma
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kernels.activations import activate
 from kernels.pallas.batch_config import BatchConfig, batch_config
-from kernels.pallas.channels import (
-    Part,
-    View,
-    channel_sum,
-    load_tile,
-    load_vector,
-    part,
-    spread,
-    store_tile,
-    tile_mask,
+from kernels.pallas.batch_shares import (
+    BatchPlan,
+    found_by_shares,
+    h_and_dz,
+    known_vectors,
+    over_share,
+    share,
+    terms_of,
+    zero_tile,
 )
+from kernels.pallas.channels import Part, channel_sum, load_tile, load_vector, part, spread, store_tile, tile_mask
 from kernels.pallas.cost import cost
-from kernels.pallas.tiles import span, where
-from normbench.jax_compat_triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
-    """What is computed; `view` is x's, `dtype` that of the arithmetic, `output_dtype` that of y, `momentum` the weight
-    of the batch in the new running statistics."""
-
-    view: View
-    epsilon: float
-    momentum: float
-    activation: str
-    output_dtype: str
-    dtype: str
+from kernels.pallas.tiles import where
+from normbench.jax_compat_triton import triton_call, triton_store, triton_when
 
 
 def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, plan: BatchPlan) -> tuple:
@@ -94,55 +79,11 @@ def _launch(kernel: Callable[..., None], inputs: tuple, out: tuple, plan: BatchP
     )(*inputs)
 
 
-def _share(config: BatchConfig, backwards: bool) -> tuple[Any, Part]:
-    """Which share of the batch the running program has, and its channels.
-
-    The second launch starts with what the first ended with, which the L2 cache may still hold.
-    """
-    program = triton_program_id()
-    if backwards:
-        program = config.blocks * config.splits - 1 - program
-    first = program % config.blocks * config.block
-    return program // config.blocks, part(first, config.block, config.view.channels, config.masks_channels)
-
-
-def _over_share(config: BatchConfig, split: Any, step: Callable[..., Any], carry: Any) -> Any:
-    """`carry = step(image, positions, mask_exists, carry)` for every tile of a share."""
-
-    def at(index, carry):
-        tile = split * config.steps + index
-        image = tile // config.chunks
-        positions = part(tile % config.chunks * config.chunk, config.chunk, config.view.spatial, config.masks_positions)
-        if config.masks_tiles:
-            exists = jnp.broadcast_to(image < config.view.images, positions.index.shape)
-            positions = Part(positions.index, exists if positions.mask is None else exists & positions.mask)
-        return step(image, positions, carry)
-
-    return jax.lax.fori_loop(0, config.steps, at, carry)
-
-
-def _before(tile: Any, config: BatchConfig) -> Any:
-    """How many terms of a channel lie before this tile."""
-    tile = jnp.minimum(tile, config.tiles)
-    return tile // config.chunks * config.view.spatial + tile % config.chunks * config.chunk
-
-
-def _terms(split: Any, config: BatchConfig, dtype: Any) -> Any:
-    """Terms of a channel in a share; at least 1, so that an empty share divides by something."""
-    terms = _before((split + 1) * config.steps, config) - _before(split * config.steps, config)
-    return jnp.maximum(terms, 1).astype(dtype), terms.astype(dtype)
-
-
-def _zero(plan: BatchPlan, config: BatchConfig) -> jax.Array:
-    shape = (config.chunk, config.block) if plan.view.last else (config.block, config.chunk)
-    return jnp.zeros(shape, jnp.dtype(plan.dtype))
-
-
 def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: BatchPlan, config: BatchConfig) -> None:
     """Sums of x - p and of its square, p the mean of the share's first tile: what cancels is bounded by how often the
     share holds that tile, whatever the data."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
-    split, channels = _share(config, backwards=False)
+    split, channels = share(config, backwards=False)
     tile = split * config.steps
     head = part(tile % config.chunks * config.chunk, config.chunk, view.spatial, True)
     exists = head.mask & (tile < config.tiles)
@@ -156,31 +97,21 @@ def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: BatchPlan, config:
         d = where(tile_mask(view, channels, positions), x - spread(view, pivot))
         return carry[0] + d, carry[1] + jnp.square(d)
 
-    zero = _zero(plan, config)
-    sums, squares = (channel_sum(view, s) for s in _over_share(config, split, add, (zero, zero)))
-    divisor, _ = _terms(split, config, dtype)
+    zero = zero_tile(plan, config)
+    sums, squares = (channel_sum(view, s) for s in over_share(config, split, add, (zero, zero)))
+    divisor, _ = terms_of(split, config, dtype)
     offset = sums / divisor
     at = split * view.channels + channels.index
     triton_store(mean_ref, at, pivot + offset, channels.mask)
     triton_store(squares_ref, at, jnp.maximum(squares - sums * offset, 0), channels.mask)
 
 
-def _found(refs: tuple, channels: Part, config: BatchConfig) -> tuple[list[jax.Array], jax.Array]:
-    """What the shares have left for the channels of a program, as (shares, channels), and which shares there are."""
-    shares = span(config.padded_splits)
-    mask = jnp.broadcast_to((shares < config.splits)[:, None], (config.padded_splits, config.block))
-    if channels.mask is not None:
-        mask = mask & channels.mask[None, :]
-    index = (shares * config.view.channels)[:, None] + channels.index[None, :]
-    return [triton_load(ref, index, mask, "evict_last") for ref in refs], shares
-
-
 def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: BatchConfig) -> None:
     *running, means_ref, squares_ref, y_ref = refs[:5]
     view, dtype = plan.view, jnp.dtype(plan.dtype)
-    split, channels = _share(config, backwards=True)
-    (means, squares), shares = _found((means_ref, squares_ref), channels, config)
-    _, terms = _terms(shares, config, dtype)
+    split, channels = share(config, backwards=True)
+    (means, squares), shares = found_by_shares((means_ref, squares_ref), channels, config)
+    _, terms = terms_of(shares, config, dtype)
     terms = terms[:, None]
     count = view.images * view.spatial
     # Around the first share's mean, as a sum of means that are large beside their differences would be rounded.
@@ -206,45 +137,29 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
         store_tile(y_ref, view, image, channels, positions, y)
         return carry
 
-    _over_share(config, split, write, 0)
-
-
-def _h_and_dz(refs, known, image, channels, positions, plan: BatchPlan, eviction):
-    mean, r, gamma, beta = known
-    dtype = jnp.dtype(plan.dtype)
-    x, dz = (load_tile(ref, plan.view, image, channels, positions, eviction).astype(dtype) for ref in refs)
-    h = (x - mean) * r
-    if plan.activation != "none":
-        (dz,) = jax.vjp(partial(activate, activation=plan.activation), h * gamma + beta)[1](dz)
-    return h, dz
-
-
-def _known(refs, channels: Part, plan: BatchPlan) -> tuple:
-    """mean, r, gamma, beta lined up with a tile; `refs` are gamma, beta, mean, r."""
-    gamma, beta, mean, r = (spread(plan.view, load_vector(ref, channels, plan.dtype)) for ref in refs)
-    return mean, r, gamma, beta
+    over_share(config, split, write, 0)
 
 
 def _sums_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig) -> None:
-    split, channels = _share(config, backwards=False)
-    known = _known(refs[:4], channels, plan)
+    split, channels = share(config, backwards=False)
+    known = known_vectors(refs[:4], channels, plan)
 
     def add(image, positions, carry):
-        h, dz = _h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, None)
+        h, dz = h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, None)
         return carry[0] + dz * h, carry[1] + dz
 
-    zero = _zero(plan, config)
-    for ref, tile in zip(refs[4:], _over_share(config, split, add, (zero, zero)), strict=True):
+    zero = zero_tile(plan, config)
+    for ref, tile in zip(refs[4:], over_share(config, split, add, (zero, zero)), strict=True):
         at = split * plan.view.channels + channels.index
         triton_store(ref, at, channel_sum(plan.view, tile), channels.mask)
 
 
 def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig) -> None:
     view = plan.view
-    split, channels = _share(config, backwards=True)
-    known = _known(refs[:4], channels, plan)
+    split, channels = share(config, backwards=True)
+    known = known_vectors(refs[:4], channels, plan)
     dx_ref, *out = refs[6:]
-    found, _ = _found(refs[4:6], channels, config)
+    found, _ = found_by_shares(refs[4:6], channels, config)
     sums = [jnp.sum(value, axis=0) for value in found]
 
     @triton_when(split == 0)
@@ -257,8 +172,8 @@ def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig)
     mean_h, mean_dz = (spread(view, value / (view.images * view.spatial)) for value in sums)
 
     def write(image, positions, carry):
-        h, dz = _h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, "evict_first")
+        h, dz = h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, "evict_first")
         store_tile(dx_ref, view, image, channels, positions, scale * (dz - mean_dz - h * mean_h))
         return carry
 
-    _over_share(config, split, write, 0)
+    over_share(config, split, write, 0)

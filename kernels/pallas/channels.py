@@ -4,6 +4,7 @@ A tile covers some channels of one image, along axis 0 where channels come first
 and some positions. What belongs to a channel is a vector; `spread` lines it up with a tile.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +27,15 @@ class View:
     @property
     def size(self) -> int:
         return self.images * self.channels * self.spatial
+
+
+def view_of(shape: tuple[int, ...], channel_axis: int) -> View:
+    """x of this shape where what belongs to a channel is summed over the whole batch: channels that come last have
+    nothing but positions before them."""
+    channels, size = shape[channel_axis], math.prod(shape)
+    if len(shape) > 2 and channel_axis == 1:
+        return View(shape[0], channels, size // (shape[0] * channels), False)
+    return View(1, channels, size // channels, True)
 
 
 class Part(NamedTuple):
