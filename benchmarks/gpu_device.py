@@ -44,8 +44,8 @@ def state(device: tuple[Any, Any]) -> tuple[float | None, float | None, float | 
     library, handle = device
 
     def ask(function: str, kind: Any, *arguments: int) -> Any:
-        value = kind()
-        return value.value if getattr(library, function)(handle, *arguments, ctypes.byref(value)) == _DONE else None
+        value, call = kind(), getattr(library, function, None)  # another driver may lack it
+        return value.value if call and call(handle, *arguments, ctypes.byref(value)) == _DONE else None
 
     power_mw = ask("nvmlDeviceGetPowerUsage", ctypes.c_uint)
     return (

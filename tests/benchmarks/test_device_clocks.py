@@ -167,7 +167,7 @@ def test_a_compiler_that_does_not_know_the_option_costs_one_program(monkeypatch)
 def a_gpu_that_is_faked(monkeypatch, tmp_path):
     """Measures on this CPU as if it were "gpu", with a fake source and fake readings; returns what was emitted."""
 
-    def measure(source, state=None, notes=(), aa=True):
+    def measure(source, state=None, notes=()):
         monkeypatch.setattr(worker_bench, "last_level_cache_bytes", lambda device: 2**16)
         monkeypatch.setattr(worker_bench, "known_cache_bytes", lambda device: 2**16)
         monkeypatch.setattr(worker_measure, "compile_case", lambda case, target, run: compile_here(case, "cpu", run))
@@ -226,6 +226,19 @@ def test_a_source_that_fails_costs_its_clocks_and_is_told(a_gpu_that_is_faked):
     found = a_gpu_that_is_faked(Failing())
     assert {row["clock"] for row in found["timings"]} == {"wall", "pipelined"}
     assert any("lost the device's records" in row["text"] for row in found["notes"])
+
+
+def test_an_a_a_test_that_fails_costs_itself_and_is_told(a_gpu_that_is_faked, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise RuntimeError("no memory for two")
+
+    monkeypatch.setattr(worker_measure, "against_itself", fail)
+    found = a_gpu_that_is_faked(FakeSource(kernel_s=0.1), notes=("an earlier note",))
+    assert {row["status"] for row in found["timings"]} == {"ok"}
+    assert "aa" not in found
+    texts = [row["text"] for row in found["notes"]]
+    assert texts[-1] == "the A/A test ended: RuntimeError: no memory for two"
+    assert "an earlier note" in texts[1:], "later notes of a unit replace those before them, and hold them too"
 
 
 def test_a_trace_of_a_gpu_without_any_source_is_a_note():

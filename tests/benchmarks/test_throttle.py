@@ -1,5 +1,7 @@
 """Readings of a device, given as nvidia-smi writes them, or as NVML's functions would."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks import gpu_device, throttle
@@ -97,6 +99,7 @@ def test_nvml_is_asked_for_the_device_that_jax_sees_first(monkeypatch, visible, 
 def test_a_state_of_nvml_has_units_and_what_is_not_supported_is_absent():
     assert gpu_device.state((FakeNvml(), None)) == (1605, 1980, 312.4, 51, 0x20)
     assert gpu_device.state((FakeNvml(power=3), None))[2] is None
+    assert gpu_device.state((SimpleNamespace(), None)) == (None,) * 5
 
 
 def test_without_a_driver_nothing_is_told():
