@@ -10,6 +10,7 @@ from kernels.activations import activate
 from kernels.batch_norm.arguments import checked
 from kernels.batch_norm.pallas_triton_config import BlockConfig, choose
 from kernels.checks import compute_dtype
+from kernels.pallas.against_xla import INFERENCE, moves_more
 from kernels.pallas.batch_inference import backward
 from kernels.pallas.batch_shares import BatchPlan
 from kernels.pallas.channels import view_of
@@ -43,7 +44,7 @@ def pallas_triton(
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
     dtype = jnp.dtype(output_dtype or a.x.dtype)
     if a.x.size == 0:
-        return a.x.astype(dtype) + sum(jnp.sum(parameter * 0) for parameter in a[1:5]).astype(dtype)
+        return a.x.astype(dtype) + jnp.sum(sum(a[1:5]) * 0).astype(dtype)
     if a.x.size > MAXIMUM_ELEMENTS:
         raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MAXIMUM_ELEMENTS} (32-bit indices)")
     view = view_of(a.x.shape, a.channel_axis)
@@ -57,7 +58,7 @@ def unsupported(problem: Problem, target: str) -> str | None:
         return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
     if math.prod(problem.shape) > MAXIMUM_ELEMENTS:
         return f"more than {MAXIMUM_ELEMENTS} elements; the kernel's indices are 32-bit"
-    return None
+    return moves_more(problem, 2, 3, INFERENCE)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))

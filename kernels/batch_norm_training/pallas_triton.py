@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.batch_norm_training.arguments import Outputs, checked
+from kernels.pallas.against_xla import TRAINING, moves_more
 from kernels.pallas.batch_shares import BatchPlan
 from kernels.pallas.batch_statistics import backward, forward
 from kernels.pallas.channels import view_of
@@ -57,7 +58,7 @@ def unsupported(problem: Problem, target: str) -> str | None:
         return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
     if math.prod(problem.shape) > MOST_ELEMENTS:
         return f"more than {MOST_ELEMENTS} elements; the kernels' indices are 32-bit"
-    return None
+    return moves_more(problem, 3, 5, TRAINING)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 
 from kernels.checks import compute_dtype
 from kernels.group_norm.arguments import checked
+from kernels.pallas.against_xla import LAST, TRAINING, moves_more
 from kernels.pallas.channels import View
 from kernels.pallas.config import MOST_ELEMENTS
 from kernels.pallas.groups import GroupPlan, forward
 from kernels.pallas.groups_backward import backward
-from kernels.pallas.groups_config import WIDEST, forward_config
+from kernels.pallas.groups_config import WIDEST, GroupConfig, backward_config, forward_config
 from kernels.problem import Problem
 from normbench.errors import UserError
 
@@ -61,12 +62,22 @@ def unsupported(problem: Problem, target: str) -> str | None:
     reason = _refusal(problem.shape, problem.channels // groups)
     if reason or math.prod(problem.shape) == 0:
         return reason
-    view = _view(problem.shape, problem.channels, problem.channel_axis % len(problem.shape) != 1)
-    config = forward_config(view, groups, problem.dtype)
-    programs = view.images * config.blocks
+    config = config_of(problem, "forward")
+    programs = config.view.images * config.blocks
     if not config.resident and programs < FEWEST_PROGRAMS:
         return f"{programs} programs would stream groups that do not fit; {FEWEST_PROGRAMS} keep multiprocessors busy"
-    return None
+    backward = 3 if config_of(problem, "backward").resident else 5
+    return moves_more(problem, 2 if config.resident else 3, backward, LAST if config.view.last else TRAINING)
+
+
+def config_of(problem: Problem, pass_: str) -> GroupConfig:
+    """How the kernel of a pass, forward or backward, cuts a problem of group norm or instance norm."""
+    groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
+    view = _view(problem.shape, problem.channels, problem.channel_axis % len(problem.shape) != 1)
+    if pass_ == "forward":
+        return forward_config(view, groups, problem.dtype)
+    wide_bytes = max(4, jnp.dtype(problem.dtype).itemsize, jnp.dtype(problem.param_dtype).itemsize)
+    return backward_config(view, groups, problem.dtype, wide_bytes)
 
 
 def _view(shape: tuple[int, ...], channels: int, last: bool) -> View:

@@ -40,14 +40,14 @@ def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, .
         cost=cost(inputs, out, flops=8 * x.size),
     )(*inputs)
     inputs = (gamma, variance, *found)
-    out = tuple(jax.ShapeDtypeStruct(p.shape, p.dtype) for p in saved[1:])
+    parameters = tuple(jax.ShapeDtypeStruct(p.shape, p.dtype) for p in saved[1:])
     gradients = triton_call(
         partial(_parameters_kernel, plan=plan, config=config),
         grid=config.blocks,
-        out=out,
+        out=parameters,
         warps=WARPS,
         name="batch_norm_backward_parameters",
-        cost=cost(inputs, out, flops=2 * sum(array.size for array in found)),
+        cost=cost(inputs, parameters, flops=2 * sum(array.size for array in found)),
     )(*inputs)
     return dx, *gradients
 
