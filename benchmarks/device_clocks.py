@@ -70,7 +70,14 @@ class DeviceClocks:
             spans, _ = choose(starts, sources)
         except RuntimeError as error:
             return cls(kernels, None, (*notes, f"device_span is not known: {error}"))
-        return cls(kernels, kernels if spans.name == kernels.name else spans, notes)
+        if spans.name == kernels.name:
+            return cls(kernels, kernels, notes)
+        try:
+            kernels.record(program, [(x,)])  # the interface has room for one: has the other let go of it?
+        except Exception as error:
+            sentence = f"{kernels.name} cannot be used beside {spans.name}: {_line(error)}"
+            return cls(spans, spans, (*notes, f"{sentence}; {spans.name} is used instead"))
+        return cls(kernels, spans, notes)
 
     def series(self, case: str, call: Compiled, rotation: Rotation) -> tuple[list[Series], str | None]:
         """The series of a program by both clocks, cold and warm; and a sentence where the sources do not agree, or

@@ -82,6 +82,7 @@ class Trace:
         """
         import jax
 
+        jax.block_until_ready(input_sets)  # what still makes them would be in the trace
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder):
                 for inputs in input_sets:
@@ -171,6 +172,7 @@ class Cupti:
         """
         import jax
 
+        jax.block_until_ready(input_sets)
         self._start()
         try:
             for inputs in input_sets:

@@ -109,6 +109,24 @@ def test_without_starts_there_is_no_span_and_it_is_said():
     assert differ is None
 
 
+@pytest.mark.parametrize("lets_go", [True, False])
+def test_a_source_that_the_other_keeps_out_is_not_relied_on(lets_go):
+    trace = FakeSource()
+
+    class KeptOut(FakeSource):
+        def record(self, call, input_sets):
+            if trace.seen and not lets_go:
+                raise RuntimeError("failed to subscribe")
+            return super().record(call, input_sets)
+
+    clocks = DeviceClocks.find((lambda: KeptOut("cupti", starts=False), lambda: trace))
+    assert clocks.spans is trace
+    assert clocks.kernels.name == ("cupti" if lets_go else "trace")
+    if not lets_go:
+        assert clocks.kernels is trace
+        assert "cupti cannot be used beside trace: failed to subscribe" in clocks.notes[0]
+
+
 def test_here_without_a_gpu_cupti_falls_back_to_the_trace_and_says_so():
     """JAX's own CUPTI and profiler: the first cannot work without a GPU, the second also tells a CPU's time."""
     clocks = DeviceClocks.find((Cupti, Trace))

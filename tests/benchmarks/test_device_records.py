@@ -147,6 +147,13 @@ def test_a_cpus_trace_names_every_instruction_in_every_call():
     assert all(row["seconds"] > 0 for row in rows)
 
 
+def test_what_makes_the_inputs_is_no_call():
+    call = jax.jit(lambda x: x * 2).lower(jnp.zeros((1024, 1024))).compile()
+    for number in range(5):
+        busy = [(jnp.sort(jnp.full((1024, 1024), float(number))),)]  # still on its way
+        assert len(Trace().record(call, busy)) == 1
+
+
 def test_what_is_missing_is_said_in_sentences(monkeypatch):
     monkeypatch.setattr(device_records, "gpu_present", lambda: False)
     assert any("no NVIDIA GPU" in sentence for sentence in device_records.missing())
