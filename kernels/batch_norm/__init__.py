@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from kernels.batch_norm import pallas_mosaic as _pallas_mosaic
 from kernels.batch_norm import pallas_triton as _pallas_triton
 from kernels.batch_norm import prefolded as _prefolded
 from kernels.batch_norm.folded import folded
@@ -81,5 +82,17 @@ register_variant(
         supports_problem=_pallas_triton.unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"cast": _pallas_triton.pallas_triton},
+    )
+)
+register_variant(
+    Variant(
+        _NAME,
+        "pallas_mosaic",
+        _pallas_mosaic.pallas_mosaic,
+        "one fused kernel in Pallas Mosaic GPU where channels come last, gradient by hand",
+        supports_problem=_pallas_mosaic.unsupported,
+        interpreted_on_cpu=True,
+        interpreted_elements=4096,
+        fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
     )
 )

@@ -14,6 +14,7 @@ from kernels.pallas.against_xla import INFERENCE, moves_more
 from kernels.pallas.batch_inference import backward
 from kernels.pallas.batch_shares import BatchPlan
 from kernels.pallas.channels import view_of
+from kernels.pallas.config import not_for_triton
 from kernels.pallas.cost import cost
 from kernels.problem import Problem
 from normbench.errors import UserError
@@ -54,8 +55,8 @@ def pallas_triton(
 
 def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernel cannot compute `problem` on `target`, or None."""
-    if target == "cpu":
-        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if refused := not_for_triton(target):
+        return refused
     if math.prod(problem.shape) > MAXIMUM_ELEMENTS:
         return f"more than {MAXIMUM_ELEMENTS} elements; the kernel's indices are 32-bit"
     return moves_more(problem, 2, 3, INFERENCE)

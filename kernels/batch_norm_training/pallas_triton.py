@@ -11,7 +11,7 @@ from kernels.pallas.against_xla import TRAINING, moves_more
 from kernels.pallas.batch_shares import BatchPlan
 from kernels.pallas.batch_statistics import backward, forward
 from kernels.pallas.channels import view_of
-from kernels.pallas.config import MOST_ELEMENTS
+from kernels.pallas.config import MOST_ELEMENTS, not_for_triton
 from kernels.problem import Problem
 from normbench.errors import UserError
 
@@ -54,8 +54,8 @@ def pallas_triton(
 
 def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernels cannot compute `problem` on `target`, or None."""
-    if target == "cpu":
-        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if refused := not_for_triton(target):
+        return refused
     if math.prod(problem.shape) > MOST_ELEMENTS:
         return f"more than {MOST_ELEMENTS} elements; the kernels' indices are 32-bit"
     return moves_more(problem, 3, 5, TRAINING)

@@ -10,7 +10,7 @@ from kernels.checks import compute_dtype
 from kernels.group_norm.arguments import checked
 from kernels.pallas.against_xla import LAST, TRAINING, moves_more
 from kernels.pallas.channels import View
-from kernels.pallas.config import MOST_ELEMENTS
+from kernels.pallas.config import MOST_ELEMENTS, not_for_triton
 from kernels.pallas.groups import GroupPlan, forward
 from kernels.pallas.groups_backward import backward
 from kernels.pallas.groups_config import WIDEST, GroupConfig, backward_config, forward_config
@@ -56,8 +56,8 @@ def pallas_triton(
 
 def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernel cannot compute `problem` on `target`, or None."""
-    if target == "cpu":
-        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if refused := not_for_triton(target):
+        return refused
     groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
     reason = _refusal(problem.shape, problem.channels // groups)
     if reason or math.prod(problem.shape) == 0:

@@ -145,7 +145,7 @@ def _sums_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig) -> 
     known = known_vectors(refs[:4], channels, plan)
 
     def add(image, positions, carry):
-        h, dz = h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, None)
+        h, dz = h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, "evict_last")
         return carry[0] + dz * h, carry[1] + dz
 
     zero = zero_tile(plan, config)

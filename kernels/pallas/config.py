@@ -53,3 +53,16 @@ def workspace_programs(tensor_bytes: int, program_bytes: int) -> int:
     """How many programs may leave `program_bytes` of partial sums, by `WORKSPACE_SHARE`; 1 leaves none, as its sums are
     the result."""
     return max(1, int(WORKSPACE_SHARE * tensor_bytes) // max(program_bytes, 1))
+
+
+TRITON_TARGETS = ("gpu", "a100", "h100", "h200", "b200")
+"""Ampere and newer; "gpu" is the device that is present, which its compiler refuses where it is older."""
+
+
+def not_for_triton(target: str) -> str | None:
+    """The reason why Pallas Triton is nothing for `target`, or None."""
+    if target == "cpu":
+        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if target not in TRITON_TARGETS:
+        return f"target {target}; Pallas Triton needs Ampere or newer ({', '.join(TRITON_TARGETS[1:])})"
+    return None

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from kernels.activations import activate
 from kernels.checks import compute_dtype
-from kernels.pallas.config import MOST_ELEMENTS
+from kernels.pallas.config import MOST_ELEMENTS, not_for_triton
 from kernels.pallas.pointwise import Pointwise
 from kernels.pallas.rows import RowPlan, forward
 from kernels.pallas.rows_backward import backward
@@ -114,8 +114,8 @@ _differentiable.defvjp(_forward, _backward)
 
 def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the row kernels cannot compute `problem` on `target`, or None."""
-    if target == "cpu":
-        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if refused := not_for_triton(target):
+        return refused
     if math.prod(problem.shape) > MOST_ELEMENTS:
         return f"more than {MOST_ELEMENTS} elements; the kernel's indices are 32-bit"
     return None
