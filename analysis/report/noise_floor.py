@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.report.frames import Run
 from analysis.report.statistics import ratio
-from analysis.report.units import count, listing
+from analysis.report.units import count, duration, listing
 
 ACCEPTED = 0.03
 """A difference of a program from itself above this is reported, where its samples do not scatter as much."""
@@ -56,6 +56,7 @@ def _by_process(rows: pd.DataFrame) -> dict[int, np.ndarray]:
 def trust(run: Run) -> Iterator[Told]:
     """What bears on how far the times can be trusted, in sentences: the noise floor first."""
     yield from _floors(run)
+    yield from _launches(run)
     yield from _states(run)
     yield from _held_back(run)
     for text, part in run.notes.dropna(subset=["text"]).groupby("text", sort=False):
@@ -89,6 +90,15 @@ def _floors(run: Run) -> Iterator[Told]:
 
 def _places(part: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(set(zip(part["program"].astype(str), part["device"].astype(str), strict=True)))
+
+
+def _launches(run: Run) -> Iterator[Told]:
+    """What launching costs, by the programs that move next to nothing."""
+    idle = run.ceilings[run.ceilings["bytes"].isna() & run.ceilings["seconds"].notna()]
+    for device, part in idle.groupby("device", sort=False):
+        medians = part.groupby("program", sort=False)["seconds"].median()
+        words = [f"{duration(float(value))} ({program})" for program, value in medians.items()]
+        yield f"On {device}, a call that moves next to nothing takes {listing(words)}.", [], 0.0
 
 
 def _states(run: Run) -> Iterator[Told]:

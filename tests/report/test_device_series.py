@@ -5,8 +5,9 @@ from synthetic_runs import SPEED, full_tables, timing_rows, write_run
 
 from analysis.report import load_run, write_report
 from analysis.report.gallery import pictures
+from analysis.report.noise_floor import trust
 from analysis.report.statistics import time_statistics
-from analysis.report.summary import clock_and_cache, digest, series_names, summary
+from analysis.report.summary import ceiling_rates, clock_and_cache, digest, series_names, summary
 
 
 def streaming(program, seconds, size=2**20):
@@ -49,6 +50,12 @@ def test_statistics_keep_the_clocks_apart(run):
     slowest = time_statistics(run.timings).groupby(["clock", "cache"])["median_s"].max() / SPEED["naive_promoting"]
     assert slowest["device_span", "warm"] == pytest.approx(8e-6)
     assert slowest["device_kernels", "cold"] == pytest.approx(5e-6)
+
+
+def test_what_a_launch_costs_is_told_and_is_no_ceiling(run):
+    assert "On gpu, a call that moves next to nothing takes 3.00 µs (launch 1)." in [text for text, _, _ in trust(run)]
+    assert set(ceiling_rates(run.ceilings)["gpu", "wall", "cold"]) == {2**20}
+    assert ("gpu", "wall", "warm") not in ceiling_rates(run.ceilings)
 
 
 def test_the_report_draws_the_roofline_by_the_devices_clock(run):
