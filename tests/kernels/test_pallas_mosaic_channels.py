@@ -1,0 +1,91 @@
+"""Inference batch norm in Mosaic GPU: interpreted, with races looked for, and compiled for absent GPUs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from norm_cases import check
+
+import kernels
+from analysis import explain
+from kernels import Problem
+from kernels.batch_norm.pallas_mosaic import pallas_mosaic
+from kernels.pallas import mosaic_channels_config
+from normbench.errors import UserError
+
+SHAPE = (2, 2, 4, 64)
+
+
+def interpreted(dtype="float32", context="alone", shape=SHAPE, layout="nhwc", param_dtype="float32"):
+    check(Problem("batch_norm", shape, layout, dtype, param_dtype, "forward_backward", context), "pallas_mosaic")
+
+
+@pytest.mark.parametrize("context", ["alone", "silu", "gelu", "cast"])
+def test_batch_norm_is_right_in_every_context(context):
+    interpreted(context=context)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_batch_norm_is_right_in_half_precision(dtype):
+    interpreted(dtype, "relu", param_dtype=dtype)
+
+
+def test_programs_that_walk_over_several_tiles(monkeypatch):
+    monkeypatch.setattr(mosaic_channels_config, "TILE", 128)
+    monkeypatch.setattr(mosaic_channels_config, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(mosaic_channels_config, "MOST_RESIDENT", 2)
+    assert mosaic_channels_config.channels_config(10, 128, 4096, None).programs == 2
+    interpreted("bfloat16", "silu", shape=(10, 128), layout="nc")
+
+
+def test_a_position_of_several_chunks():
+    interpreted("bfloat16", shape=(1, 5 * 512), layout="nc")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "word"),
+    [
+        ((4, 100), "float32", "100 channels"),
+        ((3, 64), "float32", "3 positions"),
+        ((16, 8), "float32", "32 bytes"),
+        ((4, 128), "float64", "float64"),
+        ((4, 128 * 1024), "bfloat16", "131072"),
+        ((4, 32768), "bfloat16", "shared memory"),
+    ],
+)
+def test_what_it_does_not_take_is_refused_with_a_reason(shape, dtype, word):
+    variant = kernels.get("batch_norm", "pallas_mosaic")
+    assert word in variant.supports(Problem("batch_norm", shape, "nc", dtype, "float32"), "h200")
+    with jax.enable_x64(True), pytest.raises(UserError, match=word):
+        pallas_mosaic(jnp.ones(shape, dtype), *[jnp.ones(shape[1], jnp.float32)] * 4)
+
+
+def test_it_is_for_channels_that_come_last_and_for_hopper_and_newer():
+    variant = kernels.get("batch_norm", "pallas_mosaic")
+    last = Problem("batch_norm", (8, 56, 56, 64), "nhwc", "bfloat16")
+    assert "Hopper" in variant.supports(last, "a100")
+    assert variant.supports(last, "h200") is None
+    assert "axis 1" in variant.supports(Problem("batch_norm", (8, 64, 56, 56), "nchw", "bfloat16"), "h200")
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((64, 56, 56, 64), "bfloat16"), ((8192, 1024), "float32")])
+def test_it_moves_the_minimum_for_the_h200(shape, dtype):
+    """Forward in one launch; backward in two, with x, dy and dx and partial sums of at most 2 % of x."""
+    pytest.importorskip("jax_cuda13_plugin")
+    x = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+    vectors = [jax.ShapeDtypeStruct(shape[-1:], jnp.float32)] * 4
+    size_bytes = math.prod(shape) * x.dtype.itemsize
+
+    def normalized(*arrays):
+        return pallas_mosaic(*arrays, channel_axis=-1, activation="silu")
+
+    def pulled(dy, *arrays):
+        return jax.vjp(normalized, *arrays)[1](dy)
+
+    forward = explain(normalized, x, *vectors, target="h200")
+    assert len(forward.launches) == 1
+    assert forward.declared_bytes <= 1.05 * 2 * size_bytes
+    backward = explain(pulled, x, x, *vectors, target="h200")
+    assert len(backward.launches) == 2
+    assert backward.bytes <= 1.05 * 3 * size_bytes
