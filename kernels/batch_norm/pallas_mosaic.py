@@ -1,4 +1,4 @@
-"""One fused kernel in Pallas Mosaic GPU where channels come last: x is read once and y written once, in bulk copies."""
+"""One fused kernel in Pallas Mosaic GPU: bulk copies bring x to shared memory once and take y away once."""
 
 import math
 from functools import partial
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from kernels.batch_norm.arguments import checked
 from kernels.contexts import CAST_DTYPES, activation_of
+from kernels.pallas import mosaic_channels, mosaic_channels_backward, mosaic_positions
 from kernels.pallas.against_xla import INFERENCE, moves_more
-from kernels.pallas.mosaic_channels import ChannelsPlan, forward
-from kernels.pallas.mosaic_channels_backward import backward
+from kernels.pallas.mosaic_channels import ChannelsPlan
 from kernels.pallas.mosaic_channels_config import (
     backward_shared_bytes,
     channels_refusal,
@@ -18,6 +18,7 @@ from kernels.pallas.mosaic_channels_config import (
     tile_positions,
 )
 from kernels.pallas.mosaic_config import shared_refusal
+from kernels.pallas.mosaic_positions import positions_refusal
 from kernels.pallas.mosaic_row_norm import DTYPES, TARGETS
 from kernels.problem import Problem
 from normbench.errors import UserError
@@ -35,15 +36,14 @@ def pallas_mosaic(
     activation: str = "none",
     output_dtype: str | None = None,
 ) -> jax.Array:
-    """y = act((x - mean) * (gamma / sqrt(variance + epsilon)) + beta) in one launch, for channels on the last axis.
+    """y = act((x - mean) * (gamma / sqrt(variance + epsilon)) + beta) in one launch.
 
     Arguments as for `naive`, of float32, bfloat16 or float16; `output_dtype` is that of y, x's where it is None. A
     gradient reads x and dy once: x and the parameters are saved. On a CPU the kernels are interpreted, with races
     looked for.
 
     Raises:
-      UserError: as `naive`, and for another dtype, another channel axis, or numbers of channels or positions that do
-        not fit.
+      UserError: as `naive`, and for another dtype, or numbers of channels or positions that do not fit.
     """
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
     plan = ChannelsPlan(a.epsilon, activation, jnp.dtype(output_dtype or a.x.dtype).name)
@@ -53,7 +53,7 @@ def pallas_mosaic(
     refused = _refusal(a.x.shape, a.channel_axis, a.x.dtype.name, dtypes, plan, backward=False)
     if refused:
         raise UserError(refused)
-    return _differentiable(a.x.reshape(-1, a.x.shape[-1]), *a[1:5], plan).reshape(a.x.shape)
+    return _differentiable(a.x.reshape(_view(a.x.shape, a.channel_axis)), *a[1:5], plan).reshape(a.x.shape)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -69,15 +69,23 @@ def unsupported(problem: Problem, target: str) -> str | None:
     return refused or moves_more(problem, 2, 3, INFERENCE)
 
 
+def _view(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """(positions, channels), or (images, channels, positions) where channels come first."""
+    if axis == len(shape) - 1:
+        return math.prod(shape[:-1]), shape[-1]
+    return shape[0], shape[1], math.prod(shape[2:])
+
+
 def _refusal(
     shape: tuple[int, ...], axis: int, dtype: str, param_dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool
 ) -> str | None:
     for name, value in (("x", dtype), ("y", plan.output_dtype), *(("a parameter", p) for p in param_dtypes)):
         if value not in DTYPES:
             return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
-    if axis != len(shape) - 1:
-        return f"channels on axis {axis} of {len(shape)}; allowed for pallas_mosaic: the last"
-    channels, rows = shape[-1], math.prod(shape[:-1])
+    view = _view(shape, axis)
+    if len(view) == 3:
+        return positions_refusal(view[2])
+    rows, channels = view
     needed_bytes = backward_shared_bytes if backward else forward_shared_bytes
     return channels_refusal(rows, channels, param_dtypes) or shared_refusal(
         needed_bytes(tile_positions(rows, channels) * channels, dtype, param_dtypes, plan.output_dtype)
@@ -86,6 +94,7 @@ def _refusal(
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _differentiable(x, gamma, beta, mean, variance, plan):
+    forward = mosaic_channels.forward if x.ndim == 2 else mosaic_positions.forward
     return forward(x, (gamma, beta, mean, variance), plan)
 
 
@@ -99,6 +108,7 @@ def _backward(plan, saved, dy):
     refused = _refusal(x.shape, 1, x.dtype.name, dtypes, plan, backward=True)
     if refused:
         raise UserError(refused)
+    backward = mosaic_channels_backward.backward if x.ndim == 2 else mosaic_positions.backward
     return backward(saved, dy, plan)
 
 

@@ -11,7 +11,7 @@ import kernels
 from analysis import explain
 from kernels import Problem
 from kernels.batch_norm.pallas_mosaic import pallas_mosaic
-from kernels.pallas import mosaic_channels_config
+from kernels.pallas import mosaic_channels_config, mosaic_positions
 from normbench.errors import UserError
 
 SHAPE = (2, 2, 4, 64)
@@ -24,6 +24,12 @@ def interpreted(dtype="float32", context="alone", shape=SHAPE, layout="nhwc", pa
 @pytest.mark.parametrize("context", ["alone", "silu", "gelu", "cast"])
 def test_batch_norm_is_right_in_every_context(context):
     interpreted(context=context)
+
+
+@pytest.mark.parametrize("context", ["alone", "gelu", "cast"])
+def test_channels_that_come_first(context, monkeypatch):
+    monkeypatch.setattr(mosaic_positions, "TILE", 512)
+    interpreted("bfloat16", context, (2, 3, 4, 256), "nchw", param_dtype="float16")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -61,24 +67,28 @@ def test_what_it_does_not_take_is_refused_with_a_reason(shape, dtype, word):
         pallas_mosaic(jnp.ones(shape, dtype), *[jnp.ones(shape[1], jnp.float32)] * 4)
 
 
-def test_it_is_for_channels_that_come_last_and_for_hopper_and_newer():
+def test_it_is_for_hopper_and_newer_and_whole_warpgroups_of_positions():
     variant = kernels.get("batch_norm", "pallas_mosaic")
     last = Problem("batch_norm", (8, 56, 56, 64), "nhwc", "bfloat16")
     assert "Hopper" in variant.supports(last, "a100")
     assert variant.supports(last, "h200") is None
-    assert "axis 1" in variant.supports(Problem("batch_norm", (8, 64, 56, 56), "nchw", "bfloat16"), "h200")
+    assert variant.supports(Problem("batch_norm", (8, 64, 80, 80), "nchw", "bfloat16"), "h200") is None
+    assert "3136 positions" in variant.supports(Problem("batch_norm", (8, 64, 56, 56), "nchw", "bfloat16"), "h200")
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((64, 56, 56, 64), "bfloat16"), ((8192, 1024), "float32")])
-def test_it_moves_the_minimum_for_the_h200(shape, dtype):
+@pytest.mark.parametrize(
+    ("shape", "axis", "dtype"),
+    [((64, 56, 56, 64), -1, "bfloat16"), ((8192, 1024), -1, "float32"), ((32, 64, 80, 80), 1, "bfloat16")],
+)
+def test_it_moves_the_minimum_for_the_h200(shape, axis, dtype):
     """Forward in one launch; backward in two, with x, dy and dx and partial sums of at most 2 % of x."""
     pytest.importorskip("jax_cuda13_plugin")
     x = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-    vectors = [jax.ShapeDtypeStruct(shape[-1:], jnp.float32)] * 4
+    vectors = [jax.ShapeDtypeStruct((shape[axis],), jnp.float32)] * 4
     size_bytes = math.prod(shape) * x.dtype.itemsize
 
     def normalized(*arrays):
-        return pallas_mosaic(*arrays, channel_axis=-1, activation="silu")
+        return pallas_mosaic(*arrays, channel_axis=axis, activation="silu")
 
     def pulled(dy, *arrays):
         return jax.vjp(normalized, *arrays)[1](dy)
