@@ -53,7 +53,7 @@ def _hand(rng: np.random.Generator, runs: tuple[Recorded, ...], places: list[tup
         return {
             key: {n: rng.choice(values, len(values)) for n, (run, p) in enumerate(places)
                   if (values := tables[run].get(key, {}).get(p)) is not None}
-            for key in set.intersection(*map(set, tables))
+            for key in sorted(set.intersection(*map(set, tables)))
         }  # fmt: skip
 
     return Recorded(of("cases"), of("streaming"))
