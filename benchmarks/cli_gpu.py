@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -56,7 +57,10 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
         (folder,) = begun
         print(f"normbench: out of time; finish with: normbench study --resume {folder}", file=sys.stderr)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    dump_target_config(folder)
+    try:
+        dump_target_config(folder)
+    except (subprocess.SubprocessError, OSError) as error:  # the measurements are there, and stay
+        print(f"normbench: the configuration of the target was not stored: {error}", file=sys.stderr)
     return _conclude(folder, chosen)
 
 

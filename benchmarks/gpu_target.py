@@ -15,6 +15,9 @@ def dump_target_config(run: Path) -> Path | None:
     """Compiles a small program in a process of its own and keeps the configuration that XLA writes beside its dump.
 
     Returns where it lies in the run's folder; None where XLA wrote none, as on a CPU.
+
+    Raises:
+      subprocess.SubprocessError: the process failed, or took longer than two minutes.
     """
     with tempfile.TemporaryDirectory() as folder:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder}".strip()

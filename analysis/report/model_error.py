@@ -21,8 +21,12 @@ def launch_errors(run: Run) -> pd.DataFrame:
 
 
 def case_errors(run: Run) -> pd.DataFrame:
-    """A row per case and device that has both: case, target, predicted_s, measured_s (of its launches), error."""
-    measured = measured_launches(run).groupby(["case", "target"], as_index=False)["measured_s"].sum(min_count=1)
+    """A row per case and device that has both: case, target, predicted_s, measured_s (of its launches), error.
+
+    A case of which a launch was not measured is left out: the sum of the rest is not its time.
+    """
+    launches = measured_launches(run).groupby(["case", "target"])["measured_s"]
+    measured = launches.agg(lambda seconds: seconds.sum(skipna=False)).reset_index()
     predicted = run.compiled[["case", "target", "predicted_s"]]
     told = predicted.merge(measured, on=["case", "target"]).dropna(subset=["predicted_s", "measured_s"])
     return _with_error(told)

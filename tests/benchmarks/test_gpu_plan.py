@@ -1,6 +1,7 @@
 """The plan of a GPU's session: every kind of case first, and what is left out is told. Nothing here needs a GPU."""
 
 import signal
+import subprocess
 from itertools import pairwise
 
 import pytest
@@ -101,13 +102,18 @@ def test_a_budget_that_is_over_at_once_is_refused_in_a_line(monkeypatch, tmp_pat
 
 def test_the_whole_command_leaves_one_folder_that_can_be_merged(monkeypatch, tmp_path, capsys):
     """On this CPU in place of a GPU, whose numbers are thrown away: what the command does around the measurement."""
+
+    def hangs(folder):
+        raise subprocess.TimeoutExpired("python", 120)
+
     monkeypatch.setattr("benchmarks.cli_gpu.TARGET", ("cpu",))
-    monkeypatch.setattr("benchmarks.cli_gpu.dump_target_config", lambda folder: None)
+    monkeypatch.setattr("benchmarks.cli_gpu.dump_target_config", hangs)  # after the measurement, which is to stay
     for name in PRECISION:
         monkeypatch.setenv(name, "highest")
     chosen = ["--operator", "rms_norm", "--variant", "naive", "--preset", "smoke"]
     assert cli.main(["gpu", *chosen, "--budget", "200s", "--out", str(tmp_path / "out")]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "the configuration of the target was not stored" in err
     (folder,) = (tmp_path / "out").iterdir()
     assert {"run.json", "timings.parquet", "aa.parquet", "left_out.txt", "report.html"} <= {
         path.name for path in folder.iterdir()

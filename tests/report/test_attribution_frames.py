@@ -52,5 +52,11 @@ def test_the_error_of_the_model_is_measured_over_predicted():
     assert "25 % (median)" in model_error_lines(run())[0]
 
 
+def test_a_case_of_which_a_launch_was_not_measured_has_no_error():
+    some = run()
+    some.launch_times = some.launch_times[some.launch_times["name"] != "g"]
+    assert case_errors(some).empty
+
+
 def test_without_predictions_the_error_is_absent():
     assert model_error_lines(run(float("nan"))) == [ABSENT]
