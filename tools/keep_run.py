@@ -5,6 +5,7 @@ the compiled modules and the report, which `normbench study` and `normbench repo
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def keep(run: Path, name: str) -> Path:
     for table in TABLES:
         pq.write_table(pq.read_table(run / f"{table}.parquet"), folder / f"{table}.parquet", compression="zstd",
                        compression_level=19, use_dictionary=True)  # fmt: skip
+    for extra in ("gpu_target_config.pbtxt", "left_out.txt"):  # of a session on a GPU
+        if (run / extra).is_file():
+            shutil.copy(run / extra, folder / extra)
     return folder
 
 
