@@ -5,9 +5,11 @@ the compiled modules and the report, which `normbench study` and `normbench repo
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -25,6 +27,7 @@ def keep(run: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     info["run_id"] = info.get("run_id") or run.name
     info.get("config", {}).pop("cases", None)  # they are in cases.parquet
+    info = _without_paths(info)
     (folder / "run.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     for table in TABLES:
         pq.write_table(pq.read_table(run / f"{table}.parquet"), folder / f"{table}.parquet", compression="zstd",
@@ -33,6 +36,15 @@ def keep(run: Path, name: str) -> Path:
         if (run / extra).is_file():
             shutil.copy(run / extra, folder / extra)
     return folder
+
+
+def _without_paths(value: Any) -> Any:
+    """Commands as they would be typed anywhere: the folders of this machine are left out."""
+    if isinstance(value, dict):
+        return {name: _without_paths(one) for name, one in value.items()}
+    if isinstance(value, str) and " study " in value:
+        return re.sub(r" --out \S+", "", re.sub(r"^\S+", "normbench", value))
+    return value
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Inference batch norm in Mosaic GPU: interpreted, with races looked for, and compiled for absent GPUs."""
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +39,11 @@ def test_batch_norm_is_right_in_half_precision(dtype):
 
 
 def test_programs_that_walk_over_several_tiles(monkeypatch):
-    monkeypatch.setattr(mosaic_channels_config, "TILE", 128)
+    monkeypatch.setattr(mosaic_channels_config, "TILE", 256)
     monkeypatch.setattr(mosaic_channels_config, "MULTIPROCESSORS", 1)
     monkeypatch.setattr(mosaic_channels_config, "MOST_RESIDENT", 2)
-    assert mosaic_channels_config.channels_config(10, 128, 4096, None).programs == 2
-    interpreted("bfloat16", "silu", shape=(10, 128), layout="nc")
+    assert mosaic_channels_config.channels_config(10, 256, 4096, None).programs == 2
+    interpreted("bfloat16", "silu", shape=(10, 256), layout="nc")
 
 
 def test_a_position_of_several_chunks():
@@ -72,6 +73,9 @@ def test_it_is_for_hopper_and_newer_and_whole_warpgroups_of_positions():
     last = Problem("batch_norm", (8, 56, 56, 64), "nhwc", "bfloat16")
     assert "Hopper" in variant.supports(last, "a100")
     assert variant.supports(last, "h200") is None
+    odd = Problem("batch_norm", (8, 14, 14, 480), "nhwc", "bfloat16")
+    assert variant.supports(odd, "h200") is None
+    assert "multiples of 256" in variant.supports(replace(odd, pass_="backward"), "h200")
     assert variant.supports(Problem("batch_norm", (8, 64, 80, 80), "nchw", "bfloat16"), "h200") is None
     assert "3136 positions" in variant.supports(Problem("batch_norm", (8, 64, 56, 56), "nchw", "bfloat16"), "h200")
 

@@ -213,6 +213,46 @@ def _noise(tables, match):
     assert (int(match["apart"].replace(",", "")), int(match["several"].replace(",", ""))) == (apart, len(spreads))
 
 
+def _self_ratios(tables, target):
+    """Of the A/A test: (clock, cache) to the ratio of the two sides and its bounds, by program."""
+    rows = pd.read_parquet(tables.folder / "aa.parquet").dropna(subset=["seconds"])
+    found = {}
+    for (clock, cache, program), part in rows[rows["device"] == target].groupby(["clock", "cache", "program"]):
+        sides = [{p: np.sort(own["seconds"].to_numpy()) for p, own in part[part["name"] == name].groupby("process")}
+                 for name in ("b", "a")]  # fmt: skip
+        if all(sides):
+            found.setdefault((clock, cache), {})[program] = ratio(*sides)
+    return found
+
+
+def _differences(ratios):
+    return {program: max(value, 1 / value) - 1 for program, (value, _, _) in ratios.items()}
+
+
+def _floor(tables, match):
+    places = _self_ratios(tables, match["target"])
+    assert int(match["n"]) == len(set().union(*places.values()))
+    told = re.findall(r"([\d.]+) % \((\w+) clock, (\w+) cache\)", match["words"])
+    assert {(clock, cache) for _, clock, cache in told} == set(places)
+    for value, clock, cache in told:
+        differences = [*_differences(places[clock, cache]).values()]
+        assert float(value) == pytest.approx(100 * np.quantile(differences, 0.9), abs=0.06)
+
+
+def _unquiet(tables, match):
+    places = _self_ratios(tables, match["target"])
+    assert int(match["of"]) == sum(map(len, places.values()))
+    beyond = {
+        (*place, program): 100 * difference
+        for place, ratios in places.items()
+        for program, difference in _differences(ratios).items()
+        if difference > 0.03 and (ratios[program][1] > 1 or ratios[program][2] < 1)
+    }
+    assert int(match["n"]) == len(beyond)
+    assert float(match["worst"]) == pytest.approx(max(beyond.values()), abs=0.06)
+    assert beyond[match["clock"], match["cache"], match["program"]] == max(beyond.values())
+
+
 _ON = r"On (?P<target>\w+)"
 _CLOCK = rf"{_ON} \((?P<clock>\w+) clock, (?P<cache>\w+) cache\)"
 _FORMS = [
@@ -233,6 +273,11 @@ _FORMS = [
     (r"(?:(?P<bimodal>[\d,]+) of (?P<of>[\d,]+) series of samples fall into two groups: their medians depend on chance|"
      r"In (?P<apart>[\d,]+) of (?P<several>[\d,]+) series timed by several processes, the medians of the processes "
      r"differ by more than 10 %)\.", _noise),
+    (rf"{_ON}, the noise floor: of (?P<n>\d+) programs? timed under two names, nine in ten differ from themselves by "
+     r"at most (?P<words>.+)\.", _floor),
+    (rf"{_ON}, (?P<n>\d+) of (?P<of>\d+) such comparisons differ by more than 3 % and than their samples scatter, "
+     r"(?P<program>\S+) by (?P<worst>[\d.]+) % \((?P<clock>\w+) clock, (?P<cache>\w+) cache\): the machine was not "
+     r"quiet\.", _unquiet),
 ]  # fmt: skip
 
 
