@@ -34,4 +34,4 @@ def telling_cases(parts: Iterable[dict[str, Any]], cases: Sequence[Case]) -> set
 
 
 def _by_xla(case: Case) -> bool:
-    return kernels.get(case.operator, case.variant).compile_host is None
+    return kernels.get(case.operator, case.variant).is_jax

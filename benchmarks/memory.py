@@ -96,16 +96,16 @@ def tree_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def copies(tree: Any, count: int) -> list[Any]:
+def _copy(leaf: Any) -> Any:
+    return leaf.copy() if isinstance(leaf, np.ndarray) else jnp.array(leaf, copy=True)
+
+
+def copies(tree: Any, count: int, copy: Callable[[Any], Any] = _copy) -> list[Any]:
     """`count` copies of a pytree of arrays, of JAX or of NumPy, each in buffers of its own.
 
     `device_put` would not do: on a CPU it may hand out the same memory again.
     """
-    return [jax.tree.map(_copy, tree) for _ in range(count)]
-
-
-def _copy(leaf: Any) -> Any:
-    return leaf.copy() if isinstance(leaf, np.ndarray) else jnp.array(leaf, copy=True)
+    return [jax.tree.map(copy, tree) for _ in range(count)]
 
 
 class Sweep:

@@ -1,13 +1,13 @@
 """In a worker: compiles one case, checks it, and turns whatever goes wrong into a status with its reason."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import kernels
 from analysis.fusion import compile_for
@@ -16,6 +16,8 @@ from benchmarks.cases import Case
 from benchmarks.memory import available_bytes, tree_bytes
 from benchmarks.store import Tables, write_hlo
 from kernels import Program
+from kernels.hosted import Hosted
+from kernels.registry import PEERS
 
 INTERPRETED = "interpreted on a CPU, and checked there only where x is small"
 HARD_ELEMENTS = 4_000_000
@@ -36,8 +38,9 @@ class Compiled:
     """A case that is ready to run on the device of this process.
 
     Attributes:
-      call: takes the inputs of the program, arrays of JAX, or of NumPy for a variant that another compiler compiles.
+      call: takes the inputs of the program, arrays of JAX, or of `hosted`'s framework.
       minimum_bytes: each input read once and each output written once.
+      hosted: what calls a program that is not JAX's; None for JAX's.
       host_output_bytes: of one call, where `call` is no executable of JAX, which tells it.
     """
 
@@ -45,7 +48,22 @@ class Compiled:
     program: Program
     call: Any
     minimum_bytes: int
+    hosted: Hosted | None = None
     host_output_bytes: int | None = None
+
+    @property
+    def block(self) -> Callable[[Any], Any]:
+        """Waits until what a call has returned is ready."""
+        return self.hosted.block if self.hosted else jax.block_until_ready
+
+    def blocking(self, *inputs: Any) -> Any:
+        """A call that returns when its outputs are ready."""
+        return self.block(self.call(*inputs))
+
+    def result(self, inputs: tuple) -> Any:
+        """The outputs of a call, as arrays of NumPy or JAX in the operator's layout."""
+        outputs = self.blocking(*inputs)
+        return self.hosted.fetch(outputs) if self.hosted else outputs
 
     def memory_bytes(self) -> tuple[int, int]:
         """Output and temporary bytes of one call; the second is 0 where the compiler does not tell it."""
@@ -66,6 +84,13 @@ def outcome(error: Exception) -> tuple[str, str]:
     return "failed", line
 
 
+def outcome_of(case: Case, error: Exception) -> tuple[str, str]:
+    """As `outcome`; another's library that cannot do a case does not support it, and its words are the reason."""
+    status, reason = outcome(error)
+    peer = kernels.get(case.operator, case.variant).compiler in PEERS
+    return ("unsupported", reason) if peer and status == "failed" else (status, reason)
+
+
 def unsupported(case: Case, target: str) -> str | None:
     return kernels.get(case.operator, case.variant).supports(case.problem, target)
 
@@ -80,8 +105,8 @@ def compile_case(case: Case, target: str, run: Path) -> tuple[Compiled, Tables]:
     if reason := unsupported(case, target):
         raise Refusal("unsupported", reason)
     program = kernels.program(case.problem, case.variant)
-    if program.variant.compile_host is not None:
-        return _compile_on_host(case, program, target)
+    if not program.variant.is_jax:
+        return _compile_hosted(case, program, target)
     compilation = compile_for(program.function, program.inputs, target)
     _require_all_inputs(compilation.reading.parameters, program)
     write_hlo(run, compilation.hlo, compilation.hlo_sha256)
@@ -94,22 +119,31 @@ def compile_case(case: Case, target: str, run: Path) -> tuple[Compiled, Tables]:
     }
 
 
-def _compile_on_host(case: Case, program: Program, target: str) -> tuple[Compiled, Tables]:
+def _compile_hosted(case: Case, program: Program, target: str) -> tuple[Compiled, Tables]:
     """Compiles a variant that is no JAX program: "lower_s" is until there is a function, "compile_s" its first call,
     in which some compilers do their work."""
-    definition = kernels.operator(case.operator)
-    arguments = definition.bind(case.problem, program.inputs) if program.prepare is None else program.inputs
     start = time.perf_counter()
-    call = program.variant.compile_host(*arguments, **definition.keywords(case.problem))  # type: ignore[misc]
+    hosted = _hosted(case, program, target)
     lower_s = time.perf_counter() - start
-    zeros = [np.zeros(one.shape, one.dtype) for one in program.inputs]
+    inputs = hosted.place(jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), program.inputs))
     start = time.perf_counter()
-    output_bytes = tree_bytes(call(*zeros))
+    output_bytes = tree_bytes(hosted.block(hosted.call(*inputs)))
     compile_s = time.perf_counter() - start
     minimum_bytes = tree_bytes(program.inputs) + output_bytes
     row = {"case": case.slug, "target": target, "minimum_bytes": minimum_bytes, "lower_s": lower_s,
            "compile_s": compile_s, "status": "ok"}  # fmt: skip
-    return Compiled(case, program, call, minimum_bytes, output_bytes), {"compiled": [row], "launches": []}
+    compiled = Compiled(case, program, hosted.call, minimum_bytes, hosted, output_bytes)
+    return compiled, {"compiled": [row], "launches": []}
+
+
+def _hosted(case: Case, program: Program, target: str) -> Hosted:
+    variant = program.variant
+    if variant.host is not None:
+        return variant.host(case.problem, target)
+    assert variant.compile_host is not None
+    definition = kernels.operator(case.operator)
+    arguments = definition.bind(case.problem, program.inputs) if program.prepare is None else program.inputs
+    return Hosted.of_numpy(variant.compile_host(*arguments, **definition.keywords(case.problem)))
 
 
 def _require_all_inputs(found: int, program: Program) -> None:
@@ -154,12 +188,12 @@ def draw(case: Case) -> Oracle:
     return Oracle(case.problem, seed=0)
 
 
-def inputs_of(program: Program, oracle: Oracle) -> tuple:
-    """The inputs of the compiled program, on the device."""
+def inputs_of(program: Program, oracle: Oracle, hosted: Hosted | None = None) -> tuple:
+    """The inputs of the compiled program, on the device: arrays of JAX, or of the framework that hosts it."""
     arrays = oracle.arrays_for(program)
     inputs = jax.jit(program.setup)(*arrays) if program.has_setup else program.setup(*arrays)
-    if program.variant.compile_host is not None:
-        return jax.tree.map(np.array, inputs)
+    if hosted:
+        return hosted.place(inputs)
     return jax.block_until_ready(jax.tree.map(jnp.asarray, inputs))
 
 
@@ -172,15 +206,15 @@ def check(compiled: Compiled, inputs: tuple, oracle: Oracle, device: str) -> Err
     if device == "cpu":  # a GPU's allocator refuses by itself
         output_bytes, temporary_bytes = compiled.memory_bytes()
         require_memory(temporary_bytes + 2 * output_bytes, "running the program")
-    return oracle.check(compiled.program, jax.block_until_ready(compiled.call(*inputs)))
+    return oracle.check(compiled.program, compiled.result(inputs))
 
 
 def check_hard(compiled: Compiled, oracle: Oracle) -> Error | None:
     """The error on hard data; None for what is not tried on them: see `Oracle.hard` and `HARD_ELEMENTS`."""
     if oracle.arrays[0].size > HARD_ELEMENTS or oracle.hard is None:
         return None
-    inputs = inputs_of(compiled.program, oracle.hard)
-    return oracle.hard.check(compiled.program, jax.block_until_ready(compiled.call(*inputs)))
+    inputs = inputs_of(compiled.program, oracle.hard, compiled.hosted)
+    return oracle.hard.check(compiled.program, compiled.result(inputs))
 
 
 def check_interpreted(case: Case, oracle: Oracle) -> Error | None:

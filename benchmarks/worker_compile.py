@@ -4,16 +4,17 @@ from pathlib import Path
 
 from benchmarks.cases import Case
 from benchmarks.groups import Unit
-from benchmarks.worker_cases import compile_case, outcome
+from benchmarks.worker_cases import compile_case, outcome_of
 
 
 def compile_unit(unit: Unit, run: Path, emit, mark) -> None:
     """Emits the rows of "compiled" and "launches" of each case as soon as it is compiled."""
     for slug in unit.cases:
         mark(slug, "compiling")
+        case = Case.from_slug(slug)
         try:
-            _, tables = compile_case(Case.from_slug(slug), unit.target, run)
+            _, tables = compile_case(case, unit.target, run)
         except Exception as error:
-            status, reason = outcome(error)
+            status, reason = outcome_of(case, error)
             tables = {"compiled": [{"case": slug, "target": unit.target, "status": status, "reason": reason}]}
         emit(slug, tables, done=True)

@@ -27,6 +27,7 @@ from benchmarks.worker_cases import (
     draw,
     inputs_of,
     outcome,
+    outcome_of,
     unsupported,
 )
 from benchmarks.worker_series import POOL_SHARE, Pools, pool_key, series_of, working_bytes
@@ -76,7 +77,7 @@ class Measurement:
         try:
             compiled, tables = compile_case(case, self.unit.target, self.run_folder)
         except Exception as error:
-            status, reason = outcome(error)
+            status, reason = outcome_of(case, error)
             if status == "unsupported" and self._interpreted(case):
                 self.emit(case.slug, {"compiled": [self._compiled_row(case.slug, status, reason)]})
                 return case
@@ -106,11 +107,11 @@ class Measurement:
             if isinstance(one, Case):
                 self._check_interpreted(case, oracle)
                 return None
-            inputs = inputs_of(one.program, oracle)
+            inputs = inputs_of(one.program, oracle, one.hosted)
             found = check(one, inputs, oracle, self.unit.target)
             hard = check_hard(one, oracle) if self.first else None
         except Exception as error:
-            self._end(case.slug, *outcome(error), accuracy=True)
+            self._end(case.slug, *outcome_of(case, error), accuracy=True)
             return None
         self._emit_accuracy(case, found, hard)
         if not found.ok:
@@ -198,7 +199,7 @@ class Measurement:
             if self.bench.clocks is None or one.case.slug not in timed:
                 continue
             self.mark(one.case.slug, "timing")
-            own, note = self.bench.clocks.series(one.case.slug, one.call, pools.rotation(one, inputs))
+            own, note = self.bench.clocks.series(one.case.slug, one.blocking, pools.rotation(one, inputs))
             found += own
             self.notes += [{**self._place("case", one.case.slug), "text": note}] if note else []
         return found

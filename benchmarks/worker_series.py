@@ -25,10 +25,11 @@ POOL_SHARE = 0.25
 
 
 def pool_key(one: Compiled) -> str:
-    """Variants that take the operator's arrays as they are share their input sets, those of JAX and of NumPy."""
-    if one.program.has_setup:
+    """Variants that take the operator's arrays as they are share their input sets, those of JAX and of NumPy; a
+    framework of its own has its own."""
+    if one.program.has_setup or one.program.variant.host is not None:
         return one.case.variant
-    return "" if one.program.variant.compile_host is None else "numpy"
+    return "" if one.program.variant.is_jax else "numpy"
 
 
 class Pools:
@@ -44,16 +45,16 @@ class Pools:
         key = pool_key(one)
         if key not in self._rotations:
             count = Rotation.count(tree_bytes(inputs), self._cache_bytes, self._budget_bytes)
-            sets = jax.block_until_ready(copies(inputs, count))
+            sets = one.block(copies(inputs, count, one.hosted.copy) if one.hosted else copies(inputs, count))
             self._rotations[key] = Rotation(sets, self._cache_bytes, self._sweep)
         return self._rotations[key]
 
 
 def series_of(one: Compiled, rotation: Rotation, oracle: Oracle) -> list[Series]:
     """Warms a case up and returns its series: each clock with each cache state, and what it prepares."""
-    instruments = Instruments()
+    instruments = Instruments(block=one.block)
     call, warm = one.call, rotation.sets[0]
-    output_bytes = tree_bytes(jax.block_until_ready(call(*warm)))
+    output_bytes = tree_bytes(one.blocking(*warm))
     estimate_s = min(wall(call, warm, instruments).seconds for _ in range(2))
     burst = _clamp(BURST_S / estimate_s, 1, MAXIMUM_BURST)
     depth = _clamp(PIPELINE_S / estimate_s, 2, min(MAXIMUM_PIPELINE, max(2, PIPELINE_BYTES // max(output_bytes, 1))))

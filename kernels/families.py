@@ -1,7 +1,7 @@
 """The operator families, each of which registers its operators and their variants when it is imported.
 
 `kernels.registry` imports this module when something is first looked up: `import kernels` alone imports no JAX.
-PyTensor's variants come last: they belong to operators of the others.
+PyTensor's variants and the peers come last: they belong to operators of the others.
 """
 
 from kernels import batch_norm as batch_norm
@@ -14,3 +14,4 @@ from kernels import local_response_norm as local_response_norm
 from kernels import rms_norm as rms_norm  # isort: split
 
 from kernels import pytensor_variants as pytensor_variants
+from kernels import torch_variants as torch_variants

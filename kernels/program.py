@@ -24,7 +24,7 @@ import numpy as np
 
 from kernels.contexts import fused, residuals_of, surround
 from kernels.problem import Problem
-from kernels.registry import Operator, Variant, get, operator
+from kernels.registry import Operator, Variant, get, operator, variants
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Program:
     arrays.
 
     Attributes:
-      function: takes the inputs as positional pytrees of arrays; jittable.
+      function: takes the inputs as positional pytrees of arrays; jittable. Of a variant with a `host`, which is
+        measured in its place, it is the baseline's, which has the same inputs and outputs.
       setup: the work that is done once, ahead of the timed call; to be called under `jax.jit`, which settles what the
         residuals of a backward pass are.
       prepare: (*parameters) -> what a variant makes of them ahead of the call, the operator's arrays without x and a
@@ -65,7 +66,8 @@ def program(problem: Problem, variant_name: str) -> Program:
     arguments = tuple(
         jax.ShapeDtypeStruct(argument.shape, jnp.dtype(argument.dtype)) for argument in definition.arguments(problem)
     )
-    forward, prepare = _forward(definition, variant, problem)
+    traced = variant if variant.host is None else get(problem.operator, variants(problem.operator)[0])
+    forward, prepare = _forward(definition, traced, problem)
     leading = 1 + residuals_of(problem.context)
     ahead = partial(_ahead, prepare, leading)
     differentiate = partial(_differentiate, leading, definition.statistics, forward)

@@ -7,10 +7,14 @@ from functools import partial
 from typing import Any
 
 from kernels.contexts import residuals_of
+from kernels.hosted import Hosted
 from kernels.problem import Problem
 from normbench.errors import unknown
 
-COMPILERS = ("xla", "pytensor")
+COMPILERS = ("xla", "pytensor", "peer", "torch")
+"""xla: of this project, and of JAX and Flax; peer: other libraries for JAX; torch: PyTorch, and libraries for it."""
+PEERS = ("peer", "torch")
+"""The compilers whose variants are other libraries, each of which is measured in a process of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Variant:
       fused_contexts: context -> a function that computes the context too, for a variant that the compiler cannot fuse
         with it. It has the operator's signature and one more keyword: `residual`, an array shaped as x, for "residual",
         where it returns (y, z) in the place of y; `output_dtype`, a name, for "cast".
+      host: for a variant of another framework: (problem, target) -> the whole program, its context and pass included.
+        Shapes and dtypes are those of the baseline, and `function` is never called.
     """
 
     operator: str
@@ -101,6 +107,12 @@ class Variant:
     compiler: str = COMPILERS[0]
     compile_host: Callable[..., Callable[..., Any]] | None = None
     fused_contexts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    host: Callable[[Problem, str], Hosted] | None = None
+
+    @property
+    def is_jax(self) -> bool:
+        """Whether it is a JAX program, which XLA compiles."""
+        return self.compile_host is None and self.host is None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
