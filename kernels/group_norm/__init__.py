@@ -8,6 +8,7 @@ from typing import Any
 
 from kernels.checks import check_problem, layouts_of_rank
 from kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
+from kernels.group_norm import pallas_mosaic as _pallas_mosaic
 from kernels.group_norm.arguments import check_groups
 from kernels.group_norm.custom_vjp import custom_vjp
 from kernels.group_norm.flax import flax
@@ -84,6 +85,16 @@ for _variant in (
         supports_problem=unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_triton},
+    ),
+    Variant(
+        _NAME,
+        "pallas_mosaic",
+        _pallas_mosaic.pallas_mosaic,
+        "one fused kernel in Pallas Mosaic GPU where channels come first, gradient by hand",
+        supports_problem=_pallas_mosaic.unsupported,
+        interpreted_on_cpu=True,
+        interpreted_elements=4096,
+        fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
     ),
 ):
     register_variant(_variant)

@@ -6,10 +6,11 @@ from typing import Any
 from kernels import group_norm
 from kernels.checks import check_problem, layouts_of_rank
 from kernels.contexts import CONTEXTS, activation_of
-from kernels.instance_norm import pallas_mosaic as _pallas_mosaic
+from kernels.group_norm import pallas_mosaic as _groups_mosaic
 from kernels.instance_norm.as_groups import as_groups
 from kernels.instance_norm.flax import flax
 from kernels.instance_norm.naive import naive
+from kernels.instance_norm.pallas_mosaic import pallas_mosaic
 from kernels.instance_norm.pallas_triton import pallas_triton
 from kernels.instance_norm.reference import reference
 from kernels.peers import flax_missing
@@ -62,12 +63,12 @@ for _variant in (
     Variant(
         _NAME,
         "pallas_mosaic",
-        _pallas_mosaic.pallas_mosaic,
+        pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU where channels come first, gradient by hand",
-        supports_problem=_pallas_mosaic.unsupported,
+        supports_problem=_groups_mosaic.unsupported,
         interpreted_on_cpu=True,
         interpreted_elements=4096,
-        fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
+        fused_contexts={"cast": pallas_mosaic},
     ),
 ):
     register_variant(_variant)

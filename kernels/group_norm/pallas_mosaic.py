@@ -1,0 +1,110 @@
+"""One fused kernel in Pallas Mosaic GPU where channels come first: a group is read once, written once."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from kernels.contexts import CAST_DTYPES, activation_of
+from kernels.group_norm.arguments import checked
+from kernels.pallas.against_xla import TRAINING, moves_more
+from kernels.pallas.mosaic_channels import ChannelsPlan
+from kernels.pallas.mosaic_config import LINE, row_refusal, shared_refusal
+from kernels.pallas.mosaic_groups import backward, forward, shared_bytes
+from kernels.pallas.mosaic_row_norm import DTYPES, TARGETS
+from kernels.problem import Problem
+from normbench.errors import UserError
+
+LEAST_POSITIONS = 256
+"""Two sums in float32 for each channel are then 1.6 % of it in bfloat16."""
+LEAST_ELEMENTS = 512
+"""Mean and 1 / deviation in float32 are then at most 0.8 % of a group in bfloat16, and a thread has four elements."""
+
+
+def pallas_mosaic(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    groups: int = 32,
+    channel_axis: int = 1,
+    activation: str = "none",
+    output_dtype: str | None = None,
+) -> jax.Array:
+    """As `naive`, of float32, bfloat16 or float16; `output_dtype` is that of y, x's where it is None.
+
+    The variance is taken around the mean, of the group in shared memory. Gradients by hand: x, and mean and
+    1 / deviation in float32 are saved. On a CPU the kernel is interpreted, with races looked for.
+
+    Raises:
+      UserError: as `naive`, and for another dtype, channels that come last, or a group that does not fit.
+    """
+    a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
+    x = a.x
+    plan = ChannelsPlan(a.epsilon, activation, jnp.dtype(output_dtype or x.dtype).name)
+    if x.size == 0:
+        return x.astype(plan.output_dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(plan.output_dtype)
+    dtypes = x.dtype.name, a.gamma.dtype.name, a.beta.dtype.name
+    refused = _refusal(x.shape, channel_axis % x.ndim, groups, dtypes, plan, backward=False)
+    if refused:
+        raise UserError(refused)
+    return _differentiable(x.reshape(*x.shape[:2], -1), a.gamma, a.beta, groups, plan).reshape(x.shape)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the kernel cannot compute `problem`, of group norm or instance norm, on `target`, or None."""
+    if target == "cpu":
+        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if target not in TARGETS:
+        return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
+    dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
+    plan = ChannelsPlan(problem.epsilon, activation_of(problem.context), dtype)
+    groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
+    axis = problem.channel_axis % len(problem.shape)
+    dtypes = problem.dtype, problem.param_dtype
+    refused = _refusal(problem.shape, axis, groups, dtypes, plan, problem.pass_ != "forward")
+    return refused or moves_more(problem, 2, 3, TRAINING)
+
+
+def _refusal(
+    shape: tuple[int, ...], axis: int, groups: int, dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool
+) -> str | None:
+    for name, value in zip(("x", "y", "gamma", "beta"), (dtypes[0], plan.output_dtype, *dtypes[1:]), strict=False):
+        if value not in DTYPES:
+            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
+    if axis != 1:
+        return f"channels on axis {axis} of {len(shape)}; allowed for pallas_mosaic: 1"
+    positions, each = math.prod(shape[2:]), shape[1] // groups
+    if positions < LEAST_POSITIONS or positions * each < LEAST_ELEMENTS:
+        return (
+            f"{positions} positions of a channel, {each} channels of a group; allowed for pallas_mosaic: "
+            f"{LEAST_POSITIONS} positions or more, and {LEAST_ELEMENTS} of a group"
+        )
+    if each > LINE:
+        return f"{each} channels of a group; allowed for pallas_mosaic: what one bulk copy moves, {LINE}"
+    needed = shared_bytes(positions * each, dtypes[0], plan.output_dtype, backward)
+    return row_refusal(positions) or shared_refusal(needed)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _differentiable(x, gamma, beta, groups, plan):
+    return forward(x, gamma, beta, groups, plan)[0]
+
+
+def _forward(x, gamma, beta, groups, plan):
+    y, mean, r = forward(x, gamma, beta, groups, plan)
+    return y, (x, gamma, beta, mean, r)
+
+
+def _backward(groups, plan, saved, dy):
+    x, gamma, beta, *_ = saved
+    dtypes = x.dtype.name, gamma.dtype.name, beta.dtype.name
+    refused = _refusal(x.shape, 1, groups, dtypes, plan, backward=True)
+    if refused:
+        raise UserError(refused)
+    return backward(saved, dy, groups, plan)
+
+
+_differentiable.defvjp(_forward, _backward)

@@ -1,0 +1,85 @@
+"""Group and instance norm in Mosaic GPU: interpreted, with races looked for, and compiled for absent GPUs."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from norm_cases import check
+
+import kernels
+from analysis import explain
+from kernels import Problem
+from kernels.group_norm.pallas_mosaic import pallas_mosaic as group_norm
+from kernels.instance_norm.pallas_mosaic import pallas_mosaic
+
+
+@pytest.mark.parametrize(
+    ("dtype", "context"), [("float32", "alone"), ("float32", "gelu"), ("bfloat16", "silu"), ("float16", "cast")]
+)
+def test_instance_norm_is_right(dtype, context):
+    problem = Problem("instance_norm", (2, 3, 16, 32), "nchw", dtype, "float32", "forward_backward", context)
+    check(problem, "pallas_mosaic")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "context"), [("float32", "alone"), ("float32", "gelu"), ("bfloat16", "silu"), ("float16", "cast")]
+)
+def test_group_norm_is_right(dtype, context):
+    problem = Problem("group_norm", (2, 6, 16, 24), "nchw", dtype, "bfloat16", "forward_backward", context)
+    check(replace(problem, options=(("groups", 2),)), "pallas_mosaic")
+
+
+def test_an_offset_does_not_cancel():
+    x = 1e3 + 1e-2 * jax.random.normal(jax.random.key(0), (1, 2, 640), jnp.float32)
+    y = pallas_mosaic(x, jnp.ones(2, jnp.float32), jnp.zeros(2, jnp.float32), 0.0)
+    assert abs(float(jnp.std(y)) - 1) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "target", "word"),
+    [
+        ((2, 8, 56, 56), "nchw", "h200", "3136"),
+        ((2, 8, 16, 8), "nchw", "h200", "128 positions"),
+        ((2, 64, 64, 8), "nhwc", "h200", "axis 3"),
+        ((2, 8, 256, 256), "nchw", "h200", "shared memory"),
+        ((2, 8, 64, 64), "nchw", "a100", "Hopper"),
+    ],
+)
+@pytest.mark.parametrize("operator", ["instance_norm", "group_norm"])
+def test_what_it_does_not_take_is_refused_with_a_reason(operator, shape, layout, target, word):
+    options = (("groups", 8),) if operator == "group_norm" else ()
+    problem = Problem(operator, shape, layout, "float32", "float32", options=options)
+    assert word in kernels.get(operator, "pallas_mosaic").supports(problem, target)
+
+
+def test_groups_of_many_channels():
+    variant, problem = kernels.get("group_norm", "pallas_mosaic"), Problem("group_norm", (2, 1024, 16, 16), "nchw")
+    assert variant.supports(problem, "h200") is None
+    assert "512 channels of a group" in variant.supports(replace(problem, options=(("groups", 2),)), "h200")
+    large = Problem("group_norm", (2, 320, 64, 64), "nchw", "float32", context="silu")
+    assert variant.supports(large, "h200") is None
+    assert "shared memory" in variant.supports(replace(large, pass_="backward"), "h200")
+
+
+@pytest.mark.parametrize("groups", [64, 8])
+def test_it_moves_the_minimum_for_the_h200(groups):
+    """Forward in one launch, backward in two."""
+    pytest.importorskip("jax_cuda13_plugin")
+    shape = (16, 64, 64, 64)
+    normalized = partial(group_norm, groups=groups, activation="silu")
+    x, p = jax.ShapeDtypeStruct(shape, jnp.bfloat16), jax.ShapeDtypeStruct(shape[1:2], jnp.float32)
+    size_bytes = 2 * math.prod(shape)
+    forward = explain(normalized, x, p, p, target="h200")
+    assert len(forward.launches) == 1
+    assert forward.declared_bytes <= 1.05 * 2 * size_bytes
+
+    def both(x, gamma, beta, dy):
+        y, pull = jax.vjp(normalized, x, gamma, beta)
+        return y, pull(dy)
+
+    found = explain(both, x, p, p, x, target="h200")
+    assert len(found.launches) == 3
+    assert found.bytes <= 1.05 * 5 * size_bytes
