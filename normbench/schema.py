@@ -175,7 +175,43 @@ TABLES: dict[str, dict[str, str]] = {
         "throttled": "string",  # why the group is suspect; null: it is not
         "source": "string",  # nvml or nvidia-smi
     },
+    # A row per case and description of the GPU for which it was compiled without it, after it was measured.
+    "described": {
+        "case": "string",
+        "config": "string",  # "own": the GPU's own description, dumped by XLA; or the name of a packaged target
+        "launches": "int64",
+        "bytes": "int64",
+        "traffic_ratio": "float64",
+        "predicted_s": "float64",
+        "kinds": "string",  # launches by kind, a JSON object
+        "rewrites": "string",  # launches by the pass whose pattern they matched, a JSON object
+        "refused": "string",  # refusals by reason, a JSON object
+        "calls": "string",  # launches by the library routine called, a JSON object
+        "program": "string",  # digest of what JAX handed to the compiler
+        "status": "string",
+        "reason": "string",
+    },
+    # A row per launch of a case compiled for the GPU's own description.
+    "described_launches": {
+        "case": "string",
+        "index": "int64",
+        "name": "string",
+        "kind": "string",
+        "read_bytes": "int64",
+        "write_bytes": "int64",
+        "predicted_s": "float64",
+    },
+    # A row per case that two compilations differ in: as "device" ran it, for its "own" description, or for a target.
+    "target_differences": {
+        "case": "string",
+        "before": "string",
+        "after": "string",
+        "groups": "string",  # what differs: status, launches, calls, kinds, bytes, refusals; comma separated
+        "change": "string",  # in words
+    },
 }
 
-LATER_TABLES = ("launch_times", "aa", "notes", "device_states")
+LATER_TABLES = (
+    "launch_times", "aa", "notes", "device_states", "described", "described_launches", "target_differences",
+)  # fmt: skip
 """Tables that a complete run of this schema version may lack: it was written before they came."""

@@ -19,6 +19,7 @@ from analysis.report.embedded import case_table, details, to_script
 from analysis.report.findings import Finding, compile_cost, findings, status_counts
 from analysis.report.frames import Run
 from analysis.report.gallery import device_name, pictures
+from analysis.report.model_section import model_pictures, model_section
 from analysis.report.packing import figure_places, fusion_pictures, packed
 from analysis.report.strongest import strongest
 from analysis.report.summary import Digest, digest
@@ -45,12 +46,14 @@ def render(run: Run) -> str:
     data = digest(run)
     told = strongest(data)
     plots, drawn = figure_places(pictures(data))
+    model_plots, model_drawn = figure_places(model_pictures(run))
     body = [
         _header(run),
         _section("findings", "Findings", _findings(told)),
         _section("atlas", "Atlas", atlas_html(data)),
         _section("cost", "What it took", _cost(data)),
         _section("trust", "How far to trust the times", _trust(data)),
+        _section("model", "How far to trust the predictions", model_section(run, model_plots)),
         _section("plots", "Plots", _plots(plots, data)),
         _section("cases", "Cases", _CASES),
         _section("environment", "Environment", _environment(run)),
@@ -59,7 +62,7 @@ def render(run: Run) -> str:
         _json("data", case_table(data, told)),
         packed("details", details(data)),
         packed("pictures", fusion_pictures(run)),
-        packed("figures", drawn),
+        packed("figures", {**drawn, **model_drawn}),
     ]
     return page(f"normbench report · {run.run_id}", body, scripts)
 
@@ -103,7 +106,7 @@ def _header(run: Run) -> str:
     state = "" if run.complete else _UNFINISHED.format(status=escape(_text(info.get("status") or "unknown")))
     links = "".join(
         f'<a href="#{name}">{name}</a>'
-        for name in ("findings", "atlas", "cost", "trust", "plots", "cases", "environment")
+        for name in ("findings", "atlas", "cost", "trust", "model", "plots", "cases", "environment")
     )
     return (
         f"<header><h1>normbench report</h1><p class=run>{escape(run.run_id)}</p><dl class=facts>{shown}</dl>{state}"

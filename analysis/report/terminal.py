@@ -8,6 +8,7 @@ from typing import Any
 from analysis.report.attribution import attribution_lines
 from analysis.report.findings import Finding, findings
 from analysis.report.frames import Run
+from analysis.report.model_error import model_error_lines
 from analysis.report.overview import atlas_lines, overview_lines, status_lines
 from analysis.report.summary import Digest, digest, series_names
 from analysis.report.units import count, digits, printable, relative, shorten, spread, time_unit
@@ -53,7 +54,8 @@ def terminal_table(run: Run, width: int) -> str:
     data = digest(run)
     if data.summary.empty:
         return f"run {run.run_id}: no cases\n"
-    told = [line for each in attribution_lines(run) for line in textwrap.wrap(each, width, subsequent_indent="  ")]
+    sentences = [*attribution_lines(run), *(model_error_lines(run) if data.run.launch_times.size else [])]
+    told = [line for each in sentences for line in textwrap.wrap(each, width, subsequent_indent="  ")]
     return "\n".join([*_body(data, width), "", *([*told, ""] if told else []), *_totals(data, width)]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Seconds of instructions beside the launches that they belong to, and the model's error; frames made by hand."""
+"""Seconds of instructions beside the launches that they belong to; frames made by hand."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from analysis.report.attribution import attribution_lines, measured_launches, unmatched
-from analysis.report.model_error import ABSENT, case_errors, model_error_lines
 
 
 def frame(columns, *rows):
@@ -45,18 +44,3 @@ def test_an_instruction_that_is_no_launch_is_found():
 def test_the_slowest_launch_is_told():
     (line,) = attribution_lines(run())
     assert "f (loop)" in line
-
-
-def test_the_error_of_the_model_is_measured_over_predicted():
-    assert case_errors(run())["error"].tolist() == pytest.approx([0.25])
-    assert "25 % (median)" in model_error_lines(run())[0]
-
-
-def test_a_case_of_which_a_launch_was_not_measured_has_no_error():
-    some = run()
-    some.launch_times = some.launch_times[some.launch_times["name"] != "g"]
-    assert case_errors(some).empty
-
-
-def test_without_predictions_the_error_is_absent():
-    assert model_error_lines(run(float("nan"))) == [ABSENT]

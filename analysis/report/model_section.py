@@ -1,0 +1,145 @@
+"""The section of the report on the model's error: how it was calibrated, how far off it is, and where to trust it."""
+
+from collections.abc import Iterator
+from html import escape
+
+import pandas as pd
+
+from analysis.report.frames import Run
+from analysis.report.gallery import Picture, device_name
+from analysis.report.model_error import (
+    ABSENT,
+    calibrations,
+    case_errors,
+    launch_errors,
+    missing_lines,
+    predictions,
+    size,
+    spread,
+)
+from analysis.report.model_predictions import attained
+from analysis.report.trust_map import decade_name, order_lines, orders, trust_lines, trust_of_cases, trust_of_launches
+from analysis.report.trust_map_plot import trust_picture
+from analysis.report.units import count
+
+_INTRODUCTION = (
+    "A program's time is predicted from its launches and the bytes that cross their boundaries, and held against what "
+    "was measured, launches with a warm cache. Model datasheet: bytes over the bandwidth of the data sheet, and a "
+    "fixed cost per launch. Streaming: what the streaming programs of this run took for as many bytes, with a cold "
+    "cache, and the cost of a launch that it measured. Attained: as much more than streaming as launches of that kind "
+    "and size took in the other problems, so that nothing is predicted from its own time. An error is by how much the "
+    "longer of the two times exceeds the shorter."
+)
+_CAPTION = "Median error; dark: small, light: large. Model streaming is made of streaming programs alone."
+
+
+def model_section(run: Run, places: str) -> str:
+    """The section's HTML.
+
+    Args:
+      places: of its pictures, by `figure_places`.
+    """
+    cases, launches = case_errors(run), launch_errors(run)
+    if cases.empty and launches.empty:
+        return _paragraphs([ABSENT, *missing_lines(run)])
+    text = _paragraphs([_INTRODUCTION, *_sources(run), *missing_lines(run)])
+    text += "<h3>How far off</h3>" + _errors(cases, launches) + _list(order_lines(run))
+    text += "<h3>Where to trust it</h3>" + _list(trust_lines(run)) + places
+    return text + _details("By operator and pass", _operators(run)) + _details("Attained by kind and size", _rates(run))
+
+
+def model_pictures(run: Run) -> list[Picture]:
+    """The trust maps of every device that was measured."""
+    return list(_pictures(run))
+
+
+def _pictures(run: Run) -> Iterator[Picture]:
+    cases, launches = trust_of_cases(run), trust_of_launches(run)
+    for device in dict.fromkeys([*cases["device"], *launches["device"]]):
+        caption = f"Run {run.run_id}. Measured on {device_name(run, device)}. {_CAPTION}"
+        for what, table, row, column in (
+            ("cases by operator and pass", cases, "operator", "pass"),
+            ("launches by kind and bytes", launches, "kind", "decade"),
+        ):
+            figure = trust_picture(table[table["device"] == device], row, column, caption)
+            if figure is not None:
+                yield Picture(f"trust-{row}-{device}", f"Error of the prediction on {device}, {what}", figure)
+
+
+def _sources(run: Run) -> list[str]:
+    told = []
+    for device, costs in calibrations(run).items():
+        launches, source = predictions(run, device)
+        if launches.empty:
+            continue
+        told.append(f"On {device}, programs are taken as compiled for {source}.")
+        told.append(costs.sentence() if costs else f"The run has no ceilings of {device}: nothing calibrates a model.")
+    return told
+
+
+def _errors(cases: pd.DataFrame, launches: pd.DataFrame) -> str:
+    head = ["device", "model", "of", "median", "90th percentile", "measured longer than predicted"]
+    rows = []
+    for noun, table, plural in (("case", cases, None), ("launch", launches, "launches")):
+        for _, row in spread(table, ["device", "model"]).iterrows():
+            rows.append([row["device"], row["model"], count(row["n"], noun, plural), *_figures(row)])
+    for _, row in spread(launches, ["device", "model", "kind"]).iterrows():
+        what = f"{count(row['n'], 'launch', 'launches')}, {row['kind']}"
+        rows.append([row["device"], row["model"], what, *_figures(row)])
+    return _table(head, rows, words=3)
+
+
+def _operators(run: Run) -> str:
+    head = [
+        "device",
+        "operator",
+        "pass",
+        "model",
+        "cases",
+        "median",
+        "90th percentile",
+        "measured longer than predicted",
+    ]
+    head += ["pairs of variants", "ordered right", "wrong", "told no difference"]
+    keys = ["device", "operator", "pass", "model"]
+    table = trust_of_cases(run).merge(orders(run), on=keys, how="left").sort_values(keys, kind="stable")
+    rows = []
+    for _, row in table.iterrows():
+        pairs = ["" if pd.isna(row[name]) else f"{row[name]:.0f}" for name in ("pairs", "right", "wrong", "silent")]
+        rows.append([*(str(row[key]) for key in keys), f"{row['n']}", *_figures(row), *pairs])
+    return _table(head, rows, words=4)
+
+
+def _rates(run: Run) -> str:
+    rows = []
+    for device in calibrations(run):
+        for _, row in attained(predictions(run, device)[0]).iterrows():
+            share = "" if pd.isna(row["share"]) else f"{100 * row['share']:.0f} %"
+            rate = f"{row['bytes_per_second'] / 1e9:.3g}"
+            rows.append([device, row["kind"], decade_name(row["decade"]), f"{row['n']}", rate, share])
+    return _table(["device", "kind", "bytes", "launches", "GB/s, median", "of streaming"], rows, words=3)
+
+
+def _figures(row: pd.Series) -> list[str]:
+    return [size(row["median"]), size(row["p90"]), f"{100 * row['hopeful']:.0f} %"]
+
+
+def _table(head: list[str], rows: list[list[str]], words: int) -> str:
+    def line(cells: list[str], tag: str) -> str:
+        kinds = ["" if place < words else ' class="number"' for place in range(len(cells))]
+        return "".join(f"<{tag}{kind}>{escape(str(cell))}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{line(head, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _paragraphs(sentences: list[str]) -> str:
+    return "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+
+
+def _list(sentences: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def _details(title: str, text: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{text}</details>"
