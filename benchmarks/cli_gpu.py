@@ -12,7 +12,7 @@ from typing import NoReturn
 from benchmarks.cli_arguments import check_compilers, chosen_cases, import_modules
 from benchmarks.cli_study import DEFAULT_OUT, writable_folder
 from benchmarks.device_records import missing
-from benchmarks.gpu_plan import Plan, plan, seconds
+from benchmarks.gpu_plan import Plan, plan, seconds, with_peers
 from benchmarks.gpu_target import dump_target_config
 from normbench.errors import UserError
 
@@ -27,7 +27,8 @@ def run(parsed: argparse.Namespace) -> int:
         budget_s = seconds(parsed.budget)
     except ValueError:
         raise UserError(f"budget {parsed.budget!r}; allowed: a time such as 8m or 480s") from None
-    chosen = plan(chosen_cases(parsed), budget_s)
+    asked = chosen_cases(parsed)
+    chosen = plan(asked if parsed.variant else with_peers(asked), budget_s)
     if parsed.dry_run:
         print("\n".join(chosen.lines()))
         print(*(f"not to be had here: {sentence}" for sentence in missing()), sep="\n")

@@ -27,6 +27,15 @@ PACKAGES = (
     "pytensor",
     "numba",
     "scipy",
+    "flax",
+    "tokamax",
+    "transformer-engine",
+    "transformer-engine-jax",
+    "torch",
+    "triton",
+    "liger-kernel",
+    "quack-kernels",
+    "apex",
 )
 _VARIABLES = ("XLA_", "JAX_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _SYSTEM = Path("/sys/devices/system/cpu")

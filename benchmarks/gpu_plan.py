@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import kernels
 from benchmarks.cases import Case
+from kernels.registry import PEERS
 
 SECONDS_PER_CASE = 1.5
 """Allowed for compiling, checking and timing one case: not measured on a GPU. The deadline holds all the same."""
 MEASURED_SHARE = 0.8
 """Of the budget; the rest is for the time launch by launch, which comes last."""
 VARIANTS_AT_FIRST = 4
-"""Of the first problem of each kind: the baseline, hand-written kernels, then the others."""
+"""Of the first problem of each kind: the baseline, hand-written kernels, peers that run here, then the others."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,23 @@ def runs(case: Case) -> bool:
     return kernels.get(case.operator, case.variant).supports(case.problem, "gpu") is None
 
 
+def with_peers(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """The cases, and those of every peer for the same problems; of a peer that does not run here only the first of
+    each operator, which tells why."""
+    found: dict[str, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.problem_slug, []).append(case)
+    told: set[tuple[str, str]] = set()
+    for group in found.values():
+        first, named = group[0], {case.variant for case in group}
+        for name in kernels.variants(first.operator, PEERS):
+            peer = Case(first.problem, name, first.model)
+            if name not in named and (runs(peer) or (first.operator, name) not in told):
+                group.append(peer)
+                told |= set() if runs(peer) else {(first.operator, name)}
+    return tuple(case for group in found.values() for case in group)
+
+
 def plan(cases: Sequence[Case], budget_s: float, seconds_per_case: float = SECONDS_PER_CASE) -> Plan:
     """Takes one problem of each kind with its most telling variants, then their other variants, then, round by round,
     one more problem of each kind with all its variants, while the budget lasts.
@@ -75,7 +93,13 @@ def plan(cases: Sequence[Case], budget_s: float, seconds_per_case: float = SECON
 
 def _most_telling_first(group: list[Case]) -> list[Case]:
     baseline = kernels.variants(group[0].operator)[0]
-    return sorted(group, key=lambda case: (case.variant != baseline, not case.variant.startswith("pallas")))
+    peers = kernels.variants(group[0].operator, PEERS)
+
+    def rank(case: Case) -> int:
+        telling = (case.variant == baseline, case.variant.startswith("pallas"), case.variant in peers and runs(case))
+        return telling.index(True) if any(telling) else len(telling)
+
+    return sorted(group, key=rank)
 
 
 def _by_problem(cases: list[Case]) -> tuple[Case, ...]:

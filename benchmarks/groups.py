@@ -1,11 +1,17 @@
-"""Which pieces of work a study consists of: one unit per problem, target and process, the same for the same config."""
+"""Which pieces of work a study consists of: one unit per problem, target and process, the same for the same config.
+
+A peer has units of its own, and so processes of its own: the threads of two libraries in one process disturb each
+other's timings. Those processes take turns with ours.
+"""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import kernels
 from benchmarks.cases import Case
 from kernels import Problem
+from kernels.registry import PEERS
 from normbench.schema import DEVICELESS_TARGETS
 
 LONGEST_NAME = 160
@@ -26,6 +32,7 @@ class Unit:
       cases: slugs, all of the same problem.
       wide: whether it needs JAX's 64-bit mode.
       aa: whether its first case is also timed against itself: the A/A test.
+      peer: the peer whose own processes this is for; empty for the variants that share ours.
       problem_name: the same for the units that measure one problem on one device in several processes.
     """
 
@@ -36,10 +43,11 @@ class Unit:
     cases: tuple[str, ...]
     wide: bool
     aa: bool = False
+    peer: str = ""
 
     @property
     def problem_name(self) -> str:
-        return self.name.replace(f"-p{self.process}-", "-", 1)
+        return self.name.removesuffix(f"-{self.peer}").replace(f"-p{self.process}-", "-", 1)
 
     def of_process(self, process: int) -> str:
         """The name of the unit that measures the same in another process."""
@@ -60,11 +68,31 @@ def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int)
     wanted = max(LEAST_AA_PROBLEMS, AA_UNITS // processes)
     tested = {len(groups) * place // wanted for place in range(wanted)}
     return [
-        replace(_unit("measure", device, process, problem, group), aa=number in tested)
+        replace(unit, aa=number in tested and not unit.peer)
         for device in devices
         for number, (problem, group) in enumerate(groups)
         for process in range(processes)
+        for unit in _apart(device, process, problem, group)
     ]
+
+
+def _apart(device: str, process: int, problem: Problem, cases: list[Case]) -> Iterator[Unit]:
+    """Ours, then each peer that runs here; one that does not needs no process to say so."""
+    peers = [case for case in cases if _is_peer(case) and not _refused(case, device)]
+    ours = [case for case in cases if case not in peers]
+    if ours:
+        yield _unit("measure", device, process, problem, ours)
+    for case in peers:
+        unit = _unit("measure", device, process, problem, [case])
+        yield replace(unit, name=f"{unit.name}-{case.variant}", peer=case.variant)
+
+
+def _is_peer(case: Case) -> bool:
+    return kernels.get(case.operator, case.variant).compiler in PEERS
+
+
+def _refused(case: Case, device: str) -> str | None:
+    return kernels.get(case.operator, case.variant).supports(case.problem, device)
 
 
 def attribution_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:

@@ -40,6 +40,7 @@ BUDGETS = {
     "smoke": Budget(1, 3, 10, 0.1, 0.01),
     "quick": Budget(2, 5, 60, 0.02, 0.05),
     "pytensor": Budget(2, 5, 60, 0.02, 0.05),
+    "peers": Budget(2, 5, 60, 0.02, 0.05),
     "standard": Budget(3, 7, 100, 0.01, 0.1),
     "full": Budget(5, 10, 200, 0.01, 0.25),
     "repeatability": Budget(5, 30, 4000, 0.0005, 1.0),
@@ -191,7 +192,7 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -
         return Settings(
             kind=unit.kind, target=unit.target, process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
             imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
-            processes=config.processes,
+            processes=len({(one.peer, one.process) for one in units}),
         )  # fmt: skip
 
     left = [unit for unit in units if unit.name not in done]

@@ -70,8 +70,7 @@ class Turns:
         Raises:
           WorkerError: where a worker dies before it is ready.
         """
-        processes = sorted({unit.process for unit in self.units})
-        lanes = [_Lane(deque(unit for unit in self.units if unit.process == process)) for process in processes]
+        lanes = [_Lane(units) for units in _by_process(self.units)]
         try:
             while any(lane.has_work for lane in lanes):
                 for lane in lanes:
@@ -99,9 +98,8 @@ class Turns:
     def _not_to_be_tried(self, unit: Unit) -> set[str] | None:
         if unit.process == 0:
             return set()
-        if unit.problem_name not in self._found:
-            return self.untimed(unit)
-        return self._found[unit.problem_name]
+        first = unit.of_process(0)
+        return self._found[first] if first in self._found else self.untimed(unit)
 
     def _give_turn(self, lane: _Lane) -> None:
         """Lets the lane's worker work until it has come to its next pause, its end or its death."""
@@ -114,7 +112,7 @@ class Turns:
             self._start_unit(lane)
         lane.progress.worker_s += self._hear(lane) - began_s
         if lane.progress.unit.process == 0:
-            self._found[lane.progress.unit.problem_name] = lane.progress.untimed
+            self._found[lane.progress.unit.name] = lane.progress.untimed
         if lane.asked is None and not lane.progress.remaining:
             self._finish(lane)
 
@@ -172,6 +170,14 @@ class Turns:
         assert lane.progress
         self.finished(lane.progress)
         lane.progress, lane.prepared = None, False
+
+
+def _by_process(units: Sequence[Unit]) -> list[deque[Unit]]:
+    """The units of each process; a peer's processes are its own, and come after ours."""
+    found: dict[tuple[str, int], deque[Unit]] = {}
+    for unit in units:
+        found.setdefault((unit.peer, unit.process), deque()).append(unit)
+    return [found[key] for key in sorted(found)]
 
 
 def _waits(lane: _Lane, lanes: Sequence[_Lane]) -> bool:

@@ -170,7 +170,7 @@ class Measurement:
                 self._end(one.case.slug, *outcome(error))
         prefault(min(max(working_bytes(one) for one, _ in ready), int(POOL_SHARE * available_bytes())))
         self.mark(None, "measuring the ceiling for")
-        rows = self.bench.launches()
+        rows = [] if self.unit.peer else self.bench.launches()
         rows += [row for one, _ in ready for row in self.bench.ceilings.measure(one.minimum_bytes)]
         before = self.bench.state()
         with garbage_collection_off():

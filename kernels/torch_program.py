@@ -70,24 +70,27 @@ def functional_form(problem: Problem) -> Normalization:
     if problem.operator == "batch_norm_training":
         return _training_batch_norm(settings["momentum"], epsilon)
     if problem.operator == "layer_norm":
-        return lambda x, gamma, beta: functional.layer_norm(x, gamma.shape, as_x(gamma, x), as_x(beta, x), epsilon)
+        return lambda x, gamma, beta: functional.layer_norm(x, gamma.shape, _taken(gamma, x), _taken(beta, x), epsilon)
     if problem.operator == "rms_norm":
         return lambda x, gamma: functional.rms_norm(x, gamma.shape, as_x(gamma, x), epsilon)
     if problem.operator == "group_norm":
         groups = settings["groups"]
-        return lambda x, gamma, beta: functional.group_norm(x, groups, as_x(gamma, x), as_x(beta, x), epsilon)
+        return lambda x, gamma, beta: functional.group_norm(x, groups, _taken(gamma, x), _taken(beta, x), epsilon)
     if problem.operator == "instance_norm":
-        return lambda x, gamma, beta: functional.instance_norm(
-            x, weight=as_x(gamma, x), bias=as_x(beta, x), eps=epsilon
-        )
+        return lambda x, gamma, beta: functional.instance_norm(x, weight=gamma, bias=beta, eps=epsilon)
     return lambda x: functional.local_response_norm(
         x, settings["size"], settings["alpha"], settings["beta"], settings["k"]
     )
 
 
 def as_x(parameter: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """The parameter in x's dtype, for functions that take no other; nothing where it has it."""
+    """The parameter in x's dtype, for functions that take no other; the parameter itself where it has it."""
     return parameter.to(x.dtype)
+
+
+def _taken(parameter: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The kernels for a CPU take parameters in float32 beside a narrower x, and sum their gradients in float32."""
+    return parameter if x.device.type == "cpu" else as_x(parameter, x)
 
 
 def _training_batch_norm(momentum: float, epsilon: float) -> Normalization:

@@ -7,7 +7,7 @@ and `full`, which yield (problem, provenance). A new operator adds its own to `B
 from typing import Any
 
 import kernels
-from benchmarks.presets import batch_norm, conv_bn, pytensor, repeatability
+from benchmarks.presets import batch_norm, conv_bn, peers, pytensor, repeatability
 from benchmarks.presets.batch_norm_training import BATCH_NORM_TRAINING
 from benchmarks.presets.family import Family
 from benchmarks.presets.group_norms import GROUP_NORM, INSTANCE_NORM
@@ -18,7 +18,7 @@ from normbench.errors import unknown
 
 PRESETS = ("smoke", "quick", "standard", "full")
 """smoke: a problem or two of each operator; quick: some minutes; standard: every distinct layer; full: the product."""
-SPECIAL: dict[str, Any] = {"pytensor": pytensor, "repeatability": repeatability}
+SPECIAL: dict[str, Any] = {"peers": peers, "pytensor": pytensor, "repeatability": repeatability}
 """Presets of one question: a module with `problems`, and `variants` of an operator."""
 
 _FAMILIES: tuple[Family, ...] = (
