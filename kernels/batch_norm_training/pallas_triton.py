@@ -1,4 +1,4 @@
-"""Two fused kernels in Pallas Triton, the statistics and what needs them, forward and backward, in both layouts."""
+"""One fused kernel in Pallas Triton where a channel fits on the chip, and two otherwise, forward and backward each."""
 
 import math
 from functools import partial
@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from kernels.batch_norm_training.arguments import Outputs, checked
-from kernels.pallas.against_xla import TRAINING, moves_more
+from kernels.pallas import batch_resident, batch_statistics
+from kernels.pallas.against_xla import LAST, TRAINING, moves_more
+from kernels.pallas.batch_resident_config import ResidentConfig, resident_config
 from kernels.pallas.batch_shares import BatchPlan
-from kernels.pallas.batch_statistics import backward, forward
 from kernels.pallas.channels import view_of
 from kernels.pallas.config import MOST_ELEMENTS, not_for_triton
 from kernels.problem import Problem
@@ -31,9 +32,10 @@ def pallas_triton(
 ) -> Outputs:
     """As `naive`; `output_dtype` is that of y, x's where it is None.
 
-    x is read twice, by one launch each; a gradient reads x and dy twice. Partial statistics are taken around a mean of
-    the data and put together by Chan's formula. x, and mean and 1 / deviation in float32 are saved. On a CPU the
-    kernels are interpreted: right, and very slow.
+    Where a channel fits into the registers of a program, x is read once, and x and dy once for a gradient; the variance
+    is taken around the mean. Where none fits they are read twice, by one launch each: partial statistics are taken
+    around a mean of the data and put together by Chan's formula. x, and mean and 1 / deviation in float32 are saved. On
+    a CPU the kernels are interpreted: right, and very slow.
 
     Raises:
       UserError: also for more elements than 32-bit indices reach.
@@ -58,21 +60,43 @@ def unsupported(problem: Problem, target: str) -> str | None:
         return refused
     if math.prod(problem.shape) > MOST_ELEMENTS:
         return f"more than {MOST_ELEMENTS} elements; the kernels' indices are 32-bit"
-    return moves_more(problem, 3, 5, TRAINING)
+    if math.prod(problem.shape) == 0:
+        return None
+    walks = 2 if config_of(problem, "forward") else 3, 3 if config_of(problem, "backward") else 5
+    last = view_of(problem.shape, problem.channel_axis).last
+    return moves_more(problem, *walks, LAST if last else TRAINING)
+
+
+def config_of(problem: Problem, pass_: str) -> ResidentConfig | None:
+    """How the kernel of a pass, forward or backward, holds the channels of a problem; None: it reads them twice."""
+    tensors = 1 if pass_ == "forward" else 2
+    view, wide = view_of(problem.shape, problem.channel_axis), jnp.promote_types(problem.param_dtype, jnp.float32)
+    return resident_config(view, problem.dtype, jnp.promote_types(problem.dtype, wide).name, tensors)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _differentiable(x, gamma, beta, running, plan):
-    return forward(x, gamma, beta, running, plan)[:3]
+    return _found(x, gamma, beta, running, plan)[:3]
+
+
+def _found(x, gamma, beta, running, plan):
+    """The outputs, and the batch's mean and 1 / deviation."""
+    config = resident_config(plan.view, x.dtype.name, plan.dtype, 1)
+    if config:
+        return batch_resident.forward(x, gamma, beta, running, plan, config)
+    return batch_statistics.forward(x, gamma, beta, running, plan)
 
 
 def _forward(x, gamma, beta, running, plan):
-    *outputs, mean, r = forward(x, gamma, beta, running, plan)
+    *outputs, mean, r = _found(x, gamma, beta, running, plan)
     return tuple(outputs), (x, gamma, beta, mean, r)
 
 
 def _backward(plan, saved, cotangents):
-    return *backward(saved, cotangents[0], plan), None
+    config = resident_config(plan.view, saved[0].dtype.name, plan.dtype, 2)
+    if config:
+        return *batch_resident.backward(saved, cotangents[0], plan, config), None
+    return *batch_statistics.backward(saved, cotangents[0], plan), None
 
 
 _differentiable.defvjp(_forward, _backward)

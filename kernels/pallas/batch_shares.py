@@ -12,7 +12,7 @@ from kernels.activations import activate
 from kernels.pallas.batch_config import BatchConfig
 from kernels.pallas.channels import Part, View, load_tile, load_vector, part, spread
 from kernels.pallas.tiles import span
-from normbench.jax_compat_triton import triton_load, triton_program_id
+from normbench.jax_compat_triton import triton_load, triton_program_id, triton_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,34 @@ def found_by_shares(refs: tuple, channels: Part, config: BatchConfig) -> tuple[l
 
 
 def h_and_dz(refs, known, image, channels, positions, plan: BatchPlan, eviction):
+    """Of a tile that is loaded from x and dy; `h_and_dz_of` has one at hand."""
+    x, dy = (load_tile(ref, plan.view, image, channels, positions, eviction) for ref in refs)
+    return h_and_dz_of(x, dy, known, plan)
+
+
+def h_and_dz_of(x, dy, known, plan: BatchPlan):
     mean, r, gamma, beta = known
-    dtype = jnp.dtype(plan.dtype)
-    x, dz = (load_tile(ref, plan.view, image, channels, positions, eviction).astype(dtype) for ref in refs)
-    h = (x - mean) * r
+    h, dz = (x.astype(plan.dtype) - mean) * r, dy.astype(plan.dtype)
     if plan.activation != "none":
         (dz,) = jax.vjp(partial(activate, activation=plan.activation), h * gamma + beta)[1](dz)
     return h, dz
+
+
+def write_statistics(running, out, mean, variance, channels: Part, count: int, plan: BatchPlan) -> jax.Array:
+    """Writes the new running statistics, mean and r; returns r.
+
+    Args:
+      running: references to the old mean and variance.
+      out: references to what is written, in this order.
+      mean, variance: of the `channels` of a program over `count` terms.
+    """
+    r = jax.lax.rsqrt(variance + plan.epsilon)
+    old = (load_vector(ref, channels, plan.dtype) for ref in running)
+    found = mean, variance * (count / max(count - 1, 1))
+    moved = ((1 - plan.momentum) * o + plan.momentum * value for o, value in zip(old, found, strict=True))
+    for ref, value in zip(out, (*moved, mean, r), strict=True):
+        triton_store(ref, channels.index, value.astype(ref.dtype), channels.mask)
+    return r
 
 
 def known_vectors(refs, channels: Part, plan: BatchPlan) -> tuple:

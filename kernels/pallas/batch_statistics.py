@@ -26,6 +26,7 @@ from kernels.pallas.batch_shares import (
     over_share,
     share,
     terms_of,
+    write_statistics,
     zero_tile,
 )
 from kernels.pallas.channels import Part, channel_sum, load_tile, load_vector, part, spread, store_tile, tile_mask
@@ -118,16 +119,12 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
     pivot = load_vector(means_ref, channels, dtype)
     mean = pivot + jnp.sum(terms * (means - pivot[None, :]), axis=0) / count
     variance = jnp.sum(squares + terms * jnp.square(means - mean[None, :]), axis=0) / count
-    r = jax.lax.rsqrt(variance + plan.epsilon)
 
     @triton_when(split == 0)
     def _write_statistics() -> None:
-        old = (load_vector(ref, channels, dtype) for ref in running)
-        found = mean, variance * (count / max(count - 1, 1))
-        moved = ((1 - plan.momentum) * o + plan.momentum * value for o, value in zip(old, found, strict=True))
-        for ref, value in zip(refs[5:], (*moved, mean, r), strict=True):
-            triton_store(ref, channels.index, value.astype(ref.dtype), channels.mask)
+        write_statistics(running, refs[5:], mean, variance, channels, count, plan)
 
+    r = jax.lax.rsqrt(variance + plan.epsilon)
     gamma, beta = (spread(view, load_vector(ref, channels, dtype)) for ref in (gamma_ref, beta_ref))
     mean, r = spread(view, mean), spread(view, r)
 

@@ -31,9 +31,9 @@ class View:
 
 def view_of(shape: tuple[int, ...], channel_axis: int) -> View:
     """x of this shape where what belongs to a channel is summed over the whole batch: channels that come last have
-    nothing but positions before them."""
+    nothing but positions before them, and so have those of images of one position."""
     channels, size = shape[channel_axis], math.prod(shape)
-    if len(shape) > 2 and channel_axis == 1:
+    if len(shape) > 2 and channel_axis == 1 and size != shape[0] * channels:
         return View(shape[0], channels, size // (shape[0] * channels), False)
     return View(1, channels, size // channels, True)
 
