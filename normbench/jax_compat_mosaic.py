@@ -111,6 +111,24 @@ def mosaic_fetch(source: Any, target: Any, barrier: Any) -> None:
     mosaic_gpu.copy_gmem_to_smem(source, target, barrier)
 
 
+def mosaic_stack_copies(count: int) -> int:
+    """How many copies arrive at the barrier of `mosaic_fetch_stack`: one, where it is not interpreted."""
+    return count if _traced_for_cpu() else 1
+
+
+def mosaic_fetch_stack(source: Any, target: Any, barrier: Any) -> None:
+    """As `mosaic_fetch`, of (count, lines, line) to (count * lines, line): without gaps, whatever the lines take."""
+    if _traced_for_cpu():  # the interpreter of jax 0.10.2 knows no view of another shape
+        for part, lines in _parts(source.shape, target):
+            mosaic_fetch(source.at[part], lines, barrier)
+    else:
+        mosaic_fetch(source, target.reshape(*source.shape), barrier)
+
+
+def _parts(shape: tuple[int, ...], flat: Any) -> Any:
+    return ((part, flat.at[mosaic_slice(part * shape[1], shape[1])]) for part in range(shape[0]))
+
+
 def mosaic_await(barrier: Any) -> None:
     from jax.experimental.pallas import mosaic_gpu
 
@@ -124,6 +142,14 @@ def mosaic_send(*pairs: tuple[Any, Any]) -> None:
     mosaic_gpu.commit_smem()
     for source, target in pairs:
         mosaic_gpu.copy_smem_to_gmem(source, target)
+
+
+def mosaic_send_stack(source: Any, target: Any) -> None:
+    """As `mosaic_send`, of (count * lines, line) to (count, lines, line)."""
+    if _traced_for_cpu():
+        mosaic_send(*((lines, target.at[part]) for part, lines in _parts(target.shape, source)))
+    else:
+        mosaic_send((source.reshape(*target.shape), target))
 
 
 def mosaic_await_sent(read_only: bool = False) -> None:

@@ -6,6 +6,7 @@ Option of a problem: momentum (0.1). Returns (y, new running mean, new running v
 import math
 from typing import Any
 
+from kernels.batch_norm_training import pallas_mosaic as _pallas_mosaic
 from kernels.batch_norm_training.arguments import check_momentum, check_values
 from kernels.batch_norm_training.custom_vjp import custom_vjp
 from kernels.batch_norm_training.flax import flax
@@ -75,6 +76,16 @@ for _variant in (
         supports_problem=unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_triton},
+    ),
+    Variant(
+        _NAME,
+        "pallas_mosaic",
+        _pallas_mosaic.pallas_mosaic,
+        "one fused kernel in Pallas Mosaic GPU where channels come first and fit, gradient by hand",
+        supports_problem=_pallas_mosaic.unsupported,
+        interpreted_on_cpu=True,
+        interpreted_elements=4096,
+        fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
     ),
 ):
     register_variant(_variant)
