@@ -13,7 +13,7 @@ from benchmarks.cli_arguments import check_compilers, chosen_cases, import_modul
 from benchmarks.cli_study import DEFAULT_OUT, writable_folder
 from benchmarks.device_records import missing
 from benchmarks.gpu_plan import Plan, plan, seconds, with_peers
-from benchmarks.gpu_target import dump_target_config
+from benchmarks.gpu_target import describe, dump_target_config
 from normbench.errors import UserError
 
 PRECISION = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
@@ -59,20 +59,25 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
         print(f"normbench: out of time; finish with: normbench study --resume {folder}", file=sys.stderr)
     signal.setitimer(signal.ITIMER_REAL, 0)
     try:
-        dump_target_config(folder)
+        if dump_target_config(folder):
+            describe(folder)
     except (subprocess.SubprocessError, OSError) as error:  # the measurements are there, and stay
-        print(f"normbench: the configuration of the target was not stored: {error}", file=sys.stderr)
+        print(
+            f"normbench: the configuration of the target was not stored or not compiled for: {error}", file=sys.stderr
+        )
     return _conclude(folder, chosen)
 
 
 def _conclude(folder: Path, chosen: Plan) -> int:
     from analysis.report import load_run, write_report
+    from analysis.report.device_target import device_target_lines
     from analysis.report.model_error import model_error_lines
     from analysis.report.noise_floor import trust
 
     finished = load_run(folder)
     (folder / "left_out.txt").write_text("".join(f"{case.slug}\n" for case in chosen.left_out))
-    print(*model_error_lines(finished), *(text for text, _, _ in trust(finished)), sep="\n")
+    told = [*device_target_lines(finished), *model_error_lines(finished)]
+    print(*told, *(text for text, _, _ in trust(finished)), sep="\n")
     print(f"{len(chosen.left_out)} cases were left out; see {folder / 'left_out.txt'}")
     print(write_report(finished))
     print(f"copy {folder} to another machine, and there: normbench merge {folder.name}")

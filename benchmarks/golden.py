@@ -1,7 +1,7 @@
 """Goldens: what each JAX version makes of the cases of `standard` and `smoke`, as data in `results/golden/`.
 
 `python -m benchmarks.golden` renews those of the installed JAX and docs/history.md; `--check` compares, and says in
-words what changed.
+words what changed; `--target-config FILE` does so for a real device, as XLA described it in FILE.
 Peers are left out: their fusion is their own, and changes with their version.
 """
 
@@ -71,10 +71,7 @@ def check(slugs: Iterable[str], target: str, folder: Path = FOLDER) -> list[str]
     Raises:
       UserError: where there are none, or no compiler for the target.
     """
-    place = golden_folder(target, folder)
-    known = read_folder(place)
-    if not known:
-        raise UserError(f"no goldens in {str(place)!r} for this JAX; make them with: make goldens")
+    known = _known(golden_folder(target, folder))
     wanted = tuple(slugs)
     found = structures(wanted, target)
     if not found:
@@ -115,6 +112,40 @@ def renew(slugs: Iterable[str], target: str, workers: int, folder: Path = FOLDER
     return sentences(before, after, target) if before else []
 
 
+def repeat(slugs: Iterable[str], config: Path, workers: int, folder: Path = FOLDER) -> tuple[Goldens, list[str]]:
+    """Compiles the cases for a device that XLA described, and compares them with the goldens of the packaged target
+    that names the same device.
+
+    Args:
+      config: a text `GpuTargetConfigProto`, as XLA dumps it.
+
+    Returns:
+      what was made, and a sentence for each case that differs.
+
+    Raises:
+      UserError: for a file that is none, a device that no packaged target names, or without its goldens or a compiler.
+    """
+    from benchmarks.golden_make import JOURNALS, Journal, make, toolchain
+    from benchmarks.golden_program import golden_program
+    from benchmarks.gpu_target import packaged, read_target
+
+    target = read_target(config)
+    if packaged(target) is None:
+        raise UserError(f"{str(config)!r} describes {target.device_name!r}, which no packaged target names")
+    known = _known(golden_folder(target.name, folder))
+    journal = Journal(JOURNALS / f"described-{target.name}.jsonl", toolchain(target))
+    wanted = tuple(slugs)
+    made = make(wanted, target, golden_program, journal, workers, _Progress(config, len(wanted)))
+    return made, sentences({slug: known[slug] for slug in wanted if slug in known}, made, target.device_name)
+
+
+def _known(place: Path) -> Goldens:
+    known = read_folder(place)
+    if not known:
+        raise UserError(f"no goldens in {str(place)!r} for this JAX; make them with: make goldens")
+    return known
+
+
 def _write(place: Path, goldens: Goldens) -> None:
     place.mkdir(parents=True, exist_ok=True)
     by_operator: dict[str, Goldens] = {}
@@ -128,7 +159,7 @@ def _write(place: Path, goldens: Goldens) -> None:
 
 
 class _Progress:
-    """A line now and then on standard error."""
+    """A line now and then on standard error; `place` says what of."""
 
     def __init__(self, place: Path, total: int):
         self._place, self._total, self._said = place, total, 0
@@ -147,6 +178,10 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="check only N cases of each operator")
     parser.add_argument("--workers", type=int, metavar="N", help="compiler processes (default: one per core)")
     parser.add_argument("--check", action="store_true", help="compare instead of writing; 1 where something changed")
+    parser.add_argument(
+        "--target-config", type=Path, metavar="FILE",
+        help="compare what a device that XLA described in FILE gets with the goldens; 1 where something differs",
+    )  # fmt: skip
     parsed = parser.parse_args()
     os.environ.update(compile_environment())
     try:
@@ -167,8 +202,13 @@ def _run(parsed: argparse.Namespace) -> int:
         return int(bool(changes))
     from benchmarks.golden_make import default_workers
 
+    workers = parsed.workers or default_workers()
+    if parsed.target_config:
+        made, changes = repeat(slugs, parsed.target_config, workers)
+        print("\n".join(changes) or f"{len(made)} cases: as the goldens say")
+        return int(bool(changes))
     for target in parsed.target:
-        changes += renew(slugs, target, parsed.workers or default_workers())
+        changes += renew(slugs, target, workers)
     _write_slugs()
     history.write(read_all())
     print("\n".join(changes) or "no change")

@@ -20,6 +20,7 @@ from typing import Any
 from analysis.fusion import compile_environment, environment
 from analysis.fusion.compilation import Compilation
 from analysis.fusion.isolation import CompileError, Compiler
+from analysis.fusion.targets import Target, deviceless_target
 from analysis.report.goldens import Goldens, Structure
 from analysis.report.launch_facts import launch_facts
 from benchmarks.golden_program import lowered, wide
@@ -47,17 +48,25 @@ def structure(compilation: Compilation) -> Structure:
     }
 
 
-def toolchain(target: str) -> str:
-    """A digest of all but the program that decides what comes out: packages, flags, the target, the reading code."""
+def toolchain(target: str | Target) -> str:
+    """A digest of all but the program that decides what comes out: packages, flags, the target, the reading code.
+
+    The same for a target by name and for one that was described by the very same text.
+    """
     import analysis.fusion
 
     folder = Path(analysis.fusion.__file__).parent
-    digest = hashlib.sha256(json.dumps([_versions(), compile_environment(), target]).encode())
+    facts = target if isinstance(target, Target) else deviceless_target(target)
+    digest = hashlib.sha256(json.dumps([_versions(), compile_environment(), _name(target)]).encode())
     own = (Path(inspect.getfile(launch_facts)), Path(declared.__file__))
     for path in (*(folder / f"{name}.py" for name in _READERS), *own):
         digest.update(ast.unparse(ast.parse(path.read_text(encoding="utf-8"))).encode())  # comments do not count
-    digest.update((folder / "targets" / f"{target}.txtpb").read_bytes())
+    digest.update(facts.config.encode())
     return digest.hexdigest()[:12]
+
+
+def _name(target: str | Target) -> str:
+    return target if isinstance(target, str) else target.name
 
 
 def _versions() -> dict[str, str]:
@@ -102,7 +111,7 @@ class Journal:
 
 def make(
     cases: Iterable[str],
-    target: str,
+    target: str | Target,
     program_of: ProgramOf,
     journal: Journal | None,
     workers: int,
@@ -111,7 +120,8 @@ def make(
     """The structures of all cases that `program_of` does not refuse; taken from the journal where it has them.
 
     Args:
-      program_of: (case, target) -> a Program; NotImplementedError where it is not supported.
+      target: by its name, or by its facts.
+      program_of: (case, name of the target) -> a Program; NotImplementedError where it is not supported.
       journal: what is known; None to compile everything anew.
       progress: called after each case with how many are done and how many of them were compiled.
 
@@ -121,10 +131,10 @@ def make(
     environment.require_gpu_targets()
     found: Goldens = {}
     waiting: dict[str, Future[Structure]] = {}
-    pool = _Pool(workers, target)
+    pool = Pool(workers, target)
     try:
         for case in cases:
-            handed_over = _lower(case, target, program_of)
+            handed_over = lower_case(case, target, program_of)
             if isinstance(handed_over, dict):
                 found[case] = handed_over
             elif handed_over is not None:
@@ -143,11 +153,11 @@ def make(
     return found
 
 
-def _lower(case: str, target: str, program_of: ProgramOf) -> tuple[bytes, str] | Structure | None:
+def lower_case(case: str, target: str | Target, program_of: ProgramOf) -> tuple[bytes, str] | Structure | None:
     """The program as bytecode and its digest; a structure where lowering fails; None where it is not supported."""
     with wide(case):
         try:
-            return lowered(program_of(case, target), target)
+            return lowered(program_of(case, _name(target)), target)
         except NotImplementedError:
             return None
         except Exception as error:  # whatever tracing raises
@@ -158,21 +168,26 @@ def _failure(status: str, reason: str) -> Structure:
     return {"status": status, "reason": " ".join(reason.split())[:200]}
 
 
-class _Pool:
-    """Threads that each drive a compiler process of their own."""
+class Pool:
+    """Threads that each drive a compiler process of their own.
 
-    def __init__(self, workers: int, target: str):
+    Args:
+      read: what is kept of a compiled program.
+    """
+
+    def __init__(self, workers: int, target: str | Target, read: Callable[[Compilation], Structure] = structure):
         self._threads = ThreadPoolExecutor(workers)
         self._own = threading.local()
         self._compilers: list[Compiler] = []
         self._target = target
+        self._read = read
 
     def submit(self, case: str, bytecode: bytes, program: str, journal: Journal | None) -> Future[Structure]:
         return self._threads.submit(self._compile, case, bytecode, program, journal)
 
     def _compile(self, case: str, bytecode: bytes, program: str, journal: Journal | None) -> Structure:
         try:
-            found = structure(self._compiler().compile(bytecode, self._target, 0.0, TIMEOUT_S))
+            found = self._read(self._compiler().compile(bytecode, self._target, 0.0, TIMEOUT_S))
         except CompileError as error:
             if error.status == "timeout":
                 raise UserError(f"{case}: {error.reason}") from error

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from analysis.fusion.compilation import lower_with_text
+from analysis.fusion.targets import Target
 from benchmarks.cases import Case
 
 _CONSTRAINT = re.compile(r"^\s*(%\S+) = sdy\.sharding_constraint (%[\w#]+) .*$", re.MULTILINE)
@@ -38,7 +39,7 @@ def wide(slug: str) -> AbstractContextManager:
     return jax.enable_x64(True) if "float64" in (case.dtype, case.param_dtype) else nullcontext()
 
 
-def lowered(program: Any, target: str) -> tuple[bytes, str]:
+def lowered(program: Any, target: str | Target) -> tuple[bytes, str]:
     """The StableHLO module of a program, and a digest of it in which source lines do not count."""
     bytecode, text = lower_with_text(program.function, program.inputs, target)
     plain = plain_text(text)

@@ -137,7 +137,7 @@ class Store:
             for name, rows in part["tables"].items():
                 tables[name] += rows
         for name, rows in tables.items():
-            _write_parquet(self.path / f"{name}.parquet", name, rows)
+            write_parquet(self.path / f"{name}.parquet", name, rows)
         self.info |= {"status": "complete", "finished": datetime.now(UTC).isoformat(), "cost": cost}
         self._write_info()
         self.remove_parts()
@@ -213,7 +213,8 @@ def _is_known(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _write_parquet(path: Path, table: str, rows: list[Row]) -> None:
+def write_parquet(path: Path, table: str, rows: list[Row]) -> None:
+    """Writes a table of the schema, whole or not at all; what a row does not say is absent."""
     schema = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in TABLES[table].items()])
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
     growing = _temporary(path)

@@ -16,7 +16,7 @@ from typing import Any
 from analysis.fusion.environment import GPU_TARGETS_HINT, require_gpu_targets
 from analysis.fusion.hlo import module_of_dump
 from analysis.fusion.reading import Reading, read_program
-from analysis.fusion.targets import Target, check_target, deviceless_target
+from analysis.fusion.targets import Target, check_target, facts_of
 from normbench import jax_compat
 from normbench.errors import UserError
 
@@ -74,9 +74,8 @@ def lower_bytecode(function: Callable, inputs: tuple, target: str) -> tuple[byte
     return jax_compat.module_bytecode(lowered), time.perf_counter() - start
 
 
-def lower_with_text(function: Callable, inputs: tuple, target: str) -> tuple[bytes, str]:
+def lower_with_text(function: Callable, inputs: tuple, target: str | Target) -> tuple[bytes, str]:
     """As `lower_bytecode`; returns the module as bytecode, and as text without source lines, equal for equal ones."""
-    check_target(target)
     lowered = _lower(function, inputs, target)
     return jax_compat.module_bytecode(lowered), lowered.as_text()
 
@@ -103,25 +102,27 @@ def compile_for(function: Callable, inputs: tuple, target: str) -> Compilation:
     return compile_bytecode_for(bytecode, target, time.perf_counter() - start)
 
 
-def compile_bytecode_for(bytecode: bytes, target: str, lower_s: float) -> Compilation:
-    """Compiles a lowered module for `target`; the result has no executable."""
-    on_gpu = target != "cpu"
+def compile_bytecode_for(bytecode: bytes, target: str | Target, lower_s: float) -> Compilation:
+    """Compiles a lowered module for a target, by name or by its facts; the result has no executable."""
+    name = target.name if isinstance(target, Target) else target
+    on_gpu = name != "cpu"
     with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
         dump = Path(folder) if on_gpu else None
         options = _options(dump)
-        facts = None if target in ("cpu", "gpu") else deviceless_target(target)
-        client = _client(facts) if facts else jax_compat.local_client(target)
+        facts = facts_of(target)
+        client = _client(facts) if facts else jax_compat.local_client(name)
         start = time.perf_counter()
         compiled = jax_compat.compile_bytecode(bytecode, client, options, load=facts is None)
         compile_s = time.perf_counter() - start
-        return _read(compiled.hlo_modules()[0], compiled.get_compiled_memory_stats(), target, facts, dump,
+        return _read(compiled.hlo_modules()[0], compiled.get_compiled_memory_stats(), name, facts, dump,
                      lower_s, compile_s, None)  # fmt: skip
 
 
-def _lower(function: Callable, inputs: tuple, target: str) -> Any:
-    if target in ("cpu", "gpu"):
+def _lower(function: Callable, inputs: tuple, target: str | Target) -> Any:
+    facts = facts_of(target)
+    if facts is None:
         return jax_compat.lower_for(function, inputs, "cpu" if target == "cpu" else "cuda")
-    return jax_compat.lower_for(function, inputs, "cuda", deviceless_target(target).device_name)
+    return jax_compat.lower_for(function, inputs, "cuda", facts.device_name)
 
 
 def _options(dump: Path | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis.fusion.compilation import Compilation
 from analysis.fusion.compile_worker import receive, send
 from analysis.fusion.environment import compile_environment
+from analysis.fusion.targets import Target
 from normbench.errors import UserError
 
 _ROOT = Path(__file__).resolve().parents[2]  # where the packages are imported from
@@ -34,8 +35,8 @@ class Compiler:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
-    def compile(self, bytecode: bytes, target: str, lower_s: float, timeout_s: float) -> Compilation:
-        """Compiles a lowered module.
+    def compile(self, bytecode: bytes, target: str | Target, lower_s: float, timeout_s: float) -> Compilation:
+        """Compiles a lowered module for a target, by name or by its facts.
 
         Raises:
           CompileError: where the compiler failed, aborted or took longer than `timeout_s`.
@@ -46,7 +47,8 @@ class Compiler:
             send(process.stdin, (bytecode, target, lower_s))  # type: ignore[arg-type]
             if not select.select([self._answers], [], [], timeout_s)[0]:
                 self.close()
-                raise CompileError("timeout", f"compiling for {target} took longer than {timeout_s:g} s")
+                name = target if isinstance(target, str) else target.name
+                raise CompileError("timeout", f"compiling for {name} took longer than {timeout_s:g} s")
             status, answer = receive(self._answers)
         except (EOFError, BrokenPipeError):
             reason = self._last_words(process)

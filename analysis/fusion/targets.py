@@ -54,8 +54,23 @@ def deviceless_target(name: str) -> Target:
     return target_from_config(name, config)
 
 
+def facts_of(target: str | Target) -> Target | None:
+    """The facts of a device that need not be there, given by name or as they are; None for one that is present.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    if isinstance(target, Target):
+        return target
+    return None if check_target(target) in ("cpu", "gpu") else deviceless_target(target)
+
+
 def target_from_config(name: str, config: str) -> Target:
-    """Reads a text `GpuTargetConfigProto`, as XLA writes it beside a dump (`*.gpu_target_config.pbtxt`)."""
+    """Reads a text `GpuTargetConfigProto`, as XLA writes it beside a dump (`*.gpu_target_config.pbtxt`).
+
+    Raises:
+      ValueError: where it lacks one of the facts.
+    """
     registers_bytes = 4 * int(_fact(config, "registers_per_core_limit"))
     return Target(
         name=name,

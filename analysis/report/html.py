@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.atlas_page import atlas_html
+from analysis.report.device_section import device_section
 from analysis.report.embedded import case_table, details, to_script
 from analysis.report.findings import Finding, compile_cost, findings, status_counts
 from analysis.report.frames import Run
@@ -54,6 +55,7 @@ def render(run: Run) -> str:
         _section("cost", "What it took", _cost(data)),
         _section("trust", "How far to trust the times", _trust(data)),
         _section("model", "How far to trust the predictions", model_section(run, model_plots)),
+        _section("device", "Device-less against on-device", device_section(run)),
         _section("plots", "Plots", _plots(plots, data)),
         _section("cases", "Cases", _CASES),
         _section("environment", "Environment", _environment(run)),
@@ -106,7 +108,7 @@ def _header(run: Run) -> str:
     state = "" if run.complete else _UNFINISHED.format(status=escape(_text(info.get("status") or "unknown")))
     links = "".join(
         f'<a href="#{name}">{name}</a>'
-        for name in ("findings", "atlas", "cost", "trust", "model", "plots", "cases", "environment")
+        for name in ("findings", "atlas", "cost", "trust", "model", "device", "plots", "cases", "environment")
     )
     return (
         f"<header><h1>normbench report</h1><p class=run>{escape(run.run_id)}</p><dl class=facts>{shown}</dl>{state}"

@@ -1,12 +1,12 @@
 """The section of the report on the model's error: how it was calibrated, how far off it is, and where to trust it."""
 
 from collections.abc import Iterator
-from html import escape
 
 import pandas as pd
 
 from analysis.report.frames import Run
 from analysis.report.gallery import Picture, device_name
+from analysis.report.markup import details, listed, paragraphs, table
 from analysis.report.model_error import (
     ABSENT,
     calibrations,
@@ -41,11 +41,11 @@ def model_section(run: Run, places: str) -> str:
     """
     cases, launches = case_errors(run), launch_errors(run)
     if cases.empty and launches.empty:
-        return _paragraphs([ABSENT, *missing_lines(run)])
-    text = _paragraphs([_INTRODUCTION, *_sources(run), *missing_lines(run)])
-    text += "<h3>How far off</h3>" + _errors(cases, launches) + _list(order_lines(run))
-    text += "<h3>Where to trust it</h3>" + _list(trust_lines(run)) + places
-    return text + _details("By operator and pass", _operators(run)) + _details("Attained by kind and size", _rates(run))
+        return paragraphs([ABSENT, *missing_lines(run)])
+    text = paragraphs([_INTRODUCTION, *_sources(run), *missing_lines(run)])
+    text += "<h3>How far off</h3>" + _errors(cases, launches) + listed(order_lines(run))
+    text += "<h3>Where to trust it</h3>" + listed(trust_lines(run)) + places
+    return text + details("By operator and pass", _operators(run)) + details("Attained by kind and size", _rates(run))
 
 
 def model_pictures(run: Run) -> list[Picture]:
@@ -57,11 +57,11 @@ def _pictures(run: Run) -> Iterator[Picture]:
     cases, launches = trust_of_cases(run), trust_of_launches(run)
     for device in dict.fromkeys([*cases["device"], *launches["device"]]):
         caption = f"Run {run.run_id}. Measured on {device_name(run, device)}. {_CAPTION}"
-        for what, table, row, column in (
+        for what, judged, row, column in (
             ("cases by operator and pass", cases, "operator", "pass"),
             ("launches by kind and bytes", launches, "kind", "decade"),
         ):
-            figure = trust_picture(table[table["device"] == device], row, column, caption)
+            figure = trust_picture(judged[judged["device"] == device], row, column, caption)
             if figure is not None:
                 yield Picture(f"trust-{row}-{device}", f"Error of the prediction on {device}, {what}", figure)
 
@@ -80,34 +80,25 @@ def _sources(run: Run) -> list[str]:
 def _errors(cases: pd.DataFrame, launches: pd.DataFrame) -> str:
     head = ["device", "model", "of", "median", "90th percentile", "measured longer than predicted"]
     rows = []
-    for noun, table, plural in (("case", cases, None), ("launch", launches, "launches")):
-        for _, row in spread(table, ["device", "model"]).iterrows():
+    for noun, errors, plural in (("case", cases, None), ("launch", launches, "launches")):
+        for _, row in spread(errors, ["device", "model"]).iterrows():
             rows.append([row["device"], row["model"], count(row["n"], noun, plural), *_figures(row)])
     for _, row in spread(launches, ["device", "model", "kind"]).iterrows():
         what = f"{count(row['n'], 'launch', 'launches')}, {row['kind']}"
         rows.append([row["device"], row["model"], what, *_figures(row)])
-    return _table(head, rows, words=3)
+    return table(head, rows, words=3)
 
 
 def _operators(run: Run) -> str:
-    head = [
-        "device",
-        "operator",
-        "pass",
-        "model",
-        "cases",
-        "median",
-        "90th percentile",
-        "measured longer than predicted",
-    ]
-    head += ["pairs of variants", "ordered right", "wrong", "told no difference"]
+    head = ["device", "operator", "pass", "model", "cases", "median", "90th percentile"]
+    head += ["measured longer than predicted", "pairs of variants", "ordered right", "wrong", "told no difference"]
     keys = ["device", "operator", "pass", "model"]
-    table = trust_of_cases(run).merge(orders(run), on=keys, how="left").sort_values(keys, kind="stable")
+    judged = trust_of_cases(run).merge(orders(run), on=keys, how="left").sort_values(keys, kind="stable")
     rows = []
-    for _, row in table.iterrows():
+    for _, row in judged.iterrows():
         pairs = ["" if pd.isna(row[name]) else f"{row[name]:.0f}" for name in ("pairs", "right", "wrong", "silent")]
         rows.append([*(str(row[key]) for key in keys), f"{row['n']}", *_figures(row), *pairs])
-    return _table(head, rows, words=4)
+    return table(head, rows, words=4)
 
 
 def _rates(run: Run) -> str:
@@ -117,29 +108,8 @@ def _rates(run: Run) -> str:
             share = "" if pd.isna(row["share"]) else f"{100 * row['share']:.0f} %"
             rate = f"{row['bytes_per_second'] / 1e9:.3g}"
             rows.append([device, row["kind"], decade_name(row["decade"]), f"{row['n']}", rate, share])
-    return _table(["device", "kind", "bytes", "launches", "GB/s, median", "of streaming"], rows, words=3)
+    return table(["device", "kind", "bytes", "launches", "GB/s, median", "of streaming"], rows, words=3)
 
 
 def _figures(row: pd.Series) -> list[str]:
     return [size(row["median"]), size(row["p90"]), f"{100 * row['hopeful']:.0f} %"]
-
-
-def _table(head: list[str], rows: list[list[str]], words: int) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        kinds = ["" if place < words else ' class="number"' for place in range(len(cells))]
-        return "".join(f"<{tag}{kind}>{escape(str(cell))}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{line(head, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _paragraphs(sentences: list[str]) -> str:
-    return "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
-
-
-def _list(sentences: list[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
-
-
-def _details(title: str, text: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{text}</details>"

@@ -127,13 +127,13 @@ def test_goldens_are_small():
 def compiled(monkeypatch):
     """The cases that were compiled, by the pool."""
     cases = []
-    compile_one = golden_make._Pool._compile
+    compile_one = golden_make.Pool._compile
 
     def counted(self, case, *rest):
         cases.append(case)
         return compile_one(self, case, *rest)
 
-    monkeypatch.setattr(golden_make._Pool, "_compile", counted)
+    monkeypatch.setattr(golden_make.Pool, "_compile", counted)
     return cases
 
 
