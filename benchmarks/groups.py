@@ -78,7 +78,7 @@ def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int)
 
 def _apart(device: str, process: int, problem: Problem, cases: list[Case]) -> Iterator[Unit]:
     """Ours, then each peer that runs here; one that does not needs no process to say so."""
-    peers = [case for case in cases if _is_peer(case) and not _refused(case, device)]
+    peers = [case for case in cases if is_peer(case) and not _refused(case, device)]
     ours = [case for case in cases if case not in peers]
     if ours:
         yield _unit("measure", device, process, problem, ours)
@@ -87,7 +87,8 @@ def _apart(device: str, process: int, problem: Problem, cases: list[Case]) -> It
         yield replace(unit, name=f"{unit.name}-{case.variant}", peer=case.variant)
 
 
-def _is_peer(case: Case) -> bool:
+def is_peer(case: Case) -> bool:
+    """Whether the variant is another's library, of `kernels.registry.PEERS`."""
     return kernels.get(case.operator, case.variant).compiler in PEERS
 
 

@@ -13,5 +13,6 @@ from kernels import layer_norm as layer_norm
 from kernels import local_response_norm as local_response_norm
 from kernels import rms_norm as rms_norm  # isort: split
 
+from kernels import jax_peers as jax_peers
 from kernels import pytensor_variants as pytensor_variants
 from kernels import torch_variants as torch_variants

@@ -1,4 +1,4 @@
-"""PyTorch beside JAX: the variants `torch_eager` and `torch_compile` of every normalization that PyTorch has.
+"""PyTorch beside JAX: the variants `torch_eager` and `torch_compile`, and the libraries `liger`, `quack` and `apex`.
 
 They are registered without PyTorch, which is imported when one is compiled, and are compiled for the device of this
 machine alone. See docs/peers.md.
@@ -21,6 +21,13 @@ OPERATORS = (
     "batch_norm", "batch_norm_training", "layer_norm", "rms_norm", "group_norm", "instance_norm", "local_response_norm",
 )  # fmt: skip
 DEVICES = ("cpu", "gpu")
+LIBRARIES = {
+    "liger": ("liger_kernel", "Liger", "pip install liger-kernel", ("layer_norm", "rms_norm", "group_norm")),
+    "quack": ("quack", "QuACK", "pip install quack-kernels", ("layer_norm", "rms_norm")),
+    "apex": ("apex", "Apex", "built from its source", ("layer_norm", "rms_norm", "group_norm")),
+}
+"""Variant -> the module, the library's name, how it is installed, the operators that it has."""
+APEX_GROUPS = (16, 32)
 
 
 def torch_missing(problem: Problem, target: str) -> str | None:
@@ -71,6 +78,33 @@ def _functional(compiled: bool, problem: Problem, target: str) -> Hosted:
     return hosted(functional_form, problem, target, compiled)
 
 
+def _library_missing(name: str, problem: Problem, target: str) -> str | None:
+    module, title, install, _ = LIBRARIES[name]
+    last = problem.operator == "group_norm" and problem.channel_axis != 1
+    reasons = {
+        f"{title} is not installed: {install}": find_spec(module) is None,
+        f"{title} runs on the GPU of this machine": target != "gpu",
+        f"{title} has no float64": problem.dtype == "float64",
+        f"{title} normalizes the last axis alone": problem.option("ndim", 1) != 1,
+        "QuACK has no gradient of layer norm": name == "quack"
+        and problem.operator == "layer_norm"
+        and problem.pass_ != "forward",
+        "Liger's group norm has channels on axis 1": name == "liger" and last,
+        "Apex's group norm has channels last, and 16 or 32 groups": name == "apex"
+        and problem.operator == "group_norm"
+        and not (last and len(problem.shape) == 4 and problem.option("groups", 32) in APEX_GROUPS),
+    }
+    missing = next((reason for reason, holds in reasons.items() if holds), None)
+    return missing or torch_missing(problem, target)
+
+
+def _library(name: str, problem: Problem, target: str) -> Hosted:
+    from kernels.torch_libraries import LIBRARIES
+    from kernels.torch_program import hosted
+
+    return hosted(LIBRARIES[name], problem, target)
+
+
 def refuse_call(name: str, *_: Any, **__: Any) -> NoReturn:
     """What stands in the place of a variant's function where it is no JAX program."""
     raise UserError(f"variant {name!r} is a program of PyTorch; it can be studied, not called")
@@ -95,3 +129,10 @@ for _operator in OPERATORS:
         torch_variant(_operator, "torch_compile", _COMPILE, _compile_missing, partial(_functional, True)),
     ):
         register_variant(_variant)
+for _name, (_, _title, _, _operators) in LIBRARIES.items():
+    for _operator in _operators:
+        register_variant(
+            torch_variant(
+                _operator, _name, f"{_title}, for PyTorch", partial(_library_missing, _name), partial(_library, _name)
+            )
+        )
