@@ -1,8 +1,8 @@
 """Peers in a study: in processes of their own, taking turns with ours; refused with a reason where they are missing."""
 
-import sys
 from importlib.util import find_spec
 
+import pandas as pd
 import pytest
 
 import kernels
@@ -17,7 +17,6 @@ from kernels.registry import PEERS
 
 PROBLEM = Problem("layer_norm", (4, 64), "nc")
 OTHER = Problem("rms_norm", (4, 64), "nc")
-HIDDEN = "from kernels import torch_variants\ntorch_variants.find_spec = lambda name: None\n"
 
 
 def of(problem, *names):
@@ -66,26 +65,16 @@ def config(tmp_path, chosen, **fields):
     return StudyConfig(chosen, ("cpu",), tmp_path / "runs", processes=1, **rule, **fields)
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_a_study_with_and_without_pytorch(tmp_path, monkeypatch, installed):
+def test_a_study_has_a_row_for_every_peer_whether_it_is_installed_or_not(tmp_path):
     from analysis.report import load_run, terminal_table
 
-    imports = ()
-    if installed:
-        pytest.importorskip("torch", reason="PyTorch is not installed")
-    else:
-        (tmp_path / "without_torch.py").write_text(HIDDEN)
-        monkeypatch.syspath_prepend(str(tmp_path))
-        monkeypatch.setattr(torch_variants, "find_spec", find_spec)  # what the module changes in this process
-        imports = ("without_torch",)
+    installed = find_spec("torch") is not None
     chosen = of(PROBLEM, "naive", "torch_eager", "quack")
-    run = load_run(study(config(tmp_path, chosen, imports=imports)))
-    sys.modules.pop("without_torch", None)
+    run = load_run(study(config(tmp_path, chosen)))
     accuracy = run.tables["accuracy"].set_index("case")
     statuses = {slug.rpartition(".")[2]: status for slug, status in accuracy["status"].items()}
     assert statuses == {"naive": "ok", "torch_eager": "ok" if installed else "unsupported", "quack": "unsupported"}
-    missing = accuracy.loc[chosen[2].slug, "reason"]
-    assert "QuACK is not installed" in missing
+    assert "QuACK is not installed" in accuracy.loc[chosen[2].slug, "reason"]
     timings = run.tables["timings"]
     peer = timings[timings["case"] == chosen[1].slug]
     if installed:
@@ -99,6 +88,14 @@ def test_a_study_with_and_without_pytorch(tmp_path, monkeypatch, installed):
         assert "PyTorch is not installed" in peer["reason"].iloc[0]
     assert not any_failed(run)
     assert "torch_eager" in terminal_table(run, 120)
+
+
+@pytest.mark.parametrize(("variant", "failed"), [("torch_eager", False), ("naive", True)])
+def test_what_a_peer_computes_wrongly_is_no_failure_of_ours(variant, failed):
+    class Run:
+        compiled = timings = accuracy = pd.DataFrame({"case": [Case(PROBLEM, variant).slug], "status": ["wrong"]})
+
+    assert any_failed(Run) == failed
 
 
 def test_the_preset_sets_the_best_of_ours_beside_every_peer():
