@@ -127,7 +127,7 @@ def compared(run: Run) -> pd.DataFrame:
 
 def words(name: str) -> str:
     """A compilation in words."""
-    return {OWN: "without the GPU, by its own description", DEVICE: "on the GPU"}.get(name, f"without it, for {name}")
+    return {OWN: "for the GPU's own description", DEVICE: "on the GPU itself"}.get(name, f"for {name}")
 
 
 def device_target_lines(run: Run) -> list[str]:
@@ -142,11 +142,14 @@ def device_target_lines(run: Run) -> list[str]:
     for row in compared(run).to_dict("records"):
         parts = [f"{GROUP_WORDS[name]} {row[name]:,}" for name in GROUPS if row[name]]
         changed = f"{row['changed']:,} differ" + (f": {', '.join(parts)}" if parts else "")
-        place = f"Compiled {words(row['before'])}, and {words(row['after'])}"
+        place = f"Compiled {words(row['before'])} without the GPU, against {words(row['after'])}"
         lines.append(f"{place}: of {count(row['cases'], 'program')}, {changed}.")
     left = device_structures(run).keys() - described(run).get(OWN, {}).keys()
     if left:
-        lines.append(f"{count(len(left), 'program')} of the GPU had no time left to be compiled without it.")
+        lines.append(
+            f"{count(len(left), 'program')} of the GPU had no time left to be compiled without it; this does it: "
+            f"{COMMAND} {run.path}"
+        )
     return lines
 
 

@@ -11,7 +11,10 @@ from matplotlib.figure import Figure
 from analysis.report import plots, plots_speed
 from analysis.report.figure_parts import to_svg
 from analysis.report.frames import Run
+from analysis.report.model_error import calibrations, case_errors
 from analysis.report.summary import Digest, ceiling_rates, digest
+from analysis.report.trust_map import trust_of_cases, trust_of_launches
+from analysis.report.trust_map_plot import trust_picture
 from normbench.errors import UserError
 
 
@@ -42,7 +45,7 @@ def write_plots(run: Run, folder: Path) -> list[Path]:
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for picture in [*_atlas_by_target(data), *pictures(data)]:
+        for picture in [*_atlas_by_target(data), *pictures(data), *model_pictures(data)]:
             path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', picture.name)}.svg"
             path.write_text(to_svg(picture.figure, picture.name), encoding="utf-8")
             written.append(path)
@@ -61,6 +64,34 @@ def pictures(data: Digest) -> list[Picture]:
             if figure is not None:
                 found.append(Picture(f"{operator}-{pass_}-{name}", title, figure))
     return found
+
+
+def model_pictures(data: Digest) -> list[Picture]:
+    """Of every device that was measured, the trust maps of its predictions, and the predictions against its times."""
+    return list(_of_models(data))
+
+
+def _of_models(data: Digest) -> Iterator[Picture]:
+    run = data.run
+    by_case, by_launch = trust_of_cases(run), trust_of_launches(run)
+    for device, costs in calibrations(run).items():
+        caption = f"Run {run.run_id}. Measured on {device_name(run, device)}."
+        for what, judged, row, column in (
+            ("cases by operator and pass", by_case, "operator", "pass"),
+            ("launches by kind and bytes", by_launch, "kind", "decade"),
+        ):
+            figure = trust_picture(judged[judged["device"] == device], row, column, f"{caption} {_MEDIAN}")
+            if figure is not None:
+                yield Picture(f"trust-{row}-{device}", f"Error of the prediction on {device}, {what}", figure)
+        found = case_errors(run).query("device == @device and model == 'streaming'")[["case", "predicted_s"]]
+        rows = data.summary[data.summary["target"] == device].drop(columns="predicted_s").merge(found, on="case")
+        series = f"{costs.clock if costs else 'wall'}_cold"
+        figure = plots_speed.predicted_against_measured(rows, series, f"{caption} Model streaming.")
+        if figure is not None:
+            yield Picture(f"calibrated-{device}", f"Predicted against measured time on {device}", figure)
+
+
+_MEDIAN = "Median error; dark: small, light: large."
 
 
 def _atlas(data: Digest) -> Iterator[Picture]:

@@ -19,8 +19,8 @@ from analysis.report.device_section import device_section
 from analysis.report.embedded import case_table, details, to_script
 from analysis.report.findings import Finding, compile_cost, findings, status_counts
 from analysis.report.frames import Run
-from analysis.report.gallery import device_name, pictures
-from analysis.report.model_section import model_pictures, model_section
+from analysis.report.gallery import device_name, model_pictures, pictures
+from analysis.report.model_section import model_section
 from analysis.report.packing import figure_places, fusion_pictures, packed
 from analysis.report.strongest import strongest
 from analysis.report.summary import Digest, digest
@@ -47,7 +47,7 @@ def render(run: Run) -> str:
     data = digest(run)
     told = strongest(data)
     plots, drawn = figure_places(pictures(data))
-    model_plots, model_drawn = figure_places(model_pictures(run))
+    model_plots, model_drawn = figure_places(model_pictures(data))
     body = [
         _header(run),
         _section("findings", "Findings", _findings(told)),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.report.summary import ceiling_rates
-from analysis.report.units import duration
+from analysis.report.units import digits, duration
 
 CLOCKS = ("device_kernels", "pipelined", "wall")
 """By which a device is calibrated and its cases are judged: the first that the run has for it."""
@@ -61,8 +61,8 @@ class Calibration:
         further = f", each further launch {duration(self.launch_s)}" if self.launch_known else ""
         return (
             f"Calibrated by what the run measured on {self.device} ({self.clock} clock): a call that moves next to "
-            f"nothing takes {duration(self.call_s)}{further}; streaming attains {min(rates) / 1e9:.3g} to "
-            f"{max(rates) / 1e9:.3g} GB/s between {_bytes(self.sizes[0])} and {_bytes(self.sizes[-1])}."
+            f"nothing takes {duration(self.call_s)}{further}; streaming attains {digits(min(rates) / 1e9)} to "
+            f"{digits(max(rates) / 1e9)} GB/s between {_bytes(self.sizes[0])} and {_bytes(self.sizes[-1])}."
         )
 
 

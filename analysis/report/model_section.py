@@ -1,11 +1,8 @@
 """The section of the report on the model's error: how it was calibrated, how far off it is, and where to trust it."""
 
-from collections.abc import Iterator
-
 import pandas as pd
 
 from analysis.report.frames import Run
-from analysis.report.gallery import Picture, device_name
 from analysis.report.markup import details, listed, paragraphs, table
 from analysis.report.model_error import (
     ABSENT,
@@ -18,19 +15,24 @@ from analysis.report.model_error import (
     spread,
 )
 from analysis.report.model_predictions import attained
-from analysis.report.trust_map import decade_name, order_lines, orders, trust_lines, trust_of_cases, trust_of_launches
-from analysis.report.trust_map_plot import trust_picture
-from analysis.report.units import count
+from analysis.report.trust_map import (
+    decade_name,
+    order_lines,
+    orders,
+    trust_of_cases,
+    trust_of_cases_lines,
+    trust_of_launches_lines,
+)
+from analysis.report.units import count, digits
 
 _INTRODUCTION = (
     "A program's time is predicted from its launches and the bytes that cross their boundaries, and held against what "
     "was measured, launches with a warm cache. Model datasheet: bytes over the bandwidth of the data sheet, and a "
     "fixed cost per launch. Streaming: what the streaming programs of this run took for as many bytes, with a cold "
     "cache, and the cost of a launch that it measured. Attained: as much more than streaming as launches of that kind "
-    "and size took in the other problems, so that nothing is predicted from its own time. An error is by how much the "
-    "longer of the two times exceeds the shorter."
+    "and size took in the other problems, so that nothing is predicted from its own time. None knows of arithmetic, so "
+    "that convolutions are beyond them. An error is by how much the longer of the two times exceeds the shorter."
 )
-_CAPTION = "Median error; dark: small, light: large. Model streaming is made of streaming programs alone."
 
 
 def model_section(run: Run, places: str) -> str:
@@ -44,26 +46,9 @@ def model_section(run: Run, places: str) -> str:
         return paragraphs([ABSENT, *missing_lines(run)])
     text = paragraphs([_INTRODUCTION, *_sources(run), *missing_lines(run)])
     text += "<h3>How far off</h3>" + _errors(cases, launches) + listed(order_lines(run))
-    text += "<h3>Where to trust it</h3>" + listed(trust_lines(run)) + places
+    text += "<h3>Where to trust it</h3>" + listed(trust_of_cases_lines(run)) + places
+    text += details("Launches in words", listed(trust_of_launches_lines(run)))
     return text + details("By operator and pass", _operators(run)) + details("Attained by kind and size", _rates(run))
-
-
-def model_pictures(run: Run) -> list[Picture]:
-    """The trust maps of every device that was measured."""
-    return list(_pictures(run))
-
-
-def _pictures(run: Run) -> Iterator[Picture]:
-    cases, launches = trust_of_cases(run), trust_of_launches(run)
-    for device in dict.fromkeys([*cases["device"], *launches["device"]]):
-        caption = f"Run {run.run_id}. Measured on {device_name(run, device)}. {_CAPTION}"
-        for what, judged, row, column in (
-            ("cases by operator and pass", cases, "operator", "pass"),
-            ("launches by kind and bytes", launches, "kind", "decade"),
-        ):
-            figure = trust_picture(judged[judged["device"] == device], row, column, caption)
-            if figure is not None:
-                yield Picture(f"trust-{row}-{device}", f"Error of the prediction on {device}, {what}", figure)
 
 
 def _sources(run: Run) -> list[str]:
@@ -106,7 +91,7 @@ def _rates(run: Run) -> str:
     for device in calibrations(run):
         for _, row in attained(predictions(run, device)[0]).iterrows():
             share = "" if pd.isna(row["share"]) else f"{100 * row['share']:.0f} %"
-            rate = f"{row['bytes_per_second'] / 1e9:.3g}"
+            rate = digits(row["bytes_per_second"] / 1e9)
             rows.append([device, row["kind"], decade_name(row["decade"]), f"{row['n']}", rate, share])
     return table(["device", "kind", "bytes", "launches", "GB/s, median", "of streaming"], rows, words=3)
 

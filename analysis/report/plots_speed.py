@@ -24,6 +24,7 @@ from analysis.report.figure_parts import (
     label_rows,
     longest_in,
     make_panels,
+    minor_tick,
     panel_height_in,
     time_tick,
 )
@@ -206,6 +207,7 @@ def predicted_against_measured(summary: pd.DataFrame, series: str, caption: str)
         _log_axes(axes)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: time_tick(value))
+            axis.set_minor_formatter(lambda value, _: minor_tick(axes, value))
         axes.set_xlabel("measured time per call")
         axes.set_ylabel("predicted time per call")
         legend_in = add_legend(figure, list(known["variant"].unique()))

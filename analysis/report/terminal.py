@@ -9,6 +9,7 @@ from analysis.report.attribution import attribution_lines
 from analysis.report.findings import Finding, findings
 from analysis.report.frames import Run
 from analysis.report.model_error import model_error_lines
+from analysis.report.model_predictions import devices
 from analysis.report.overview import atlas_lines, overview_lines, status_lines
 from analysis.report.summary import Digest, digest, series_names
 from analysis.report.units import count, digits, printable, relative, shorten, spread, time_unit
@@ -54,7 +55,7 @@ def terminal_table(run: Run, width: int) -> str:
     data = digest(run)
     if data.summary.empty:
         return f"run {run.run_id}: no cases\n"
-    sentences = [*attribution_lines(run), *(model_error_lines(run) if data.run.launch_times.size else [])]
+    sentences = [*attribution_lines(run), *(model_error_lines(run) if devices(run) else [])]
     told = [line for each in sentences for line in textwrap.wrap(each, width, subsequent_indent="  ")]
     return "\n".join([*_body(data, width), "", *([*told, ""] if told else []), *_totals(data, width)]) + "\n"
 

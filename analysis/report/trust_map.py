@@ -46,25 +46,32 @@ def _judged(found: pd.DataFrame) -> pd.DataFrame:
     return found.assign(trust=trust)
 
 
-def trust_lines(run: Run, model: str = "streaming") -> list[str]:
-    """The map of a model in words: which operators and passes, then which launches, fall under each of `WORDS`."""
-    lines = []
-    for title, table, keys in (
-        ("Cases", trust_of_cases(run), ["operator", "pass"]),
-        ("Launches", trust_of_launches(run), ["kind", "decade"]),
-    ):
-        for (device, trust), rows in _by_trust(table[table["model"] == model]):
-            words = [f"{place_name(row, keys)} ({_figures(row)})" for _, row in rows.iterrows()]
-            lines.append(f"{title} on {device}, {WORDS[trust]}: {listing(words)}.")
-    return lines
+def trust_lines(run: Run) -> list[str]:
+    """The map in words: which operators and passes, then which launches, fall under each of `WORDS`. Not of the model
+    "attained", which needs the times of other launches."""
+    return [*trust_of_cases_lines(run), *trust_of_launches_lines(run)]
 
 
-def _by_trust(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    for device, mine in table.groupby("device", sort=False):
+def trust_of_cases_lines(run: Run) -> list[str]:
+    return list(_lines("Cases", trust_of_cases(run), ["operator", "pass"]))
+
+
+def trust_of_launches_lines(run: Run) -> list[str]:
+    return list(_lines("Launches", trust_of_launches(run), ["kind", "decade"]))
+
+
+def _lines(title: str, table: pd.DataFrame, keys: list[str]) -> Iterator[str]:
+    for (device, model, trust), rows in _by_trust(table[table["model"] != "attained"]):
+        words = [f"{place_name(row, keys)} ({_figures(row)})" for _, row in rows.iterrows()]
+        yield f"{title} on {device}, model {model!r}, {WORDS[trust]}: {listing(words)}."
+
+
+def _by_trust(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+    for (device, model), mine in table.groupby(["device", "model"], sort=False):
         for trust in WORDS:
             rows = mine[mine["trust"] == trust].sort_values("median", kind="stable")
             if len(rows):
-                yield (str(device), trust), rows
+                yield (str(device), str(model), trust), rows
 
 
 def place_name(row: pd.Series, keys: list[str]) -> str:

@@ -105,7 +105,7 @@ def test_the_differences_are_counted_by_what_differs(described_run):
 def test_they_are_told_in_sentences(described_run):
     first, second, left = device_target_lines(described_run)
     assert first.endswith("of 2 programs, 2 differ: launches 2, kinds of launches 2, bytes 2.")
-    assert second.endswith("on the GPU: of 2 programs, 2 differ: library calls 2.")
+    assert second.endswith("on the GPU itself: of 2 programs, 2 differ: library calls 2.")
     assert left.startswith("1 program of the GPU had no time left")
 
 

@@ -206,7 +206,13 @@ def test_packed_plots_and_pictures_load_nothing_either_and_name_no_markup_of_the
         assert not any(name.startswith("on") for _, attributes in inner.tags for name in attributes)
 
 
+def test_every_section_can_be_gone_to(page):
+    sections = {attributes["id"] for tag, attributes in page.tags if tag == "section"}
+    links = {attributes["href"].removeprefix("#") for tag, attributes in page.tags if tag == "a"}
+    assert links >= sections >= {"findings", "trust", "model", "device", "plots"}
+
+
 def test_every_plot_has_its_place(page):
     places = [attributes["data-plot"] for _, attributes in page.tags if "data-plot" in attributes]
-    assert places == list(page.packed("figures"))
-    assert places
+    assert sorted(places) == sorted(page.packed("figures"))
+    assert len(set(places)) == len(places) > 0

@@ -4,10 +4,13 @@ import pytest
 from synthetic_runs import case_row, write_run
 
 from analysis.report import load_run, terminal_table
-from analysis.report.html import render
+from analysis.report.figure_parts import to_svg
+from analysis.report.gallery import model_pictures
 from analysis.report.model_calibration import calibration
 from analysis.report.model_error import ABSENT, calibrations, case_errors, launch_errors, model_error_lines, spread
 from analysis.report.model_predictions import CONFIG, attained, foreseen, predicted, same_device
+from analysis.report.model_section import model_section
+from analysis.report.summary import digest
 from analysis.report.trust_map import order_lines, orders, trust_lines, trust_of_cases, trust_of_launches
 from normbench.schema import TABLES
 
@@ -202,7 +205,7 @@ def test_a_run_without_times_has_no_error(tmp_path):
     tables["timings"] = tables["launch_times"] = tables["ceilings"] = []
     run = read(tmp_path, tables)
     assert model_error_lines(run) == [ABSENT]
-    assert "no case of this run has both" in render(run)
+    assert "no case of this run has both" in model_section(run, "")
 
 
 def test_a_run_without_ceilings_has_times_and_no_error(tmp_path):
@@ -257,9 +260,17 @@ def test_a_difference_within_the_noise_is_no_order(tmp_path):
     assert orders(read(tmp_path, tables)).empty
 
 
-def test_the_report_and_the_terminal_have_it(cpu_run):
-    page = render(cpu_run)
-    assert '<section id="model">' in page
-    assert 'data-plot="trust-operator-cpu"' in page
-    assert "2.0 (90th percentile)" in page or "factor 3.0" in page
+def test_the_pictures_have_their_figures_and_no_markup_of_their_own(cpu_run):
+    drawn = {picture.name: to_svg(picture.figure, picture.name) for picture in model_pictures(digest(cpu_run))}
+    assert list(drawn) == ["trust-operator-cpu", "trust-kind-cpu", "calibrated-cpu"]
+    assert "factor 3.0" in drawn["trust-kind-cpu"]
+    assert "n 8" in drawn["trust-operator-cpu"]
+    assert "mathdefault" not in "".join(drawn.values())
+
+
+def test_the_section_and_the_terminal_have_it(cpu_run):
+    text = model_section(cpu_run, "<p>the map</p>")
+    assert "factor 3.0" in text
+    assert "<p>the map</p>" in text
+    assert "8.00 µs" in text
     assert "Model 'streaming' on cpu, per case" in terminal_table(cpu_run, 200)
