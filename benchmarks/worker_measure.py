@@ -1,10 +1,11 @@
 """In a worker: measures all the variants of one problem, interleaved, after each has been found to be right."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 import kernels
@@ -31,6 +32,7 @@ from benchmarks.worker_cases import (
     unsupported,
 )
 from benchmarks.worker_series import POOL_SHARE, Pools, pool_key, series_of, working_bytes
+from kernels.pallas import tuning
 from normbench.schema import DEVICE_CLOCKS
 
 Emit = Callable[..., None]
@@ -75,7 +77,8 @@ class Measurement:
         """Returns the compiled case, the case itself where it can be interpreted only, None where that was the end."""
         self.mark(case.slug, "compiling")
         try:
-            compiled, tables = compile_case(case, self.unit.target, self.run_folder)
+            with tuning.asked() as kernels_of_ours:
+                compiled, tables = compile_case(case, self.unit.target, self.run_folder)
         except Exception as error:
             status, reason = outcome_of(case, error)
             if status == "unsupported" and self._interpreted(case):
@@ -85,7 +88,12 @@ class Measurement:
             return None
         if self.first:
             self.emit(case.slug, tables)
+            self.notes += [{**self._place("case", case.slug), "text": text} for text in self._tuned(kernels_of_ours)]
         return compiled
+
+    def _tuned(self, keys: Iterable[str]) -> list[str]:
+        """What the block sizes of Pallas kernels rest on, on a GPU."""
+        return [tuning.note(jax.devices()[0].device_kind, key) for key in keys] if self.unit.target == "gpu" else []
 
     def _interpreted(self, case: Case) -> bool:
         return self.unit.target == "cpu" and kernels.get(case.operator, case.variant).interpreted_on_cpu
@@ -192,7 +200,7 @@ class Measurement:
 
     def _by_device(self, ready: list[tuple[Compiled, tuple]], pools: Pools, series: list[Series]) -> list[Series]:
         """The series by the device's own clocks, where there are any, of what could be timed by the host's."""
-        self.notes = [{**self._place("case", None), "text": text} for text in self.bench.notes()]
+        self.notes += [{**self._place("case", None), "text": text} for text in self.bench.notes()]
         found: list[Series] = []
         timed = {item.case for item in series if not item.error}
         for one, inputs in ready:

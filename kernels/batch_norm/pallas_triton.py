@@ -16,6 +16,7 @@ from kernels.pallas.batch_shares import BatchPlan
 from kernels.pallas.channels import view_of
 from kernels.pallas.config import not_for_triton
 from kernels.pallas.cost import cost
+from kernels.pallas.tuning import tuned
 from kernels.problem import Problem
 from normbench.errors import UserError
 from normbench.jax_compat_triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
@@ -64,7 +65,8 @@ def unsupported(problem: Problem, target: str) -> str | None:
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _differentiable(x, gamma, beta, mean, variance, channel_axis, plan):
-    config = choose(x.shape, channel_axis, x.dtype.itemsize)
+    key = plan.view.key("batch_norm.forward", x.dtype.name)
+    config = tuned(choose(x.shape, channel_axis, x.dtype.itemsize), key)
     inputs = (x.reshape(-1), gamma, beta, mean, variance)
     out = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
     return triton_call(

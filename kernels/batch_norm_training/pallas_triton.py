@@ -13,6 +13,7 @@ from kernels.pallas.batch_resident_config import ResidentConfig, resident_config
 from kernels.pallas.batch_shares import BatchPlan
 from kernels.pallas.channels import view_of
 from kernels.pallas.config import MOST_ELEMENTS, not_for_triton
+from kernels.pallas.tuning import tuned
 from kernels.problem import Problem
 from normbench.errors import UserError
 
@@ -83,6 +84,7 @@ def _found(x, gamma, beta, running, plan):
     """The outputs, and the batch's mean and 1 / deviation."""
     config = resident_config(plan.view, x.dtype.name, plan.dtype, 1)
     if config:
+        config = tuned(config, plan.view.key("batch_norm_training.forward", "on chip", x.dtype.name))
         return batch_resident.forward(x, gamma, beta, running, plan, config)
     return batch_statistics.forward(x, gamma, beta, running, plan)
 
@@ -95,6 +97,7 @@ def _forward(x, gamma, beta, running, plan):
 def _backward(plan, saved, cotangents):
     config = resident_config(plan.view, saved[0].dtype.name, plan.dtype, 2)
     if config:
+        config = tuned(config, plan.view.key("batch_norm_training.backward", "on chip", saved[0].dtype.name))
         return *batch_resident.backward(saved, cotangents[0], plan, config), None
     return *batch_statistics.backward(saved, cotangents[0], plan), None
 

@@ -15,6 +15,7 @@ from kernels.pallas.batch_config import WARPS, BatchConfig, batch_config
 from kernels.pallas.batch_shares import BatchPlan, found_by_shares, h_and_dz, over_share, share, zero_tile
 from kernels.pallas.channels import channel_sum, load_vector, part, spread, store_tile
 from kernels.pallas.cost import cost
+from kernels.pallas.tuning import tuned
 from normbench.jax_compat_triton import triton_call, triton_program_id, triton_store
 
 
@@ -27,7 +28,8 @@ def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, .
       plan: what is computed; the momentum has no part in it.
     """
     x, gamma, _, _, variance = saved
-    config = batch_config(plan.view, x.dtype.name)
+    key = plan.view.key("batch_norm.backward", x.dtype.name)
+    config = tuned(batch_config(plan.view, x.dtype.name), key)
     sums = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), jnp.dtype(plan.dtype)),) * 2
     inputs = (x, dy, *saved[1:])
     out = (jax.ShapeDtypeStruct(x.shape, x.dtype), *sums)

@@ -32,6 +32,7 @@ from kernels.pallas.batch_shares import (
 from kernels.pallas.channels import Part, channel_sum, load_tile, load_vector, part, spread, store_tile, tile_mask
 from kernels.pallas.cost import cost
 from kernels.pallas.tiles import where
+from kernels.pallas.tuning import tuned
 from normbench.jax_compat_triton import triton_call, triton_store, triton_when
 
 
@@ -44,7 +45,8 @@ def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, pla
       running: mean and variance, (C,).
       plan: what is computed.
     """
-    config = batch_config(plan.view, x.dtype.name)
+    key = plan.view.key("batch_norm_training.forward", x.dtype.name)
+    config = tuned(batch_config(plan.view, x.dtype.name), key)
     wide = jnp.dtype(plan.dtype)
     partials = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), wide),) * 2
     found = _launch(_statistics_kernel, (x,), partials, plan, config, "batch_norm_training_statistics")
@@ -61,7 +63,8 @@ def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, pla
 def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns dx, dgamma, dbeta; `saved` is (x, gamma, beta, mean, r), x flat."""
     x, gamma, beta, _, _ = saved
-    config = batch_config(plan.view, x.dtype.name)
+    key = plan.view.key("batch_norm_training.backward", x.dtype.name)
+    config = tuned(batch_config(plan.view, x.dtype.name), key)
     inputs = (x, dy, *saved[1:])
     partials = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), jnp.dtype(plan.dtype)),) * 2
     found = _launch(_sums_kernel, inputs, partials, plan, config, "batch_norm_training_sums")

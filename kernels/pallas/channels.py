@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.pallas.tiles import span, where
+from kernels.pallas.tuning import problem_key
 from normbench.jax_compat_triton import triton_load, triton_store
 
 
@@ -27,6 +28,11 @@ class View:
     @property
     def size(self) -> int:
         return self.images * self.channels * self.spatial
+
+    def key(self, kernel: str, *others: str) -> str:
+        """Of a problem with this x: see `kernels.pallas.tuning`."""
+        place = "channels last" if self.last else "channels first"
+        return problem_key(kernel, (self.images, self.channels, self.spatial), place, *others)
 
 
 def view_of(shape: tuple[int, ...], channel_axis: int) -> View:

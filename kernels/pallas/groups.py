@@ -23,6 +23,7 @@ from kernels.pallas.channels import (
 from kernels.pallas.cost import cost
 from kernels.pallas.groups_config import GroupConfig, forward_config
 from kernels.pallas.tiles import where
+from kernels.pallas.tuning import tuned
 from normbench.jax_compat_triton import triton_call, triton_program_id, triton_store
 
 
@@ -49,7 +50,8 @@ class GroupPlan:
 
 def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, save: bool) -> tuple:
     """Returns (y, mean, r), flat; mean and r, one of each for every image and group, are None without `save`."""
-    config = forward_config(plan.view, plan.groups, x.dtype.name)
+    key = plan.view.key("group_norm.forward", f"{plan.groups} groups", x.dtype.name)
+    config = tuned(forward_config(plan.view, plan.groups, x.dtype.name), key)
     out = [jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))]
     if save:
         out += [jax.ShapeDtypeStruct((plan.view.images * plan.groups,), jnp.dtype(plan.dtype))] * 2

@@ -26,6 +26,7 @@ from kernels.pallas.groups import (
 )
 from kernels.pallas.groups_config import GroupConfig, backward_config
 from kernels.pallas.partials import sum_partials
+from kernels.pallas.tuning import tuned
 from normbench.jax_compat_triton import triton_call, triton_program_id, triton_store
 
 
@@ -33,7 +34,8 @@ def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, j
     """Returns dx, dgamma, dbeta; `saved` is (x, gamma, beta, mean, r), flat."""
     x, gamma, beta, _, _ = saved
     view, wide = plan.view, jnp.dtype(plan.dtype)
-    config = backward_config(view, plan.groups, x.dtype.name, wide.itemsize)
+    key = view.key("group_norm.backward", f"{plan.groups} groups", x.dtype.name)
+    config = tuned(backward_config(view, plan.groups, x.dtype.name, wide.itemsize), key)
     single = config.splits == 1
     sums = [
         jax.ShapeDtypeStruct((config.splits * view.channels,), array.dtype if single else wide)

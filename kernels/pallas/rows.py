@@ -63,7 +63,7 @@ def forward(x: jax.Array, residual: jax.Array | None, extras: tuple, plan: RowPl
       save: whether a backward pass will need mean and r.
     """
     rows, columns = x.shape
-    key = problem_key(f"{plan.name}.forward", rows, columns, x.dtype.name)
+    key = problem_key(f"{plan.name}.forward", (rows, columns), x.dtype.name)
     config = tuned(forward_config(rows, columns, x.dtype.name), key)
     y = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
     z = (jax.ShapeDtypeStruct((x.size,), x.dtype),) * (residual is not None)

@@ -48,7 +48,7 @@ def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: RowPlan) -
     """
     w = saved[0]
     rows, columns = w.shape
-    key = problem_key(f"{plan.name}.backward", rows, columns, w.dtype.name)
+    key = problem_key(f"{plan.name}.backward", (rows, columns), w.dtype.name)
     config = tuned(backward_config(rows, columns, w.dtype.name, plan.vectors, plan.affine), key)
     return (_resident if config.resident else _streamed)(saved, dy, dz, plan, config)
 

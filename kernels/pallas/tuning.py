@@ -26,6 +26,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "results" / "tuning"
 
 
 _TRIED: ContextVar[Mapping[str, Mapping[str, Any]] | None] = ContextVar("tried", default=None)
+_ASKED: ContextVar[dict[str, Any] | None] = ContextVar("asked", default=None)
 
 Config = TypeVar("Config")
 
@@ -35,7 +36,7 @@ class Choice:
     """What was found for one problem.
 
     Attributes:
-      key: operator, pass, shape as rows and columns, dtypes: see `problem_key`.
+      key: kernel, pass, sizes, dtypes: see `problem_key`.
       config: fields of the kernel's configuration, by name.
       median_s: seconds of the winner.
       heuristic_s: seconds of the configuration that the heuristic would have taken.
@@ -49,13 +50,16 @@ class Choice:
     candidates: int
 
 
-def problem_key(kernel: str, rows: int, columns: int, *dtypes: str) -> str:
-    """E.g. "layer_norm.forward 8192x4096 bfloat16,float32"."""
-    return f"{kernel} {rows}x{columns} {','.join(dtypes)}"
+def problem_key(kernel: str, sizes: Sequence[int], *others: str) -> str:
+    """E.g. "layer_norm.forward 8192x4096 bfloat16"."""
+    return " ".join([kernel, "x".join(map(str, sizes)), *others])
 
 
 def tuned(config: Config, key: str) -> Config:
     """The configuration with what is being tried for this problem, or else with what is stored for the device."""
+    asked_for = _ASKED.get()
+    if asked_for is not None:
+        asked_for[key] = config
     fields = (_TRIED.get() or {}).get(key)
     if fields is None:
         choice = _stored(_present()).get(key)
@@ -71,6 +75,17 @@ def trying(key: str, fields: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         _TRIED.reset(token)
+
+
+@contextmanager
+def asked() -> Iterator[dict[str, Any]]:
+    """Collects by key the heuristic's configurations of the kernels that are traced inside it."""
+    found: dict[str, Any] = {}
+    token = _ASKED.set(found)
+    try:
+        yield found
+    finally:
+        _ASKED.reset(token)
 
 
 def _present() -> str | None:

@@ -20,6 +20,8 @@ from benchmarks.throttle import Reading
 from benchmarks.worker_bench import Bench
 from benchmarks.worker_measure import Measurement
 from kernels import Problem
+from kernels.pallas.rows_config import forward_config
+from kernels.pallas.tuning import problem_key, tuned
 from normbench.schema import TABLES
 
 RULE = StoppingRule(minimum_samples=3, maximum_samples=5, relative_noise=0.1, time_limit_s=0.01)
@@ -185,10 +187,14 @@ def test_a_compiler_that_does_not_know_the_option_costs_one_program(monkeypatch)
 def a_gpu_that_is_faked(monkeypatch, tmp_path):
     """Measures on this CPU as if it were "gpu", with a fake source and fake readings; returns what was emitted."""
 
-    def measure(source, state=None, notes=()):
+    def measure(source, state=None, notes=(), compiling=lambda: None):
+        def compile_case(case, target, run):
+            compiling()
+            return compile_here(case, "cpu", run)
+
         monkeypatch.setattr(worker_bench, "last_level_cache_bytes", lambda device: 2**16)
         monkeypatch.setattr(worker_bench, "known_cache_bytes", lambda device: 2**16)
-        monkeypatch.setattr(worker_measure, "compile_case", lambda case, target, run: compile_here(case, "cpu", run))
+        monkeypatch.setattr(worker_measure, "compile_case", compile_case)
         bench = Bench("gpu", 0, 1, 0, lambda: DeviceClocks(source, source, notes), state or (lambda: None))
         (unit,) = measure_units((Case(SMALL, "naive"), Case(SMALL, "folded")), ("gpu",), 1)
         emitted = {}
@@ -234,6 +240,15 @@ def test_an_impossible_row_is_refused_and_its_samples_are_kept(a_gpu_that_is_fak
     assert all(row["status"] == "impossible" and row["seconds"] > 0 and "GB/s" in row["reason"] for row in cold)
     assert {row["status"] for row in by_device if row["cache"] == "warm"} == {"ok"}
     assert {row["status"] for row in found["timings"] if not row["clock"].startswith("device")} == {"ok"}
+
+
+def test_a_kernel_whose_blocks_were_never_tuned_here_is_told(a_gpu_that_is_faked):
+    """Compiling stands for a kernel that asks for its blocks."""
+    key = problem_key("layer_norm.forward", (7, 4096), "bfloat16")
+    config = forward_config(7, 4096, "bfloat16")
+    found = a_gpu_that_is_faked(FakeSource(), compiling=lambda: tuned(config, key))
+    told = [row for row in found["notes"] if row["text"].startswith(f"untuned: nothing is stored for {key} on ")]
+    assert [row["case"] for row in told] == [Case(SMALL, name).slug for name in ("naive", "folded")]
 
 
 def test_a_source_that_fails_costs_its_clocks_and_is_told(a_gpu_that_is_faked):

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import kernels
 from analysis import explain
 from benchmarks import barrier, tune
+from benchmarks.accuracy import Oracle
+from kernels import Problem
 from kernels.pallas import tuning
 from kernels.pallas.config import power_of_two_from, power_of_two_to, warps_for, workspace_programs
 from kernels.pallas.cost import cost
@@ -67,7 +70,7 @@ def fake(seconds):
 
 
 def test_the_search_takes_the_best_median_and_stores_it(tmp_path):
-    key = tuning.problem_key("layer_norm.forward", 8192, 4096, "bfloat16")
+    key = tuning.problem_key("layer_norm.forward", (8192, 4096), "bfloat16")
     runs = {"heuristic": ({}, fake([3.0, 3.0, 3.0])), "8 warps": ({"warps": 8}, fake([2.0, 9.0, 2.0]))}
     choice = tuning.search(key, runs, "heuristic", rounds=3)
     assert (choice.config, choice.median_s, choice.heuristic_s, choice.candidates) == ({"warps": 8}, 2.0, 3.0, 2)
@@ -104,6 +107,50 @@ def test_the_command_that_tunes_lists_its_candidates_and_wants_a_gpu(pass_, caps
     assert tune.main(arguments) == 2
     assert "try --dry-run" in capsys.readouterr().err
     assert tune.main(["rms_norm", "--shape", "8192"]) == 2
+    assert tune.main(["rms_norm", "--shape", "8192x64", "--layout", "nchw"]) == 2
+    assert "layout 'nchw' is not allowed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize(
+    ("operator", "shape", "layout"),
+    [
+        ("batch_norm", (8, 16, 7, 7), "nchw"),
+        ("batch_norm_training", (8, 16, 7, 7), "nchw"),
+        ("batch_norm_training", (64, 512, 40, 40), "nchw"),
+        ("group_norm", (2, 7, 7, 64), "nhwc"),
+        ("instance_norm", (32, 3, 300, 300), "nchw"),
+        ("layer_norm", (3, 70000), "nc"),
+    ],
+)
+def test_every_kernel_can_be_tuned(operator, shape, layout, pass_):
+    problem = Problem(operator, shape, layout, "bfloat16", pass_=pass_)
+    found = tune.candidates(problem)
+    assert len(found) == 1
+    ((key, fields),) = found.items()
+    assert key.startswith(f"{'group_norm' if operator == 'instance_norm' else operator}.{pass_} ")
+    assert len(fields) > 3
+    assert all(fields[name] for name in fields if name != tune.HEURISTIC)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "layout", "pass_"),
+    [
+        ("batch_norm", (3, 4, 5, 7), "nchw", "forward"),
+        ("batch_norm_training", (3, 4, 5, 7), "nchw", "backward"),
+        ("group_norm", (2, 32, 5, 7), "nchw", "forward"),
+        ("rms_norm", (5, 300), "nc", "backward"),
+    ],
+)
+def test_a_candidate_computes_the_same(operator, shape, layout, pass_):
+    problem = Problem(operator, shape, layout, "float32", pass_=pass_)
+    program, oracle = kernels.program(problem, "pallas_triton"), Oracle(problem, 0)
+    inputs = jax.jit(program.setup)(*oracle.arrays_for(program))
+    ((key, fields),) = tune.candidates(problem).items()
+    for chosen in list(fields.values())[-1:]:
+        with tuning.trying(key, chosen):
+            outputs = jax.jit(lambda *arrays: program.function(*arrays))(*inputs)
+        assert oracle.check(program, outputs).ok
 
 
 @needs_compiler
