@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from normbench.declared import declare
 
@@ -95,6 +96,14 @@ def mosaic_slice(start: Any, size: int) -> Any:
     from jax.experimental import pallas
 
     return pallas.ds(start, size)
+
+
+def mosaic_clear(ref: Any, at: Any) -> None:
+    """Sets part of float32 scratch to zero.
+
+    jax 0.10.2 cannot store a constant of an odd number of warpgroups, so it is made to depend on what is there.
+    """
+    ref[at] = jnp.where(ref[at] > 0, 0.0, -0.0)
 
 
 def mosaic_when(condition: jax.Array) -> Callable[[Callable[[], None]], None]:

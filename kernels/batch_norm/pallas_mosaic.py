@@ -12,7 +12,6 @@ from kernels.pallas import mosaic_channels, mosaic_channels_backward, mosaic_pos
 from kernels.pallas.against_xla import INFERENCE, moves_more
 from kernels.pallas.mosaic_channels import ChannelsPlan
 from kernels.pallas.mosaic_channels_config import (
-    backward_refusal,
     backward_shared_bytes,
     channels_refusal,
     forward_shared_bytes,
@@ -88,8 +87,7 @@ def _refusal(
         return positions_refusal(view[2])
     rows, channels = view
     needed_bytes = backward_shared_bytes if backward else forward_shared_bytes
-    refused = channels_refusal(rows, channels, param_dtypes) or (backward and backward_refusal(rows, channels))
-    return refused or shared_refusal(
+    return channels_refusal(rows, channels, param_dtypes) or shared_refusal(
         needed_bytes(tile_positions(rows, channels) * channels, dtype, param_dtypes, plan.output_dtype)
     )
 

@@ -81,7 +81,7 @@ for _variant in (
         _NAME,
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
-        "one fused kernel in Pallas Mosaic GPU where channels come first and fit, gradient by hand",
+        "one fused kernel in Pallas Mosaic GPU for channels that fit on chip, gradient by hand",
         supports_problem=_pallas_mosaic.unsupported,
         interpreted_on_cpu=True,
         interpreted_elements=4096,

@@ -1,4 +1,4 @@
-"""One fused kernel in Pallas Mosaic GPU where channels come first and fit: a channel is read once, written once."""
+"""One fused kernel in Pallas Mosaic GPU for channels that fit on chip, in both layouts: read once, written once."""
 
 import math
 from functools import partial
@@ -8,8 +8,11 @@ import jax.numpy as jnp
 
 from kernels.batch_norm_training.arguments import Outputs, checked
 from kernels.contexts import CAST_DTYPES, activation_of
+from kernels.pallas import mosaic_columns
 from kernels.pallas.against_xla import TRAINING, moves_more
 from kernels.pallas.mosaic_batch import TrainingPlan, backward, channel_refusal, forward
+from kernels.pallas.mosaic_columns import ColumnsPlan
+from kernels.pallas.mosaic_columns_config import ColumnsConfig, columns_config
 from kernels.pallas.mosaic_row_norm import DTYPES, TARGETS
 from kernels.problem import Problem
 from normbench.errors import UserError
@@ -36,7 +39,7 @@ def pallas_mosaic(
     mean and 1 / deviation in float32 are saved. On a CPU the kernel is interpreted, with races looked for.
 
     Raises:
-      UserError: as `naive`, and for another dtype, channels that come last, or a channel that does not fit.
+      UserError: as `naive`, and for another dtype, or channels that do not fit.
     """
     a = checked(x, gamma, beta, running_mean, running_variance, epsilon, momentum, channel_axis, activation)
     plan = TrainingPlan(a.epsilon, a.momentum, activation, jnp.dtype(output_dtype or a.x.dtype).name)
@@ -44,11 +47,13 @@ def pallas_mosaic(
         zero = jnp.sum(a.gamma * 0 + a.beta * 0).astype(plan.output_dtype)
         return a.updated(a.x.astype(plan.output_dtype) + zero, a.running_mean, a.running_variance)
     dtypes = tuple(array.dtype.name for array in a[:5])
-    refused = _refusal(a.x.shape, channel_axis % a.x.ndim, dtypes, plan, backward=False)
+    first = _first(a.x.shape, channel_axis % a.x.ndim)
+    refused = _refusal(a.x.shape, first, dtypes, plan, backward=False)
     if refused:
         raise UserError(refused)
     running = jax.lax.stop_gradient((a.running_mean, a.running_variance))
-    y, *moved = _differentiable(a.x.reshape(*a.x.shape[:2], -1), a.gamma, a.beta, running, plan)
+    view = (*a.x.shape[:2], -1) if first else (1, -1, a.x.shape[-1])
+    y, *moved = _differentiable(a.x.reshape(view), a.gamma, a.beta, running, plan, first)
     return y.reshape(a.x.shape), *map(jax.lax.stop_gradient, moved)
 
 
@@ -60,39 +65,64 @@ def unsupported(problem: Problem, target: str) -> str | None:
         return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
     plan = TrainingPlan(problem.epsilon, problem.option("momentum", 0.1), activation_of(problem.context), dtype)
-    axis = problem.channel_axis % len(problem.shape)
+    first = _first(problem.shape, problem.channel_axis % len(problem.shape))
     dtypes = problem.dtype, *(problem.param_dtype,) * len(PARAMETERS)
-    refused = _refusal(problem.shape, axis, dtypes, plan, problem.pass_ != "forward")
+    refused = _refusal(problem.shape, first, dtypes, plan, problem.pass_ != "forward")
     return refused or moves_more(problem, 2, 3, TRAINING)
 
 
+def _first(shape: tuple[int, ...], axis: int) -> bool:
+    """Whether channels come first; of rank 2 they come last, too."""
+    return axis == 1 and len(shape) > 2
+
+
 def _refusal(
-    shape: tuple[int, ...], axis: int, dtypes: tuple[str, ...], plan: TrainingPlan, backward: bool
+    shape: tuple[int, ...], first: bool, dtypes: tuple[str, ...], plan: TrainingPlan, backward: bool
 ) -> str | None:
     for name, value in zip(("x", *PARAMETERS, "y"), (*dtypes, plan.output_dtype), strict=True):
         if value not in DTYPES:
             return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
-    if axis != 1 or len(shape) == 2:
-        return f"channels on axis {axis} of {len(shape)}; allowed for pallas_mosaic: 1 of 3 or more"
-    return channel_refusal(shape[0], math.prod(shape[2:]), dtypes[0], plan.output_dtype, backward)
+    if first:
+        return channel_refusal(shape[0], math.prod(shape[2:]), dtypes[0], plan.output_dtype, backward)
+    config = _columns(math.prod(shape[:-1]), shape[-1], dtypes[0], plan, backward)
+    return config if isinstance(config, str) else None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _differentiable(x, gamma, beta, running, plan):
-    return forward(x, gamma, beta, running, plan)[:3]
+def _columns(positions: int, channels: int, dtype: str, plan: TrainingPlan, backward: bool) -> ColumnsConfig | str:
+    """How the kernels cut x where channels come last, or why they do not."""
+    tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
+    return columns_config(1, positions, channels, 1, tensors)
 
 
-def _forward(x, gamma, beta, running, plan):
-    *outputs, mean, r = forward(x, gamma, beta, running, plan)
-    return tuple(outputs), (x, gamma, beta, mean, r)
+def _columns_plan(plan: TrainingPlan) -> ColumnsPlan:
+    return ColumnsPlan(plan.epsilon, plan.activation, plan.output_dtype, plan.momentum)
 
 
-def _backward(plan, saved, cotangents):
-    x = saved[0]
-    refused = channel_refusal(x.shape[0], x.shape[2], x.dtype.name, plan.output_dtype, backward=True)
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _differentiable(x, gamma, beta, running, plan, first):
+    return _forward(x, gamma, beta, running, plan, first)[0]
+
+
+def _forward(x, gamma, beta, running, plan, first):
+    """x is (images, channels, positions), or (1, positions, channels)."""
+    if first:
+        y, *moved, mean, r = forward(x, gamma, beta, running, plan)
+    else:
+        config = _columns(*x.shape[1:], x.dtype.name, plan, backward=False)
+        y, mean, r, *moved = mosaic_columns.forward(x, gamma, beta, running, _columns_plan(plan), config)
+    return (y, *moved), (x, gamma, beta, mean, r)
+
+
+def _backward(plan, first, saved, cotangents):
+    x, gamma, beta, *_ = saved
+    dtypes = x.dtype.name, gamma.dtype.name, beta.dtype.name, gamma.dtype.name, beta.dtype.name
+    refused = _refusal(x.shape, first, dtypes, plan, backward=True)
     if refused:
         raise UserError(refused)
-    return *backward(saved, cotangents[0], plan), None
+    if first:
+        return *backward(saved, cotangents[0], plan), None
+    config = _columns(*x.shape[1:], x.dtype.name, plan, backward=True)
+    return *mosaic_columns.backward(saved, cotangents[0], _columns_plan(plan), config), None
 
 
 _differentiable.defvjp(_forward, _backward)

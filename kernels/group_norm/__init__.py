@@ -90,7 +90,7 @@ for _variant in (
         _NAME,
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
-        "one fused kernel in Pallas Mosaic GPU where channels come first, gradient by hand",
+        "one fused kernel in Pallas Mosaic GPU for groups that fit on chip, gradient by hand",
         supports_problem=_pallas_mosaic.unsupported,
         interpreted_on_cpu=True,
         interpreted_elements=4096,

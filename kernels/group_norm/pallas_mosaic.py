@@ -1,4 +1,4 @@
-"""One fused kernel in Pallas Mosaic GPU where channels come first: a group is read once, written once."""
+"""One fused kernel in Pallas Mosaic GPU: each group is read once and written once, in both layouts."""
 
 import math
 from functools import partial
@@ -8,8 +8,11 @@ import jax.numpy as jnp
 
 from kernels.contexts import CAST_DTYPES, activation_of
 from kernels.group_norm.arguments import checked
-from kernels.pallas.against_xla import TRAINING, moves_more
+from kernels.pallas import mosaic_columns
+from kernels.pallas.against_xla import LAST, TRAINING, moves_more
 from kernels.pallas.mosaic_channels import ChannelsPlan
+from kernels.pallas.mosaic_columns import ColumnsPlan
+from kernels.pallas.mosaic_columns_config import ColumnsConfig, columns_config
 from kernels.pallas.mosaic_config import LINE, row_refusal, shared_refusal
 from kernels.pallas.mosaic_groups import backward, forward, shared_bytes
 from kernels.pallas.mosaic_row_norm import DTYPES, TARGETS
@@ -39,18 +42,20 @@ def pallas_mosaic(
     1 / deviation in float32 are saved. On a CPU the kernel is interpreted, with races looked for.
 
     Raises:
-      UserError: as `naive`, and for another dtype, channels that come last, or a group that does not fit.
+      UserError: as `naive`, and for another dtype, or groups that do not fit.
     """
     a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
     x = a.x
     plan = ChannelsPlan(a.epsilon, activation, jnp.dtype(output_dtype or x.dtype).name)
     if x.size == 0:
         return x.astype(plan.output_dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(plan.output_dtype)
-    dtypes = x.dtype.name, a.gamma.dtype.name, a.beta.dtype.name
-    refused = _refusal(x.shape, channel_axis % x.ndim, groups, dtypes, plan, backward=False)
+    axis, dtypes = channel_axis % x.ndim, (x.dtype.name, a.gamma.dtype.name, a.beta.dtype.name)
+    refused = _refusal(x.shape, axis, groups, dtypes, plan, backward=False)
     if refused:
         raise UserError(refused)
-    return _differentiable(x.reshape(*x.shape[:2], -1), a.gamma, a.beta, groups, plan).reshape(x.shape)
+    if axis == 1:
+        return _channels_first(x.reshape(*x.shape[:2], -1), a.gamma, a.beta, groups, plan).reshape(x.shape)
+    return _channels_last(x.reshape(x.shape[0], -1, x.shape[-1]), a.gamma, a.beta, groups, plan).reshape(x.shape)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -65,7 +70,7 @@ def unsupported(problem: Problem, target: str) -> str | None:
     axis = problem.channel_axis % len(problem.shape)
     dtypes = problem.dtype, problem.param_dtype
     refused = _refusal(problem.shape, axis, groups, dtypes, plan, problem.pass_ != "forward")
-    return refused or moves_more(problem, 2, 3, TRAINING)
+    return refused or moves_more(problem, 2, 3, TRAINING if axis == 1 else LAST)
 
 
 def _refusal(
@@ -75,7 +80,8 @@ def _refusal(
         if value not in DTYPES:
             return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
     if axis != 1:
-        return f"channels on axis {axis} of {len(shape)}; allowed for pallas_mosaic: 1"
+        config = _columns(shape, groups, dtypes[0], plan, backward)
+        return config if isinstance(config, str) else None
     positions, each = math.prod(shape[2:]), shape[1] // groups
     if positions < LEAST_POSITIONS or positions * each < LEAST_ELEMENTS:
         return (
@@ -88,23 +94,60 @@ def _refusal(
     return row_refusal(positions) or shared_refusal(needed)
 
 
+def _columns(
+    shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool
+) -> ColumnsConfig | str:
+    """How the kernels cut x where channels come last, or why they do not."""
+    tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
+    return columns_config(shape[0], math.prod(shape[1:-1]), shape[-1], shape[-1] // groups, tensors)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _differentiable(x, gamma, beta, groups, plan):
+def _channels_first(x, gamma, beta, groups, plan):
     return forward(x, gamma, beta, groups, plan)[0]
 
 
-def _forward(x, gamma, beta, groups, plan):
+def _first_forward(x, gamma, beta, groups, plan):
     y, mean, r = forward(x, gamma, beta, groups, plan)
     return y, (x, gamma, beta, mean, r)
 
 
-def _backward(groups, plan, saved, dy):
-    x, gamma, beta, *_ = saved
-    dtypes = x.dtype.name, gamma.dtype.name, beta.dtype.name
-    refused = _refusal(x.shape, 1, groups, dtypes, plan, backward=True)
-    if refused:
-        raise UserError(refused)
+def _first_backward(groups, plan, saved, dy):
+    _check_backward(saved, 1, groups, plan)
     return backward(saved, dy, groups, plan)
 
 
-_differentiable.defvjp(_forward, _backward)
+_channels_first.defvjp(_first_forward, _first_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _channels_last(x, gamma, beta, groups, plan):
+    return _last_forward(x, gamma, beta, groups, plan)[0]
+
+
+def _last_forward(x, gamma, beta, groups, plan):
+    config = _columns(x.shape, groups, x.dtype.name, plan, backward=False)
+    y, mean, r = mosaic_columns.forward(x, gamma, beta, (), _columns_plan(plan), config)
+    return y, (x, gamma, beta, mean, r)
+
+
+def _last_backward(groups, plan, saved, dy):
+    _check_backward(saved, 2, groups, plan)
+    x = saved[0]
+    config = _columns(x.shape, groups, x.dtype.name, plan, backward=True)
+    return mosaic_columns.backward(saved, dy, _columns_plan(plan), config)
+
+
+_channels_last.defvjp(_last_forward, _last_backward)
+
+
+def _columns_plan(plan: ChannelsPlan) -> ColumnsPlan:
+    return ColumnsPlan(plan.epsilon, plan.activation, plan.output_dtype)
+
+
+def _check_backward(saved: tuple, axis: int, groups: int, plan: ChannelsPlan) -> None:
+    x, gamma, beta, *_ = saved
+    dtypes = x.dtype.name, gamma.dtype.name, beta.dtype.name
+    refused = _refusal(x.shape, axis, groups, dtypes, plan, backward=True)
+    if refused:
+        raise UserError(refused)

@@ -1,4 +1,4 @@
-"""One fused kernel in Pallas Mosaic GPU where channels come first: group norm's, with a group for each channel."""
+"""One fused kernel in Pallas Mosaic GPU: group norm's, with a group for each channel."""
 
 import jax
 

@@ -36,6 +36,7 @@ from normbench.jax_compat_mosaic import (
     mosaic_await_sent,
     mosaic_barrier,
     mosaic_call,
+    mosaic_clear,
     mosaic_program,
     mosaic_send,
     mosaic_shared,
@@ -120,7 +121,7 @@ def _kernel(x_ref, dy_ref, *refs: Any, plan: ChannelsPlan, config: ChannelsConfi
 def _clear(sums: tuple, config: ChannelsConfig) -> None:
     def step(index, carry):
         for ref in sums:
-            ref[chunk(index, config)] = jnp.zeros((config.chunk_lines, config.line), jnp.float32)
+            mosaic_clear(ref, chunk(index, config))
         return carry
 
     jax.lax.fori_loop(0, config.chunks, step, 0)

@@ -124,15 +124,3 @@ def channels_refusal(rows: int, channels: int, param_dtypes: tuple[str, ...]) ->
             f"multiples of {COPY_BYTES} bytes"
         )
     return None
-
-
-def backward_refusal(rows: int, channels: int) -> str | None:
-    """Why the gradient of a tensor of (rows, channels) is not computed, or None: its tiles are of pairs of elements."""
-    line = math.gcd(channels, LINE)
-    chunk = chunk_lines(tile_positions(rows, channels) * channels // line, line) * line
-    if chunk % (2 * WARPGROUP):
-        return (
-            f"{rows} positions of {channels} channels, backward: {chunk} elements at a time; "
-            f"allowed for pallas_mosaic: multiples of {2 * WARPGROUP}"
-        )
-    return None

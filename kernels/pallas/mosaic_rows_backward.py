@@ -20,6 +20,7 @@ from normbench.jax_compat_mosaic import (
     mosaic_await_sent,
     mosaic_barrier,
     mosaic_call,
+    mosaic_clear,
     mosaic_fetch,
     mosaic_program,
     mosaic_send,
@@ -126,7 +127,7 @@ def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, pa
 def _clear(sums: Any, config: MosaicConfig) -> None:
     def step(index, carry):
         for ref in sums:
-            ref[chunk(index, config)] = jnp.zeros((config.chunk_lines, config.line), jnp.float32)
+            mosaic_clear(ref, chunk(index, config))
         return carry
 
     jax.lax.fori_loop(0, config.chunks, step, 0)
