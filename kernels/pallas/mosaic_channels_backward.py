@@ -32,6 +32,7 @@ from kernels.pallas.mosaic_channels_config import (
     fewest_positions,
     tile_positions,
 )
+from kernels.pallas.mosaic_sums import sum_partials
 from normbench.jax_compat_mosaic import (
     mosaic_await_sent,
     mosaic_barrier,
@@ -74,16 +75,7 @@ def backward(saved: tuple, dy: jax.Array, plan: ChannelsPlan) -> tuple[jax.Array
         name="batch_norm_backward",
         cost=cost((x, dy, *parameters), out),
     )(x.reshape(whole), dy.reshape(whole), *by_lines(tuple(parameters), config))
-    return dx.reshape(x.shape), *_gradients([array.reshape(-1, channels) for array in partials], tuple(parameters))
-
-
-def _gradients(partials: list, parameters: tuple) -> tuple:
-    """Adds up what the programs found, for all parameters in one launch."""
-    zeros = tuple(jnp.float32(0) for _ in partials)
-    summed = jax.lax.reduce(
-        tuple(partials), zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), dimensions=(0,)
-    )
-    return tuple(s.astype(parameter.dtype) for s, parameter in zip(summed, parameters, strict=True))
+    return dx.reshape(x.shape), *sum_partials([array.reshape(-1, channels) for array in partials], parameters)
 
 
 def _kernel(x_ref, dy_ref, *refs: Any, plan: ChannelsPlan, config: ChannelsConfig) -> None:

@@ -18,6 +18,7 @@ from kernels.pallas.cost import cost
 from kernels.pallas.mosaic_activations import activate, differentiate
 from kernels.pallas.mosaic_columns_config import ColumnsConfig
 from kernels.pallas.mosaic_columns_sums import chunk, over_groups, over_positions, spread, write_out
+from kernels.pallas.mosaic_sums import sum_partials
 from normbench.jax_compat_mosaic import (
     mosaic_await,
     mosaic_await_sent,
@@ -91,9 +92,7 @@ def backward(saved: tuple, dy: jax.Array, plan: ColumnsPlan, config: ColumnsConf
     )(x.reshape(shape), dy.reshape(shape), *saved[1:])
     if alone:
         return dx.reshape(x.shape), *(array.reshape(-1) for array in partials)
-    zeros = (jnp.float32(0), jnp.float32(0))
-    summed = jax.lax.reduce(tuple(partials), zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), dimensions=(0,))
-    return dx.reshape(x.shape), *(s.astype(p.dtype) for s, p in zip(summed, (gamma, beta), strict=True))
+    return dx.reshape(x.shape), *sum_partials(partials, (gamma, beta))
 
 
 def _shape(config: ColumnsConfig) -> tuple[int, int, int, int]:

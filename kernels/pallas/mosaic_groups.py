@@ -20,6 +20,7 @@ from kernels.pallas.mosaic_activations import activate, differentiate
 from kernels.pallas.mosaic_channels import ChannelsPlan
 from kernels.pallas.mosaic_config import RESERVED_BYTES, MosaicConfig, forward_config
 from kernels.pallas.mosaic_rows import chunk
+from kernels.pallas.mosaic_sums import sum_partials
 from normbench.jax_compat_mosaic import (
     mosaic_await,
     mosaic_await_sent,
@@ -97,9 +98,7 @@ def backward(saved: tuple, dy: jax.Array, groups: int, plan: ChannelsPlan) -> tu
         name="group_norm_backward",
         cost=cost((*saved, dy), out),
     )(x.reshape(whole), dy.reshape(whole), gamma, beta, *statistics)
-    zeros = (jnp.float32(0), jnp.float32(0))
-    summed = jax.lax.reduce(tuple(partials), zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), dimensions=(0,))
-    return dx.reshape(x.shape), *(s.astype(p.dtype) for s, p in zip(summed, (gamma, beta), strict=True))
+    return dx.reshape(x.shape), *sum_partials(partials, (gamma, beta))
 
 
 def _sum_over(x: Any, slabs: _Slabs, term: Callable[[jax.Array], jax.Array]) -> jax.Array:

@@ -15,6 +15,7 @@ from kernels.pallas.cost import cost
 from kernels.pallas.mosaic_activations import differentiate
 from kernels.pallas.mosaic_config import RESERVED_BYTES, MosaicConfig, backward_config
 from kernels.pallas.mosaic_rows import MosaicPlan, affine, chunk
+from kernels.pallas.mosaic_sums import sum_partials
 from normbench.jax_compat_mosaic import (
     mosaic_await,
     mosaic_await_sent,
@@ -69,16 +70,7 @@ def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: MosaicPlan
         *statistics,
         *(array.reshape(block) for array in parameters),
     )
-    return dw.reshape(w.shape), _sums(partials, parameters)
-
-
-def _sums(partials: list, parameters: tuple) -> tuple:
-    """Adds up what the programs found, for all parameters in one launch."""
-    zeros = tuple(jnp.float32(0) for _ in partials)
-    summed = jax.lax.reduce(
-        tuple(partials), zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), dimensions=(0,)
-    )
-    return tuple(s.reshape(-1).astype(parameter.dtype) for s, parameter in zip(summed, parameters, strict=True))
+    return dw.reshape(w.shape), sum_partials(partials, parameters)
 
 
 def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, parameters: int) -> None:

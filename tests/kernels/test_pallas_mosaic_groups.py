@@ -86,10 +86,10 @@ def test_groups_of_many_channels():
     ],
 )
 def test_it_moves_the_minimum_for_the_h200(shape, axis, groups):
-    """Forward in one launch, backward in two."""
+    """Forward in one launch, backward in two, with parameters in half precision, too."""
     pytest.importorskip("jax_cuda13_plugin")
     normalized = partial(group_norm, groups=groups, channel_axis=axis, activation="silu")
-    x, p = jax.ShapeDtypeStruct(shape, jnp.bfloat16), jax.ShapeDtypeStruct((shape[axis],), jnp.float32)
+    x, p = jax.ShapeDtypeStruct(shape, jnp.bfloat16), jax.ShapeDtypeStruct((shape[axis],), jnp.bfloat16)
     size_bytes = 2 * math.prod(shape)
     forward = explain(normalized, x, p, p, target="h200")
     assert len(forward.launches) == 1
