@@ -166,7 +166,7 @@ def _doctor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _selection(parser: argparse.ArgumentParser, target: bool = True) -> None:
-    parser.add_argument("--preset", help="smoke, quick, standard or full (default: quick); or pytensor")
+    parser.add_argument("--preset", help="smoke, quick, standard or full (default: quick); or peers, pytensor")
     for name, what in (
         ("operator", "only these operators"),
         ("variant", "only these variants"),

@@ -26,17 +26,18 @@ def liger(problem: Problem) -> Normalization:
 
 
 def quack(problem: Problem) -> Normalization:
-    """`quack.rmsnorm`: RMS norm, and the forward pass of layer norm, which takes two axes and parameters in float32."""
+    """`quack.rmsnorm`, of two axes: RMS norm, and the forward pass of layer norm with its parameters in float32."""
     rmsnorm = import_module("quack.rmsnorm")
     epsilon = problem.epsilon
-    if problem.operator == "rms_norm":
-        return lambda x, gamma: rmsnorm.rmsnorm(x, gamma, eps=epsilon)
+
+    def rms_norm(x, gamma):
+        return rmsnorm.rmsnorm(x.reshape(-1, x.shape[-1]), gamma, eps=epsilon).reshape(x.shape)
 
     def layer_norm(x, gamma, beta):
         rows = x.reshape(-1, x.shape[-1])
         return rmsnorm.layernorm_fwd(rows, gamma.float(), beta.float(), epsilon).reshape(x.shape)
 
-    return layer_norm
+    return rms_norm if problem.operator == "rms_norm" else layer_norm
 
 
 def apex(problem: Problem) -> Normalization:

@@ -37,7 +37,7 @@ import torch
 from torch.nn import functional as F
 
 def rmsnorm(x, weight=None, bias=None, residual=None, out_dtype=None, residual_dtype=None, eps=1e-6, prenorm=False):
-    assert bias is None and residual is None
+    assert bias is None and residual is None and x.dim() == 2
     return F.rms_norm(x, weight.shape, weight, eps)
 
 def layernorm_fwd(x, weight, bias=None, eps=1e-6, return_rstd=False, return_mean=False):
