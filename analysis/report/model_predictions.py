@@ -21,6 +21,8 @@ MODELS = ("datasheet", "streaming", "attained")
 CONFIG = "gpu_target_config.pbtxt"
 """XLA's description of the GPU of a run, in its folder."""
 MEASURED_TARGETS = ("cpu", "gpu")
+_SAME = ["case", "name", "kind", "bytes"]
+"""By which a launch that was foreseen is found again on the device: another program has launches of the same names."""
 ENOUGH = 3
 """Launches of other problems that a kind and size needs, to say what it attains."""
 
@@ -67,6 +69,13 @@ def same_device(kind: str | None) -> str | None:
     return next((name for name in DEVICELESS_TARGETS if deviceless_target(name).device_name == kind), None)
 
 
+def told_launches(run: Run, device: str) -> pd.DataFrame:
+    """The launches of a device whose time was told: `case`, `name`, `kind`, `bytes`, `measured_s`."""
+    rows = measured_launches(run)
+    rows = rows[(rows["target"] == device) & rows["measured_s"].notna()]
+    return _plain(rows).assign(measured_s=rows["measured_s"].to_numpy())[[*_SAME, "measured_s"]].drop_duplicates(_SAME)
+
+
 def _plain(rows: pd.DataFrame) -> pd.DataFrame:
     size = (rows["read_bytes"] + rows["write_bytes"]).astype("Float64")
     return rows[["case", "name", "kind", "predicted_s"]].assign(bytes=size.astype(float)).reset_index(drop=True)
@@ -76,10 +85,8 @@ def predicted(run: Run, device: str, costs: Calibration | None) -> tuple[pd.Data
     """`foreseen` with `problem`, `decade` (of bytes), `measured_s` (null where not told) and a column per model, null
     where it says nothing."""
     launches, source = foreseen(run, device)
-    told = measured_launches(run)
-    told = told[(told["target"] == device) & told["measured_s"].notna()]
-    told = told[["case", "name", "kind", "measured_s"]].drop_duplicates(["case", "name", "kind"])
-    launches = launches.merge(told, on=["case", "name", "kind"], how="left")
+    told = told_launches(run, device)
+    launches = launches.merge(told, on=_SAME, how="left")
     launches = launches.merge(run.cases[["case", "problem", "operator", "pass"]], on="case", how="left")
     launches["decade"] = np.floor(np.log10(launches["bytes"].where(launches["bytes"] > 0)))
     launches = launches.rename(columns={"predicted_s": "datasheet"})

@@ -14,7 +14,7 @@ from analysis.report.model_error import (
     size,
     spread,
 )
-from analysis.report.model_predictions import attained
+from analysis.report.model_predictions import attained, told_launches
 from analysis.report.trust_map import (
     decade_name,
     order_lines,
@@ -58,6 +58,11 @@ def _sources(run: Run) -> list[str]:
         if launches.empty:
             continue
         told.append(f"On {device}, programs are taken as compiled for {source}.")
+        measured, found = len(told_launches(run, device)), int(launches["measured_s"].notna().sum())
+        if found < measured:
+            told.append(
+                f"Of {measured:,} launches that were timed on {device}, {measured - found:,} were not foreseen."
+            )
         told.append(costs.sentence() if costs else f"The run has no ceilings of {device}: nothing calibrates a model.")
     return told
 

@@ -178,13 +178,18 @@ def test_the_gpu_s_own_description_goes_before_a_target_s(tmp_path):
     assert "datasheet" in set(case_errors(run)["model"])
 
 
-def test_a_program_that_differs_on_the_gpu_is_not_joined_by_launch(tmp_path):
+@pytest.mark.parametrize("other", ["name", "bytes"])
+def test_a_launch_that_is_another_on_the_gpu_is_not_joined(tmp_path, other):
     tables = made("gpu", "device_kernels", target="h200")
+    for row in tables["launches"]:
+        if row["target"] == "gpu":
+            row |= {"name": "another"} if other == "name" else {"read_bytes": 1}
     for row in tables["launch_times"]:
-        row["name"] = "another"
+        row["name"] = "another" if other == "name" else row["name"]
     run = read(tmp_path, tables, environment={"devices": [{"platform": "gpu", "kind": "NVIDIA H200"}]})
     assert launch_errors(run).empty
     assert len(case_errors(run)), "the cases were timed all the same"
+    assert "launches that were timed on gpu, " in model_section(run, "")
 
 
 def test_targets_are_known_by_the_name_of_their_device():
