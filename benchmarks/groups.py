@@ -88,8 +88,8 @@ def _apart(device: str, process: int, problem: Problem, cases: list[Case]) -> It
 
 
 def is_peer(case: Case) -> bool:
-    """Whether the variant is another's library, of `kernels.registry.PEERS`."""
-    return kernels.get(case.operator, case.variant).compiler in PEERS
+    """Whether the variant is another's library, of `kernels.registry.PEERS`; what is not registered is none."""
+    return case.operator in kernels.operators() and case.variant in kernels.variants(case.operator, PEERS)
 
 
 def _refused(case: Case, device: str) -> str | None:
