@@ -242,12 +242,18 @@ def test_a_study_is_told_what_was_asked_for(monkeypatch, tmp_path):
     assert seen["folder"] == tmp_path / "run"
 
 
-def _tables(**statuses):
-    frames = {
-        name: pd.DataFrame({"status": pd.array(["ok"], "string")}) for name in ("compiled", "timings", "accuracy")
-    }
-    frames |= {name: pd.DataFrame({"status": pd.array(values, "string")}) for name, values in statuses.items()}
-    return SimpleNamespace(**frames)
+OURS = "batch_norm.silu.1x256x20x20.nchw.f32.f32.forward.eps0p001.naive"
+THEIRS = OURS.replace("naive", "flax")
+
+
+def _table(statuses, case):
+    return pd.DataFrame({"status": pd.array(statuses, "string"), "case": case})
+
+
+def _tables(case=OURS, **statuses):
+    """The three tables that say whether a case failed, all well but for the given ones."""
+    names = ("compiled", "timings", "accuracy")
+    return SimpleNamespace(**{name: _table(statuses.get(name, ["ok"]), case) for name in names})
 
 
 def test_unsupported_and_absent_are_no_failures():
@@ -262,6 +268,10 @@ def test_a_timing_that_is_refused_is_no_failure_of_the_case():
 @pytest.mark.parametrize("status", ["failed", "crashed", "out_of_memory", "timeout", "wrong"])
 def test_every_other_status_is_a_failure(table, status):
     assert cli_study.any_failed(_tables(**{table: ["ok", status]}))
+
+
+def test_what_a_peer_gets_wrong_is_no_failure_of_ours():
+    assert not cli_study.any_failed(_tables(case=THEIRS, accuracy=["ok", "wrong"]))
 
 
 def test_explain_of_an_operator_prints_its_report_and_writes_html(capsys, tmp_path):

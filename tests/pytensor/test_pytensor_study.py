@@ -45,7 +45,7 @@ def test_each_variant_is_right(problem, variant, tmp_path):
     (tmp_path / "hlo").mkdir()
     compiled, tables = compile_case(Case(problem, variant), "cpu", tmp_path)
     oracle = Oracle(problem, seed=0)
-    inputs = inputs_of(compiled.program, oracle)
+    inputs = inputs_of(compiled.program, oracle, compiled.hosted)
     on_host = "jax" not in variant
     assert all(isinstance(array, np.ndarray) == on_host for array in inputs)
     found = check(compiled, inputs, oracle, "cpu")
