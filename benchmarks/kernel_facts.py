@@ -6,9 +6,9 @@
 The least traffic of a pass, in walks over tensors of x's size: forward 2 (read x, write y); backward 3 (read x and dy,
 write dx). The *streaming* least is what a kernel has to move where a row, group or channel does not fit on the chip:
 its statistics, or the two sums of its gradient, are complete only after all of it has been read, so what they are used
-on is read once more: forward 3 (x twice), backward 5 (x and dy twice). The channels of batch norm in training are
-streamed always; inference batch norm has no sum that anything waits for, and rows of layer and RMS norm, and groups,
-are streamed where their configuration is not `resident`.
+on is read once more: forward 3 (x twice), backward 5 (x and dy twice). Inference batch norm has no sum that anything
+waits for; rows of layer and RMS norm, groups, and channels of batch norm in training are streamed where their
+configuration is not `resident`.
 """
 
 import argparse
@@ -76,6 +76,8 @@ def problems() -> tuple[Any, ...]:
         ("batch_norm", (32, 56, 56, 64), "nhwc", {}),
         ("batch_norm_training", (32, 64, 56, 56), "nchw", {}),
         ("batch_norm_training", (32, 56, 56, 64), "nhwc", {}),
+        ("batch_norm_training", (8, 256, 56, 56), "nchw", {}),
+        ("batch_norm_training", (32, 14, 14, 1024), "nhwc", {}),
         ("layer_norm", (8192, 4096), "nc", {}),
         ("layer_norm", (512, 65536), "nc", {}),
         ("rms_norm", (8192, 4096), "nc", {}),
@@ -98,6 +100,7 @@ def problems() -> tuple[Any, ...]:
 
 def streamed(problem: Any) -> bool:
     """Whether what is summed does not fit on the chip, as the kernel's own configuration has it."""
+    from kernels.batch_norm_training.pallas_triton import config_of as channels_of
     from kernels.group_norm.pallas_triton import config_of
     from kernels.pallas import rows_config
 
@@ -109,7 +112,7 @@ def streamed(problem: Any) -> bool:
         return not rows_config.backward_config(rows, columns, problem.dtype, vectors, affine=True).resident
     if problem.operator in ("group_norm", "instance_norm"):
         return not config_of(problem, problem.pass_).resident
-    return problem.operator == "batch_norm_training"
+    return problem.operator == "batch_norm_training" and channels_of(problem, problem.pass_) is None
 
 
 def measured(problem: Any, target: str) -> Facts:
@@ -176,16 +179,25 @@ def differences(known: Facts, found: Facts) -> list[str]:
     ]
 
 
+def most_launches(facts: Facts) -> int:
+    """One forward and two backward, with the sum of what the programs leave for parameters; of batch norm in training,
+    whose programs have whole channels or shares of them, one where nothing is read twice and two otherwise."""
+    pass_ = "backward" if ".backward" in facts.case else "forward"
+    if facts.case.startswith("batch_norm_training."):
+        return 1 if facts.walks == WALKS[pass_, False] else 2
+    return 1 if pass_ == "forward" else 2
+
+
 def broken(facts: Facts) -> list[str]:
-    """A sentence for each thing that a kernel must not do; what ptxas spills counts for the first target alone."""
-    most = 2 if "backward" in facts.case or "training" in facts.case else 1
+    """A sentence for each thing that a kernel must not do."""
+    most = most_launches(facts)
     wrong = {
         f"{facts.launches} launches, allowed: {most}": facts.launches > most,
         f"{facts.share:.3f} × the least of {facts.walks} walks": facts.share > MOST_OF_LEAST,
         f"loads of {facts.load_bytes} bytes": facts.load_bytes != 16,
         f"stores of {facts.store_bytes} bytes": facts.store_bytes != 16,
         f"a workspace of {facts.workspace_bytes} bytes": facts.workspace_bytes > WORKSPACE * facts.x_bytes,
-        f"{facts.spill_bytes} bytes spilled": facts.target == TARGETS[0] and bool(facts.spill_bytes),
+        f"{facts.spill_bytes} bytes spilled": bool(facts.spill_bytes),
     }
     return [f"{facts.case} for {facts.target}: {sentence}" for sentence, holds in wrong.items() if holds]
 

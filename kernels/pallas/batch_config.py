@@ -30,6 +30,10 @@ MOST_SPLITS = 128
 LEAST_STEPS = 4
 """Tiles of a share at least: partial sums of float32 are then 1/256 of x in bfloat16, or less."""
 
+LEAST_STEPS_OF_SUMS = 6
+"""The same for gradients in training of narrower elements than float32 where channels come last: XLA leaves as few
+partial sums."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
@@ -84,8 +88,8 @@ class BatchConfig:
         return self.tiles % self.steps != 0
 
 
-def batch_config(view: View, dtype: str) -> BatchConfig:
-    """The same for all four launches."""
+def batch_config(view: View, dtype: str, least_steps: int = LEAST_STEPS) -> BatchConfig:
+    """The same for both launches of a pass, with shares of `least_steps` tiles or more."""
     vector = vector_elements(dtype)
     item, elements = 16 // vector, WARPS * WARP * vector * STREAM_VECTORS
     if view.last:
@@ -96,7 +100,7 @@ def batch_config(view: View, dtype: str) -> BatchConfig:
         block = min(elements // chunk, power_of_two_from(view.channels))
     warps = max(1, min(WARPS, block * chunk // (WARP * vector)))
     one = BatchConfig(view, block, chunk, 1, warps)
-    wanted = min(MOST_SPLITS, -(-PROGRAMS // one.blocks), max(1, one.tiles // LEAST_STEPS))
+    wanted = min(MOST_SPLITS, -(-PROGRAMS // one.blocks), max(1, one.tiles // least_steps))
     # Partial sums of two quantities in float32 or wider; counted at their widest.
     wanted = min(wanted, workspace_programs(view.size * item, 2 * max(item, 4) * view.channels))
     return BatchConfig(view, block, chunk, -(-one.tiles // wanted), warps)

@@ -83,10 +83,15 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     channels, positions = _channels(config), _positions(config)
     tiles = [load_tile(x_ref, view, 0, channels, p, "evict_first") for p in positions]
-    mean = _total(view, (tile.astype(dtype) for tile in tiles)) / config.terms
-    centred = (tile.astype(dtype) - spread(view, mean) for tile in tiles)
-    known = (where(tile_mask(view, channels, p), d) for p, d in zip(positions, centred, strict=True))
-    variance = _total(view, map(jnp.square, known)) / config.terms
+    near = _total(view, (tile.astype(dtype) for tile in tiles)) / config.terms
+    centred = [
+        where(tile_mask(view, channels, p), tile.astype(dtype) - spread(view, near))
+        for tile, p in zip(tiles, positions, strict=True)
+    ]
+    # The sum of many terms that are large beside their differences is rounded; that of the differences is hardly.
+    offset = _total(view, centred) / config.terms
+    mean = near + offset
+    variance = jnp.maximum(_total(view, map(jnp.square, centred)) / config.terms - jnp.square(offset), 0)
     r = write_statistics(running, refs[3:], mean, variance, channels, config.terms, plan)
     gamma, beta = (spread(view, load_vector(ref, channels, dtype)) for ref in (gamma_ref, beta_ref))
     mean, r = spread(view, mean), spread(view, r)

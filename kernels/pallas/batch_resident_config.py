@@ -14,7 +14,10 @@ THREAD_REGISTERS = {1: 235, 2: 235, 4: 235, 8: 235, 16: 100}
 of 128 with 512: the rest is for arithmetic. Beyond it the compiler spills."""
 
 THREAD_ELEMENTS = {1: 200, 2: 200, 4: 200, 8: 200, 16: 84}
-"""The same for terms alone: where channels come last, a thread has the sums of several beside them."""
+"""The same for terms alone."""
+
+LAST_REGISTERS = {1: 0, 2: 16}
+"""Fewer terms, by tensors, where channels come last: a thread has the sums and parameters of several beside them."""
 
 OFFSET_REGISTERS = {1: 1, 2: 3}
 """Of the offset of terms that are loaded together, by tensors: the addresses in x and y, or in x, dy and dx."""
@@ -114,7 +117,8 @@ def _cut(view: View, width: int, vector: int, tensors: int, words: int) -> Resid
         fitting = min(warps, max(1, power_of_two_to(width * chunk // (WARP * vector))))
         config = ResidentConfig(view, width, chunk, fitting)
         own = config.elements * tensors * words
-        if own > THREAD_ELEMENTS[fitting] or len(config.tiles) > MOST_TILES:
+        most = THREAD_ELEMENTS[fitting] - LAST_REGISTERS[tensors] * view.last
+        if own > most or len(config.tiles) > MOST_TILES:
             continue
         if own + config.offsets(vector) * OFFSET_REGISTERS[tensors] <= THREAD_REGISTERS[fitting]:
             waste = config.elements * fitting

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.activations import activate
-from kernels.pallas.batch_config import BatchConfig, batch_config
+from kernels.pallas.batch_config import LEAST_STEPS, LEAST_STEPS_OF_SUMS, BatchConfig, batch_config
 from kernels.pallas.batch_shares import (
     BatchPlan,
     found_by_shares,
@@ -64,7 +64,8 @@ def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, j
     """Returns dx, dgamma, dbeta; `saved` is (x, gamma, beta, mean, r), x flat."""
     x, gamma, beta, _, _ = saved
     key = plan.view.key("batch_norm_training.backward", x.dtype.name)
-    config = tuned(batch_config(plan.view, x.dtype.name), key)
+    least_steps = LEAST_STEPS_OF_SUMS if plan.view.last and x.dtype.itemsize < 4 else LEAST_STEPS
+    config = tuned(batch_config(plan.view, x.dtype.name, least_steps), key)
     inputs = (x, dy, *saved[1:])
     partials = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), jnp.dtype(plan.dtype)),) * 2
     found = _launch(_sums_kernel, inputs, partials, plan, config, "batch_norm_training_sums")

@@ -36,6 +36,10 @@ STREAM_CHUNK_BYTES = 32768
 BACKWARD_ELEMENTS = 8192
 """Of x and dy per step of a program: 16 for each of 512 threads, which have 128 registers each."""
 
+BACKWARD_VECTORS = 2
+"""Of a thread in a tile of float32: with four the compiler for the A100 spills. Of narrower elements there are no more,
+and float64 has half as many registers to spare."""
+
 BACKWARD_STATE_BYTES = 192 * 1024
 """What a program may keep of its rows: h and its cotangent, and a sum for each of two parameters or more, all in
 float32 at least. The registers of a multiprocessor are 256 KiB; a quarter is for the arithmetic. Rows of up to 12288
@@ -119,6 +123,8 @@ def backward_config(rows: int, columns: int, dtype: str, vectors: int, affine: b
     unroll = 2 if item == 2 and padded <= BACKWARD_ELEMENTS and rows > block_rows else 1
     warps = _warps(block_rows * padded, block_rows * chunk, vector, 16 if item < 8 else 8)
     warps = min(warps, 16 if padded <= BACKWARD_ELEMENTS else 8)
+    if item == 4:
+        chunk = min(chunk, max(1, BACKWARD_VECTORS * vector * WARP * warps // block_rows))
     config = RowConfig(rows, columns, block_rows, chunk, unroll, warps, True, 1)
     allowed = workspace_programs(rows * columns * item, vectors * columns * wide)
     return replace(config, programs=_levelled(-(-rows // config.step_rows), min(MULTIPROCESSORS, allowed)))

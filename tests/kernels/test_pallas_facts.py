@@ -32,8 +32,8 @@ def test_every_kernel_has_facts_for_every_target_and_none_is_broken():
 SAMPLE = [
     ("h200", "batch_norm", "nchw", "bfloat16", "backward"),
     ("h200", "batch_norm_training", "nhwc", "bfloat16", "forward"),
+    ("a100", "rms_norm", "nc", "float32", "backward"),
     ("h200", "batch_norm_training", "nchw", "float32", "backward"),
-    ("h200", "rms_norm", "nc", "float32", "backward"),
     ("h200", "group_norm", "nchw", "bfloat16", "forward"),
     ("h200", "instance_norm", "nhwc", "float32", "backward"),
     ("a100", "layer_norm", "nc", "bfloat16", "backward"),

@@ -52,3 +52,30 @@ def test_a_gradient_reads_x_and_dy_once(layout):
     assert report.declared_bytes <= 1.05 * report.minimum_bytes
     assert report.launches.load_bytes[0] == 16
     assert report.launches.store_bytes[0] == 16
+
+
+ON_CHIP = [
+    ((8, 256, 56, 56), "nchw", "bfloat16", "forward", "h200"),
+    ((8, 256, 56, 56), "nchw", "bfloat16", "backward", "h200"),
+    ((32, 512, 28, 28), "nchw", "float32", "forward", "h200"),
+    ((16, 512, 28, 28), "nchw", "float32", "backward", "a100"),
+    ((32, 14, 14, 1024), "nhwc", "bfloat16", "forward", "h200"),
+    ((8, 14, 14, 2048), "nhwc", "bfloat16", "backward", "a100"),
+    ((8, 14, 14, 2048), "nhwc", "float32", "backward", "h200"),
+]
+
+
+@pytest.mark.parametrize(("shape", "layout", "dtype", "pass_", "target"), ON_CHIP)
+def test_batch_norm_in_training_is_one_launch_of_the_minimum_where_a_channel_fits(shape, layout, dtype, pass_, target):
+    problem = Problem("batch_norm_training", shape, layout, dtype, pass_=pass_)
+    report = compiled(problem, target)
+    assert list(report.launches.kind) == ["pallas"]
+    assert report.declared_bytes <= 1.05 * report.minimum_bytes
+    assert report.launches.load_bytes[0] == report.launches.store_bytes[0] == 16
+    assert not report.launches.spill_bytes.dropna().any()
+
+
+def test_batch_norm_in_training_is_two_launches_where_none_fits():
+    report = compiled(Problem("batch_norm_training", (32, 56, 56, 64), "nhwc", "bfloat16"))
+    assert list(report.launches.kind) == ["pallas"] * 2
+    assert report.declared_bytes <= 1.05 * 1.5 * report.minimum_bytes
