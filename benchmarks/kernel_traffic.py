@@ -165,8 +165,8 @@ def table(rows: tuple[Against, ...]) -> str:
         groups.setdefault((row.problem.split(".")[0], passes[0]), []).append(row)
     for (operator, pass_), group in sorted(groups.items()):
         kept = [row for row in group if row.kernel_bytes]
-        best = _range([row.xla_bytes / row.kernel_bytes for row in kept if row.kernel_bytes])
-        naive = _range([row.naive_bytes / row.kernel_bytes for row in kept if row.kernel_bytes])
+        best = range_of([row.xla_bytes / row.kernel_bytes for row in kept if row.kernel_bytes])
+        naive = range_of([row.naive_bytes / row.kernel_bytes for row in kept if row.kernel_bytes])
         refused = len(group) - len(kept)
         lines.append(f"| {operator} | {pass_} | {len(group)} | {refused} | {best} | {naive} |")
     lines += ["", "Refused:", ""]
@@ -174,7 +174,8 @@ def table(rows: tuple[Against, ...]) -> str:
     return "\n".join(lines)
 
 
-def _range(factors: list[float]) -> str:
+def range_of(factors: list[float]) -> str:
+    """The least and the greatest, as times."""
     return f"{min(factors):.2f} – {max(factors):.2f} ×" if factors else "–"
 
 

@@ -71,11 +71,11 @@ def _refusal(
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _differentiable(x, residual, parameters, plan):
-    return forward(x, residual, parameters, plan)[:2]
+    return forward(x, residual, parameters, plan, saves=False)[:2]
 
 
 def _forward(x, residual, parameters, plan):
-    y, z, mean, r = forward(x, residual, parameters, plan)
+    y, z, mean, r = forward(x, residual, parameters, plan, saves=True)
     return (y, z), (x if z is None else z, parameters, mean, r)
 
 

@@ -51,8 +51,11 @@ def forward_shared_bytes(columns: int, dtype: str, param_dtype: str, plan: Mosai
     return columns * (of_x * (1 + residual) + of_y + of_parameter * (1 + plan.shifted)) + RESERVED_BYTES
 
 
-def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: MosaicPlan) -> tuple:
-    """Returns (y, z, mean, r): z = x + residual or None, mean None where not centered; x is (rows, columns)."""
+def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: MosaicPlan, saves: bool) -> tuple:
+    """Returns (y, z, mean, r): z = x + residual or None, mean None where not centered; x is (rows, columns).
+
+    Without `saves` there are no mean and no r: of short rows they are a part of the traffic that can be measured.
+    """
     config = forward_config(*x.shape)
     block = (config.lines, config.line)
     dtype = jnp.dtype(plan.output_dtype)
@@ -60,7 +63,7 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
     out = (
         jax.ShapeDtypeStruct(whole, dtype),
         *(() if residual is None else (jax.ShapeDtypeStruct(whole, x.dtype),)),
-        *(jax.ShapeDtypeStruct((config.rows,), jnp.float32),) * (1 + plan.centered),
+        *(jax.ShapeDtypeStruct((config.rows,), jnp.float32),) * (saves * (1 + plan.centered)),
     )
     tensors = (x,) if residual is None else (x, residual)
     scratch = (
@@ -70,7 +73,7 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
         mosaic_barrier(len(tensors) + len(parameters)),
     )
     found = mosaic_call(
-        partial(_kernel, plan=plan, config=config, tensors=len(tensors), parameters=len(parameters)),
+        partial(_kernel, plan=plan, config=config, tensors=len(tensors), parameters=len(parameters), saves=saves),
         grid=config.programs,
         out=out,
         scratch=scratch,
@@ -79,13 +82,14 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
     )(*(array.reshape(whole) for array in tensors), *(array.reshape(block) for array in parameters))
     y, *others = found
     z = None if residual is None else others.pop(0).reshape(x.shape)
-    mean = others.pop(0) if plan.centered else None
-    return y.reshape(x.shape), z, mean, others.pop(0)
+    mean = others.pop(0) if saves and plan.centered else None
+    return y.reshape(x.shape), z, mean, others.pop(0) if saves else None
 
 
-def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, parameters: int) -> None:
+def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, parameters: int, saves: bool) -> None:
     inputs, refs = refs[: tensors + parameters], refs[tensors + parameters :]
-    outputs, scratch = refs[: tensors + 1 + plan.centered], refs[tensors + 1 + plan.centered :]
+    written = tensors + saves * (1 + plan.centered)
+    outputs, scratch = refs[:written], refs[written:]
     *shared, barrier = scratch
     row = mosaic_program()
     for ref, target in zip(inputs[:tensors], shared, strict=False):
@@ -109,9 +113,10 @@ def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, pa
         return carry
 
     jax.lax.fori_loop(0, config.chunks, write, 0)
-    if plan.centered:
+    if saves:
+        outputs[-1][row] = r
+    if saves and plan.centered:
         outputs[-2][row] = mean
-    outputs[-1][row] = r
     sent = [(y, outputs[0].at[row])]
     mosaic_send(*sent, *([(w, outputs[1].at[row])] if tensors == 2 else []))
     mosaic_await_sent()

@@ -78,7 +78,7 @@ def test_it_moves_the_streaming_minimum_for_the_h200(shape, dtype):
     forward = explain(pallas_mosaic, x, p, p, target="h200")
     assert len(forward.launches) == 1
     size_bytes = math.prod(shape) * x.dtype.itemsize
-    assert forward.declared_bytes <= 1.05 * 2 * size_bytes
+    assert forward.declared_bytes == 2 * size_bytes + 2 * p.size * 4  # statistics are for the backward pass alone
 
     def backward(x, gamma, beta, dy):
         y, pull = jax.vjp(pallas_mosaic, x, gamma, beta)
