@@ -49,8 +49,8 @@ def compiled(known: dict[str, Structure]) -> tuple[Compiled, ...]:
     from benchmarks.cases import cases
 
     by_problem: dict[str, dict[str, Structure]] = {}
-    for case, row in known.items():
-        problem, _, variant = case.rpartition(".")
+    for slug, row in known.items():
+        problem, _, variant = slug.rpartition(".")
         by_problem.setdefault(problem, {})[variant] = row
     found = []
     for case in cases("standard", variants=(VARIANT,)):
