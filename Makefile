@@ -21,7 +21,7 @@ gpu:
 	$(PYTHON) -m benchmarks.cli gpu --preset $(PRESET) $(ARGS)
 
 test: .venv/test
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -4,10 +4,9 @@ import importlib.util
 
 import pytest
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets"),
-    pytest.mark.xdist_group("facts"),
-]
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets"
+)
 
 
 def ratio(fact):

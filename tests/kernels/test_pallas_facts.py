@@ -42,7 +42,6 @@ SAMPLE = [
 
 
 @needs_compiler
-@pytest.mark.xdist_group("traffic")
 @pytest.mark.parametrize(("target", *("operator", "layout", "dtype", "pass_")), SAMPLE)
 def test_what_is_compiled_now_is_what_the_data_say(target, operator, layout, dtype, pass_):
     wanted = (operator, layout, dtype, pass_)

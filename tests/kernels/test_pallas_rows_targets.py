@@ -8,10 +8,7 @@ import kernels
 from analysis import explain
 from kernels.problem import Problem
 
-pytestmark = [
-    pytest.mark.skipif(not importlib.util.find_spec("jax_cuda13_plugin"), reason="needs the extra gpu-targets"),
-    pytest.mark.xdist_group("traffic"),
-]
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("jax_cuda13_plugin"), reason="needs the extra gpu-targets")
 
 
 def compiled(operator, shape, dtype, pass_, context="alone", target="h200"):

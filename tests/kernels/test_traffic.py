@@ -12,10 +12,9 @@ import kernels
 from analysis import explain
 from kernels.problem import Problem
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets"),
-    pytest.mark.xdist_group("traffic"),
-]
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets"
+)
 
 TRAINING_LAST = Problem("batch_norm_training", (64, 56, 56, 256), "nhwc", "bfloat16")
 TRAINING_FIRST = Problem("batch_norm_training", (64, 256, 56, 56), "nchw", "bfloat16")
