@@ -33,6 +33,7 @@ from benchmarks.worker_cases import (
 )
 from benchmarks.worker_series import POOL_SHARE, Pools, pool_key, series_of, working_bytes
 from kernels.pallas import tuning
+from normbench.errors import UserError
 from normbench.schema import DEVICE_CLOCKS
 
 Emit = Callable[..., None]
@@ -128,11 +129,15 @@ class Measurement:
         return inputs
 
     def _check_interpreted(self, case: Case, oracle: Oracle) -> None:
-        found = check_interpreted(case, oracle)
+        reason = INTERPRETED
+        try:
+            found = check_interpreted(case, oracle)
+        except UserError as refusal:  # a dtype or a size that the kernel takes nowhere
+            found, reason = None, str(refusal)
         if found:
             self._emit_accuracy(case, found)
         else:
-            self.emit(case.slug, {"accuracy": [self._accuracy_row(case.slug, "unsupported", INTERPRETED)]})
+            self.emit(case.slug, {"accuracy": [self._accuracy_row(case.slug, "unsupported", reason)]})
         self._end(case.slug, "unsupported", unsupported(case, "cpu") or INTERPRETED)
 
     def _emit_accuracy(self, case: Case, found: Error, hard: Error | None = None) -> None:

@@ -40,6 +40,9 @@ from normbench.schema import CACHES
 MAX_ROWS = 24
 """Problems in one panel; more cannot be read. The largest are drawn, and the caption says so."""
 
+TALL = 30
+"""Rows of an atlas; with more, the columns' names are above them as well."""
+
 
 def problem_label(row: Any) -> str:
     """32×64×56×56 nhwc · relu · k3-s2: what tells the problems of one panel apart."""
@@ -174,7 +177,8 @@ def atlas(table: pd.DataFrame, caption: str) -> Figure | None:
             _draw_cells(axes, part.pivot_table("traffic_ratio", "label", "variant"), rows, variants, norm, absent="")
             _frame(axes, part[part["best"]], list(rows["label"]), variants)
             label_rows(axes, rows, place % beside == 0, offset=0.5)
-            axes.set_title(str(target), loc="left")
+            above = _name_above(axes, variants) if place < beside and len(rows) > TALL else None
+            axes.set_title(str(target), loc="left", pad=above)
         figure.supxlabel(
             "median over problems of bytes moved ÷ minimum bytes; framed: the lowest, of these the fewest launches",
             size=9,
@@ -193,11 +197,27 @@ def _frame(axes: Axes, best: pd.DataFrame, labels: list[str], variants: list[str
             axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=colour, linewidth=1.1))
 
 
+def _slanted_in(names: list[str]) -> float:
+    return 0.1 + longest_in(names) * float(np.sin(np.radians(SLANT_DEGREES)))
+
+
+def _name_above(axes: Axes, variants: list[str]) -> float:
+    """Writes the columns' names above them too; returns what they take, in points."""
+    for column, variant in enumerate(variants):
+        where = ((column + 0.5) / len(variants), 1)
+        axes.annotate(
+            variant, where, (0, 4), "axes fraction", "offset points", rotation=SLANT_DEGREES, rotation_mode="anchor",
+            ha="left", va="bottom", fontsize=9, color=INK,
+        )  # fmt: skip
+    return 72 * _slanted_in(variants)
+
+
 def _arrange_cells(figure: Figure, panels: np.ndarray, labels: list[str], variants: list[str]) -> None:
-    slanted = 0.1 + longest_in(variants) * float(np.sin(np.radians(SLANT_DEGREES)))
+    slanted = _slanted_in(variants)
     width = max(len(variants) * CELL_IN, MIN_PANEL_IN)
     heights = [panel_height_in(len(labels))] * len(panels)
-    arrange(figure, panels, heights, width, longest_in(labels), inner_in=slanted, below_in=slanted)
+    above = slanted if len(labels) > TALL else 0.0
+    arrange(figure, panels, heights, width, longest_in(labels), inner_in=slanted, below_in=slanted, legend_in=above)
 
 
 def _draw_cells(

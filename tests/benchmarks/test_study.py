@@ -17,6 +17,7 @@ from normbench.errors import UserError
 from normbench.schema import TABLES
 
 TINY = Problem("batch_norm", (2, 4, 3, 5))
+WIDE = Problem("batch_norm_training", (8, 4), "nc", "float64")
 FAULTY = "faulty_variants"
 
 
@@ -118,7 +119,8 @@ def test_what_was_compiled_before_it_went_wrong_is_kept(faulty_run):
 @pytest.fixture(scope="module")
 def good_run(tmp_path_factory):
     wide = Problem("batch_norm", (8, 4), "nc", "float64", "float64", pass_="backward")
-    cases = (*(Case(TINY, name) for name in ("naive", "prefolded", "pallas_triton")), Case(wide, "folded"))
+    ours = (Case(TINY, name) for name in ("naive", "prefolded", "pallas_triton"))
+    cases = (*ours, Case(wide, "folded"), Case(WIDE, "pallas_mosaic"))
     return study(config(tmp_path_factory.mktemp("good"), cases=cases, processes=2))
 
 
@@ -152,6 +154,13 @@ def test_a_kernel_for_gpus_is_checked_on_a_cpu_and_not_timed(good_run):
     assert accuracy.loc[slug, "max_abs"] >= 0
     assert outcomes(found["timings"])["pallas_triton"][0][0] == "unsupported"
     assert outcomes(found["compiled"])["pallas_triton"][0][0] == "unsupported"
+
+
+def test_what_a_kernel_takes_nowhere_is_no_failure(good_run):
+    accuracy = tables(good_run)["accuracy"].set_index("case")
+    row = accuracy.loc[Case(WIDE, "pallas_mosaic").slug]
+    assert row["status"] == "unsupported"
+    assert "x is float64" in row["reason"]
 
 
 def test_float64_is_float64(good_run):
@@ -203,7 +212,7 @@ def test_the_run_says_how_it_came_about_and_what_it_cost(good_run):
         "a test",
         ["cpu"],
     )
-    assert info["cost"]["measure"]["cpu"]["cases"] == 4 + 3
+    assert info["cost"]["measure"]["cpu"]["cases"] == 5 + 3
     assert info["environment"]["packages"]["jax"]
     assert not (good_run / "parts").exists()
 

@@ -13,3 +13,11 @@ def wide_types():
     """Lets each of these modules use float64 without changing it for the rest of the session."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quickly_compiled(request):
+    """What runs once need not be optimized by LLVM; what a module compiles for a GPU, to look at it, is left alone."""
+    jax.config.update("jax_disable_most_optimizations", not getattr(request.module, "READS_PROGRAMS", False))
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

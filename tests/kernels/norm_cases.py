@@ -18,8 +18,6 @@ CANCELLING = ("one_pass", "jax_nn", "flax")
 PEERS = ("jax_nn", "flax")
 LEAST_TERMS = 8
 """Of fewer terms the variance may by chance be small beside the squared mean, which is not for a cancelling variant."""
-QUICKLY_COMPILED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Options of XLA: the programs are small and run once, and most of a test is compiling."""
 SETTINGS = {"max_examples": 10, "deadline": None, "derandomize": True}
 
 
@@ -63,7 +61,7 @@ def check(problem: Problem, variant: str, seed: int = 0) -> None:
     oracle = oracle_of(problem, seed)
     program = kernels.program(problem, variant)
     arrays = jax.tree.map(jnp.asarray, oracle.arrays_for(program))
-    result = jax.jit(program.function, compiler_options=QUICKLY_COMPILED)(*jax.jit(program.setup)(*arrays))
+    result = jax.jit(program.function)(*jax.jit(program.setup)(*arrays))
     error = oracle.check(program, result)
     assert error.ok, (variant, problem, error.reason)
 

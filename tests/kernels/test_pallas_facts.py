@@ -14,6 +14,8 @@ from benchmarks.cases import Case
 from kernels.problem import Problem
 from normbench.errors import UserError
 
+READS_PROGRAMS = True
+
 needs_compiler = pytest.mark.skipif(
     not importlib.util.find_spec("jax_cuda13_plugin"), reason="needs the extra gpu-targets"
 )

@@ -14,6 +14,8 @@ from kernels import Problem
 from kernels.batch_norm_training.pallas_mosaic import pallas_mosaic
 from normbench.errors import UserError
 
+READS_PROGRAMS = True
+
 
 @pytest.mark.parametrize(
     ("dtype", "param_dtype", "context", "shape", "layout"),

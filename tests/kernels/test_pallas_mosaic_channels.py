@@ -15,6 +15,8 @@ from kernels.batch_norm.pallas_mosaic import pallas_mosaic
 from kernels.pallas import mosaic_channels_config, mosaic_positions
 from normbench.errors import UserError
 
+READS_PROGRAMS = True
+
 SHAPE = (2, 2, 4, 64)
 
 

@@ -15,6 +15,8 @@ from kernels import Problem
 from kernels.group_norm.pallas_mosaic import pallas_mosaic as group_norm
 from kernels.instance_norm.pallas_mosaic import pallas_mosaic
 
+READS_PROGRAMS = True
+
 
 def test_instance_norm_is_right():
     problem = Problem("instance_norm", (2, 2, 16, 32), "nchw", "float16", "float32", "forward_backward", "cast")

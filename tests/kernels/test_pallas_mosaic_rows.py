@@ -14,6 +14,8 @@ from kernels.layer_norm.pallas_mosaic import pallas_mosaic
 from kernels.pallas import mosaic_config
 from normbench.errors import UserError
 
+READS_PROGRAMS = True
+
 ROWS = (3, 256)
 
 

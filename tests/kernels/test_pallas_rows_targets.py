@@ -8,6 +8,8 @@ import kernels
 from analysis import explain
 from kernels.problem import Problem
 
+READS_PROGRAMS = True
+
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("jax_cuda13_plugin"), reason="needs the extra gpu-targets")
 
 

@@ -21,6 +21,8 @@ from kernels.pallas.rows_config import forward_config
 from normbench.declared import declare, declared
 from normbench.errors import UserError
 
+READS_PROGRAMS = True
+
 needs_compiler = pytest.mark.skipif(
     not importlib.util.find_spec("jax_cuda13_plugin"), reason="needs the extra gpu-targets"
 )

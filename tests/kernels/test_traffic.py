@@ -12,6 +12,8 @@ import kernels
 from analysis import explain
 from kernels.problem import Problem
 
+READS_PROGRAMS = True
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets"
 )
