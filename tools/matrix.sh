@@ -18,11 +18,23 @@ if [ -z "$python" ]; then
     echo "No Python 3.12 or 3.13 at hand: JAX 0.11 and later need one; their tests are left out."
     exit 0
 fi
+packages=()
 for version in "$@"; do
     folder=".venv-$version"
     [ -f "$folder/installed" ] && continue
-    "$python" -m venv "$folder"
-    "$folder/bin/python" -m pip install -q -q --disable-pip-version-check \
-        "jax[cuda13-local]==$version" -e '.[gpu-targets]' pytest hypothesis absl-py
+    (
+        "$python" -m venv "$folder"
+        "$folder/bin/python" -m pip install -q -q --disable-pip-version-check \
+            "jax[cuda13-local]==$version" pytest hypothesis absl-py
+    ) &
+    packages+=($!)
+done
+for job in "${packages[@]}"; do wait "$job"; done
+
+# One after the other: an editable installation writes into this folder.
+for version in "$@"; do
+    folder=".venv-$version"
+    [ -f "$folder/installed" ] && continue
+    "$folder/bin/python" -m pip install -q -q --disable-pip-version-check "jax==$version" -e '.[gpu-targets]'
     touch "$folder/installed"
 done
