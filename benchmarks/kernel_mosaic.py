@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.report.goldens import FOLDER, Structure, read_all
-from benchmarks.kernel_traffic import EQUAL, NOT_THE_SAME, PAGE, range_of
+from benchmarks.kernel_traffic import EQUAL, NOT_THE_SAME, PAGE, problems, range_of, renewed
 
 BEGIN, END = "<!-- mosaic: begin -->", "<!-- mosaic: end -->"
 TARGET = "h200"
@@ -43,19 +43,14 @@ def goldens() -> dict[str, Structure]:
 
 def compiled(known: dict[str, Structure]) -> tuple[Compiled, ...]:
     """Every problem of `standard` whose x has elements."""
-    import math
-
     import kernels
-    from benchmarks.cases import cases
 
     by_problem: dict[str, dict[str, Structure]] = {}
     for slug, row in known.items():
         problem, _, variant = slug.rpartition(".")
         by_problem.setdefault(problem, {})[variant] = row
     found = []
-    for case in cases("standard", variants=(VARIANT,)):
-        if not math.prod(case.shape):
-            continue
+    for case in problems(VARIANT):
         problem = case.slug.removesuffix(f".{VARIANT}")
         reason = kernels.get(case.operator, VARIANT).supports(case.problem, TARGET) or ""
         rows = {} if reason else by_problem[problem]
@@ -110,16 +105,10 @@ def _kind(reason: str) -> str:
     return NUMBER.sub("N", given) + mark + allowed
 
 
-def renewed(page: str, rows: tuple[Compiled, ...]) -> str:
-    """The page with its table made anew."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}"
-
-
 def main(arguments: list[str] | None = None) -> int:
     argparse.ArgumentParser(prog="python -m benchmarks.kernel_mosaic", description=__doc__).parse_args(arguments)
     rows = compiled(goldens())
-    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), table(rows), BEGIN, END), encoding="utf-8")
     more = [row for row in rows if not row.reason and row.xla_bytes < EQUAL * row.bytes]
     print("\n".join(f"{row.problem} moves more than XLA: {row.xla_bytes / row.bytes:.3f}" for row in more))
     return 1 if more else 0

@@ -47,13 +47,13 @@ class Against:
         return None if self.kernel_bytes is None else self.xla_bytes / self.kernel_bytes
 
 
-def problems() -> Iterator[Any]:
+def problems(variant: str = "pallas_triton") -> Iterator[Any]:
     """The cases of `standard` by the kernels, whose x has elements."""
     import math
 
     from benchmarks.cases import cases
 
-    return (case for case in cases("standard", variants=("pallas_triton",)) if math.prod(case.shape))
+    return (case for case in cases("standard", variants=(variant,)) if math.prod(case.shape))
 
 
 def kernel_bytes(problem: Any) -> int:
@@ -179,10 +179,10 @@ def range_of(factors: list[float]) -> str:
     return f"{min(factors):.2f} – {max(factors):.2f} ×" if factors else "–"
 
 
-def renewed(page: str, rows: tuple[Against, ...]) -> str:
-    """The page with its table made anew."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}"
+def renewed(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
+    """The page with `text` between its two marks."""
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -192,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.update(compile_environment())
     rows = compared(options.run)
     write(rows)
-    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")
     more = [row for row in rows if row.factor is not None and row.factor < EQUAL]
     print("\n".join(f"{row.problem} moves more than XLA: {row.factor:.3f}" for row in more) or f"{len(rows)} problems")
     return 1 if more else 0
