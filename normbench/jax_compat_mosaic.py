@@ -120,6 +120,14 @@ def mosaic_fetch(source: Any, target: Any, barrier: Any) -> None:
     mosaic_gpu.copy_gmem_to_smem(source, target, barrier)
 
 
+def mosaic_fetch_run(source: Any, target: Any, barrier: Any) -> None:
+    """As `mosaic_fetch`, of one dimension and any length: a run of whole 16 bytes, from an address that is so, too."""
+    from jax.experimental.pallas import mosaic_gpu
+
+    # A copy that may end outside of the array takes a descriptor, whose lines have 256 elements at most.
+    mosaic_gpu.copy_gmem_to_smem(source, target, barrier, oob_mode=mosaic_gpu.OOBFillMode.PROMISE_IN_BOUNDS)
+
+
 def mosaic_stack_copies(count: int) -> int:
     """How many copies arrive at the barrier of `mosaic_fetch_stack`: one, where it is not interpreted."""
     return count if _traced_for_cpu() else 1
@@ -142,6 +150,13 @@ def mosaic_await(barrier: Any) -> None:
     from jax.experimental.pallas import mosaic_gpu
 
     mosaic_gpu.barrier_wait(barrier)
+
+
+def mosaic_settle() -> None:
+    """Every thread is done with what it read and wrote in shared memory, before it is copied to or from in bulk."""
+    from jax.experimental.pallas import mosaic_gpu
+
+    mosaic_gpu.commit_smem()
 
 
 def mosaic_send(*pairs: tuple[Any, Any]) -> None:

@@ -8,8 +8,17 @@ import jax.numpy as jnp
 
 from kernels.batch_norm.arguments import checked
 from kernels.contexts import CAST_DTYPES, activation_of
-from kernels.pallas import mosaic_channels, mosaic_channels_backward, mosaic_positions
+from kernels.pallas import (
+    mosaic_any_rows,
+    mosaic_any_rows_backward,
+    mosaic_channels,
+    mosaic_channels_backward,
+    mosaic_positions,
+    mosaic_slabs,
+    mosaic_slabs_backward,
+)
 from kernels.pallas.against_xla import INFERENCE, moves_more
+from kernels.pallas.mosaic_any_rows import Rows
 from kernels.pallas.mosaic_channels import ChannelsPlan
 from kernels.pallas.mosaic_channels_config import (
     backward_shared_bytes,
@@ -17,9 +26,12 @@ from kernels.pallas.mosaic_channels_config import (
     forward_shared_bytes,
     tile_positions,
 )
-from kernels.pallas.mosaic_config import shared_refusal
-from kernels.pallas.mosaic_positions import positions_refusal
-from kernels.pallas.mosaic_row_norm import DTYPES, TARGETS
+from kernels.pallas.mosaic_config import WARPGROUP, shared_refusal
+from kernels.pallas.mosaic_positions import LEAST_POSITIONS, positions_refusal
+from kernels.pallas.mosaic_row_norm import DTYPES, LEAST_COLUMNS, TARGETS
+from kernels.pallas.mosaic_rows import MosaicPlan
+from kernels.pallas.mosaic_slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from kernels.pallas.mosaic_sums import sum_partials
 from kernels.problem import Problem
 from normbench.errors import UserError
 
@@ -43,17 +55,17 @@ def pallas_mosaic(
     looked for.
 
     Raises:
-      UserError: as `naive`, and for another dtype, or numbers of channels or positions that do not fit.
+      UserError: as `naive`, and for another dtype.
     """
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
     plan = ChannelsPlan(a.epsilon, activation, jnp.dtype(output_dtype or a.x.dtype).name)
     if a.x.size == 0:
         return a.x.astype(plan.output_dtype) + jnp.sum(sum(a[1:5]) * 0).astype(plan.output_dtype)
-    dtypes = tuple(parameter.dtype.name for parameter in a[1:5])
-    refused = _refusal(a.x.shape, a.channel_axis, a.x.dtype.name, dtypes, plan, backward=False)
+    x = a.x.reshape(_view(a.x.shape, a.channel_axis))
+    refused = _refusal(x.shape, _dtypes(x, a[1:5]), plan, backward=False)
     if refused:
         raise UserError(refused)
-    return _differentiable(a.x.reshape(_view(a.x.shape, a.channel_axis)), *a[1:5], plan).reshape(a.x.shape)
+    return _differentiable(x, *a[1:5], plan).reshape(a.x.shape)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -65,8 +77,21 @@ def unsupported(problem: Problem, target: str) -> str | None:
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
     plan = ChannelsPlan(problem.epsilon, activation_of(problem.context), dtype)
     axis, backward = problem.channel_axis % len(problem.shape), problem.pass_ != "forward"
-    refused = _refusal(problem.shape, axis, problem.dtype, (problem.param_dtype,) * 4, plan, backward)
+    view, dtypes = _view(problem.shape, axis), (problem.dtype, *(problem.param_dtype,) * 4)
+    refused = _refusal(view, dtypes, plan, backward) or _few(view, dtypes, plan, backward)
     return refused or moves_more(problem, 2, 3, INFERENCE)
+
+
+def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> str | None:
+    """Why so few elements are left to XLA although the kernels take them."""
+    if 0 in view or _whole(view, dtypes, plan, backward):
+        return None
+    least = LEAST_POSITIONS if backward else WARPGROUP
+    if len(view) == 3 and view[2] < least:
+        return f"{view[2]} positions of a channel; allowed for pallas_mosaic where channels come first: {least} or more"
+    if len(view) == 2 and view[1] < LEAST_COLUMNS:
+        return f"{view[1]} channels; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of 128 at a time"
+    return None
 
 
 def _view(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -76,26 +101,65 @@ def _view(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[0], shape[1], math.prod(shape[2:])
 
 
-def _refusal(
-    shape: tuple[int, ...], axis: int, dtype: str, param_dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool
-) -> str | None:
-    for name, value in (("x", dtype), ("y", plan.output_dtype), *(("a parameter", p) for p in param_dtypes)):
+def _refusal(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> str | None:
+    named = zip(("y", "x", *("a parameter",) * 4), (plan.output_dtype, *dtypes), strict=True)
+    for name, value in named:
         if value not in DTYPES:
             return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
-    view = _view(shape, axis)
+    if 0 in view or _whole(view, dtypes, plan, backward):
+        return None
+    config = _slabs(view, dtypes, plan, backward) if len(view) == 3 else _rows(view, dtypes, plan, backward)
+    return config if isinstance(config, str) else None
+
+
+def _whole(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> bool:
+    """Whether the kernels for whole warpgroups take x."""
     if len(view) == 3:
-        return positions_refusal(view[2])
+        return not positions_refusal(view[2])
     rows, channels = view
+    if channels_refusal(rows, channels, dtypes[1:]):
+        return False
     needed_bytes = backward_shared_bytes if backward else forward_shared_bytes
-    return channels_refusal(rows, channels, param_dtypes) or shared_refusal(
-        needed_bytes(tile_positions(rows, channels) * channels, dtype, param_dtypes, plan.output_dtype)
-    )
+    needed = needed_bytes(tile_positions(rows, channels) * channels, dtypes[0], dtypes[1:], plan.output_dtype)
+    return not shared_refusal(needed)
+
+
+def _slabs(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> Slabs | str:
+    """How the kernels for any number of positions cut x, channels first, or why they do not."""
+    images, channels, positions = view
+    return slabs_of((images, channels, positions), 1, element_bytes(dtypes[0], plan.output_dtype, backward))
+
+
+def _rows(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> Rows | str:
+    """How the kernels for any number of channels cut x, channels last, or why they do not."""
+    if backward:
+        return mosaic_any_rows_backward.backward_rows(view, dtypes[0], dtypes[1:], _row_plan(plan), residual=False)
+    of_row, of_column = mosaic_any_rows.forward_bytes(dtypes[0], dtypes[1:], _row_plan(plan), residual=False)
+    return mosaic_any_rows.rows_of(view[0], view[1], of_row, of_column)
+
+
+def _row_plan(plan: ChannelsPlan) -> MosaicPlan:
+    return MosaicPlan("batch_norm", True, True, plan.epsilon, plan.activation, plan.output_dtype, given=True)
+
+
+def _slab_plan(plan: ChannelsPlan) -> SlabPlan:
+    return SlabPlan("batch_norm", plan.epsilon, plan.activation, plan.output_dtype, given=True)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _differentiable(x, gamma, beta, mean, variance, plan):
-    forward = mosaic_channels.forward if x.ndim == 2 else mosaic_positions.forward
-    return forward(x, (gamma, beta, mean, variance), plan)
+    parameters = gamma, beta, mean, variance
+    dtypes = _dtypes(x, parameters)
+    if _whole(x.shape, dtypes, plan, backward=False):
+        return (mosaic_channels if x.ndim == 2 else mosaic_positions).forward(x, parameters, plan)
+    if x.ndim == 2:
+        return mosaic_any_rows.forward(x, None, parameters, _row_plan(plan), saves=False)[0]
+    slabs = _slabs(x.shape, dtypes, plan, backward=False)
+    return mosaic_slabs.forward(x, parameters, (), _slab_plan(plan), slabs)[0]
+
+
+def _dtypes(x, parameters):
+    return x.dtype.name, *(parameter.dtype.name for parameter in parameters)
 
 
 def _forward(*arguments):
@@ -104,12 +168,19 @@ def _forward(*arguments):
 
 def _backward(plan, saved, dy):
     x, *parameters = saved
-    dtypes = tuple(parameter.dtype.name for parameter in parameters)
-    refused = _refusal(x.shape, 1, x.dtype.name, dtypes, plan, backward=True)
+    dtypes = _dtypes(x, parameters)
+    refused = _refusal(x.shape, dtypes, plan, backward=True)
     if refused:
         raise UserError(refused)
-    backward = mosaic_channels_backward.backward if x.ndim == 2 else mosaic_positions.backward
-    return backward(saved, dy, plan)
+    if _whole(x.shape, dtypes, plan, backward=True):
+        return (mosaic_channels_backward if x.ndim == 2 else mosaic_positions).backward(saved, dy, plan)
+    if x.ndim == 2:
+        rows_saved = (x, tuple(parameters), None, None)
+        dx, gradients = mosaic_any_rows_backward.backward(rows_saved, dy, None, _row_plan(plan))
+        return dx, *gradients
+    slabs = _slabs(x.shape, dtypes, plan, backward=True)
+    dx, *by_image = mosaic_slabs_backward.backward(saved, dy, _slab_plan(plan), slabs)
+    return dx, *sum_partials(by_image, parameters)
 
 
 _differentiable.defvjp(_forward, _backward)

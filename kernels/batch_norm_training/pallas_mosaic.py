@@ -8,12 +8,21 @@ import jax.numpy as jnp
 
 from kernels.batch_norm_training.arguments import Outputs, checked
 from kernels.contexts import CAST_DTYPES, activation_of
-from kernels.pallas import mosaic_columns
-from kernels.pallas.against_xla import TRAINING, moves_more
-from kernels.pallas.mosaic_batch import TrainingPlan, backward, channel_refusal, forward
+from kernels.pallas import (
+    mosaic_any_columns,
+    mosaic_any_columns_backward,
+    mosaic_batch,
+    mosaic_columns,
+    mosaic_slabs,
+    mosaic_slabs_backward,
+)
+from kernels.pallas.against_xla import TRAINING, left_to_xla
+from kernels.pallas.mosaic_batch import LEAST_ELEMENTS, TrainingPlan, channel_refusal
 from kernels.pallas.mosaic_columns import ColumnsPlan
-from kernels.pallas.mosaic_columns_config import ColumnsConfig, columns_config
+from kernels.pallas.mosaic_columns_config import LEAST_POSITIONS, AnyColumns, ColumnsConfig, columns_of
+from kernels.pallas.mosaic_config import WARPGROUP
 from kernels.pallas.mosaic_row_norm import DTYPES, TARGETS
+from kernels.pallas.mosaic_slabs import SlabPlan, Slabs, element_bytes, slabs_of
 from kernels.problem import Problem
 from normbench.errors import UserError
 
@@ -35,11 +44,13 @@ def pallas_mosaic(
 ) -> Outputs:
     """As `naive`, of float32, bfloat16 or float16; `output_dtype` is that of y, x's where it is None.
 
-    The variance is taken around the mean, of the channel of all images in shared memory. Gradients by hand: x, and
-    mean and 1 / deviation in float32 are saved. On a CPU the kernel is interpreted, with races looked for.
+    The variance is taken around the mean, of the channel of all images in shared memory, piece by piece where it does
+    not fit. Gradients by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the kernel is interpreted,
+    with races looked for.
 
     Raises:
-      UserError: as `naive`, and for another dtype, or channels that do not fit.
+      UserError: as `naive`, and for another dtype, or numbers of channels that bulk copies do not take where they come
+        last.
     """
     a = checked(x, gamma, beta, running_mean, running_variance, epsilon, momentum, channel_axis, activation)
     plan = TrainingPlan(a.epsilon, a.momentum, activation, jnp.dtype(output_dtype or a.x.dtype).name)
@@ -68,7 +79,24 @@ def unsupported(problem: Problem, target: str) -> str | None:
     first = _first(problem.shape, problem.channel_axis % len(problem.shape))
     dtypes = problem.dtype, *(problem.param_dtype,) * len(PARAMETERS)
     refused = _refusal(problem.shape, first, dtypes, plan, problem.pass_ != "forward")
-    return refused or moves_more(problem, 2, 3, TRAINING)
+    refused = refused or _few(problem.shape, first)
+    if refused:
+        return refused
+    cuts = [_cut(problem.shape, first, problem.dtype, plan, backward) for backward in (False, True)]
+    forward, backward = (None if isinstance(cut, str) else cut for cut in cuts)
+    of_image = math.prod(problem.shape[2:])
+    if isinstance(forward, Slabs) and of_image < WARPGROUP:
+        return f"{of_image} positions of an image; allowed for pallas_mosaic: {WARPGROUP} or more, of 128 at a time"
+    return left_to_xla(problem, forward, backward, TRAINING)
+
+
+def _few(shape: tuple[int, ...], first: bool) -> str | None:
+    """Why so few elements are left to XLA although the kernels take them."""
+    elements = shape[0] * math.prod(shape[2:] if first else shape[1:-1])
+    least = LEAST_ELEMENTS if first else LEAST_POSITIONS
+    if elements < least:
+        return f"{elements} elements of a channel; allowed for pallas_mosaic: {least} or more"
+    return None
 
 
 def _first(shape: tuple[int, ...], axis: int) -> bool:
@@ -82,16 +110,40 @@ def _refusal(
     for name, value in zip(("x", *PARAMETERS, "y"), (*dtypes, plan.output_dtype), strict=True):
         if value not in DTYPES:
             return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
-    if first:
-        return channel_refusal(shape[0], math.prod(shape[2:]), dtypes[0], plan.output_dtype, backward)
-    config = _columns(math.prod(shape[:-1]), shape[-1], dtypes[0], plan, backward)
-    return config if isinstance(config, str) else None
+    cut = _cut(shape, first, dtypes[0], plan, backward)
+    return cut if isinstance(cut, str) else None
 
 
-def _columns(positions: int, channels: int, dtype: str, plan: TrainingPlan, backward: bool) -> ColumnsConfig | str:
+def _cut(
+    shape: tuple[int, ...], first: bool, dtype: str, plan: TrainingPlan, backward: bool
+) -> Slabs | ColumnsConfig | AnyColumns | str | None:
+    """How the kernels cut x, or why they do not; None: in the channels of whole warpgroups, channels first."""
+    if not first:
+        return _columns(math.prod(shape[:-1]), shape[-1], dtype, plan, backward)
+    return None if _whole(shape, dtype, plan, backward) else _slabs(shape, dtype, plan, backward)
+
+
+def _whole(shape: tuple[int, ...], dtype: str, plan: TrainingPlan, backward: bool) -> bool:
+    """Whether the kernels for whole warpgroups take x, channels first."""
+    return not channel_refusal(shape[0], math.prod(shape[2:]), dtype, plan.output_dtype, backward)
+
+
+def _slabs(shape: tuple[int, ...], dtype: str, plan: TrainingPlan, backward: bool) -> Slabs | str:
+    """How the kernels for any number of positions cut x, channels first, or why they do not."""
+    view = shape[0], shape[1], math.prod(shape[2:])
+    return slabs_of(view, 0, element_bytes(dtype, plan.output_dtype, backward))
+
+
+def _slab_plan(plan: TrainingPlan) -> SlabPlan:
+    return SlabPlan("batch_norm_training", plan.epsilon, plan.activation, plan.output_dtype, momentum=plan.momentum)
+
+
+def _columns(
+    positions: int, channels: int, dtype: str, plan: TrainingPlan, backward: bool
+) -> ColumnsConfig | AnyColumns | str:
     """How the kernels cut x where channels come last, or why they do not."""
     tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
-    return columns_config(1, positions, channels, 1, tensors)
+    return columns_of(1, positions, channels, 1, tensors)
 
 
 def _columns_plan(plan: TrainingPlan) -> ColumnsPlan:
@@ -105,11 +157,15 @@ def _differentiable(x, gamma, beta, running, plan, first):
 
 def _forward(x, gamma, beta, running, plan, first):
     """x is (images, channels, positions), or (1, positions, channels)."""
-    if first:
-        y, *moved, mean, r = forward(x, gamma, beta, running, plan)
+    if first and _whole(x.shape, x.dtype.name, plan, backward=False):
+        y, *moved, mean, r = mosaic_batch.forward(x, gamma, beta, running, plan)
+    elif first:
+        slabs = _slabs(x.shape, x.dtype.name, plan, backward=False)
+        y, mean, r, *moved = mosaic_slabs.forward(x, (gamma, beta), running, _slab_plan(plan), slabs)
     else:
         config = _columns(*x.shape[1:], x.dtype.name, plan, backward=False)
-        y, mean, r, *moved = mosaic_columns.forward(x, gamma, beta, running, _columns_plan(plan), config)
+        kernel = mosaic_any_columns if isinstance(config, AnyColumns) else mosaic_columns
+        y, mean, r, *moved = kernel.forward(x, gamma, beta, running, _columns_plan(plan), config)
     return (y, *moved), (x, gamma, beta, mean, r)
 
 
@@ -119,10 +175,14 @@ def _backward(plan, first, saved, cotangents):
     refused = _refusal(x.shape, first, dtypes, plan, backward=True)
     if refused:
         raise UserError(refused)
+    if first and _whole(x.shape, x.dtype.name, plan, backward=True):
+        return *mosaic_batch.backward(saved, cotangents[0], plan), None
     if first:
-        return *backward(saved, cotangents[0], plan), None
+        slabs = _slabs(x.shape, x.dtype.name, plan, backward=True)
+        return *mosaic_slabs_backward.backward(saved, cotangents[0], _slab_plan(plan), slabs), None
     config = _columns(*x.shape[1:], x.dtype.name, plan, backward=True)
-    return *mosaic_columns.backward(saved, cotangents[0], _columns_plan(plan), config), None
+    kernel = mosaic_any_columns_backward if isinstance(config, AnyColumns) else mosaic_columns
+    return *kernel.backward(saved, cotangents[0], _columns_plan(plan), config), None
 
 
 _differentiable.defvjp(_forward, _backward)

@@ -8,14 +8,23 @@ import jax.numpy as jnp
 
 from kernels.contexts import CAST_DTYPES, activation_of
 from kernels.group_norm.arguments import checked
-from kernels.pallas import mosaic_columns
-from kernels.pallas.against_xla import LAST, TRAINING, moves_more
+from kernels.pallas import (
+    mosaic_any_columns,
+    mosaic_any_columns_backward,
+    mosaic_columns,
+    mosaic_groups,
+    mosaic_slabs,
+    mosaic_slabs_backward,
+)
+from kernels.pallas.against_xla import LAST, TRAINING, left_to_xla
 from kernels.pallas.mosaic_channels import ChannelsPlan
 from kernels.pallas.mosaic_columns import ColumnsPlan
-from kernels.pallas.mosaic_columns_config import ColumnsConfig, columns_config
+from kernels.pallas.mosaic_columns_config import AnyColumns, ColumnsConfig, columns_of
 from kernels.pallas.mosaic_config import LINE, row_refusal, shared_refusal
-from kernels.pallas.mosaic_groups import backward, forward, shared_bytes
+from kernels.pallas.mosaic_groups import shared_bytes
 from kernels.pallas.mosaic_row_norm import DTYPES, TARGETS
+from kernels.pallas.mosaic_slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from kernels.pallas.mosaic_sums import sum_partials
 from kernels.problem import Problem
 from normbench.errors import UserError
 
@@ -38,11 +47,13 @@ def pallas_mosaic(
 ) -> jax.Array:
     """As `naive`, of float32, bfloat16 or float16; `output_dtype` is that of y, x's where it is None.
 
-    The variance is taken around the mean, of the group in shared memory. Gradients by hand: x, and mean and
-    1 / deviation in float32 are saved. On a CPU the kernel is interpreted, with races looked for.
+    The variance is taken around the mean, of the group in shared memory, piece by piece where it does not fit. The
+    gradients are by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the kernel is interpreted, with
+    races looked for.
 
     Raises:
-      UserError: as `naive`, and for another dtype, or groups that do not fit.
+      UserError: as `naive`, and for another dtype, or numbers of channels that bulk copies do not take where they come
+        last.
     """
     a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
     x = a.x
@@ -70,7 +81,23 @@ def unsupported(problem: Problem, target: str) -> str | None:
     axis = problem.channel_axis % len(problem.shape)
     dtypes = problem.dtype, problem.param_dtype
     refused = _refusal(problem.shape, axis, groups, dtypes, plan, problem.pass_ != "forward")
-    return refused or moves_more(problem, 2, 3, TRAINING if axis == 1 else LAST)
+    refused = refused or _few(problem.shape, axis, groups)
+    if refused:
+        return refused
+    cuts = [_cut(problem.shape, axis, groups, problem.dtype, plan, backward) for backward in (False, True)]
+    forward, backward = (None if isinstance(cut, str) else cut for cut in cuts)
+    return left_to_xla(problem, forward, backward, TRAINING if axis == 1 else LAST)
+
+
+def _few(shape: tuple[int, ...], axis: int, groups: int) -> str | None:
+    """Why so few elements are left to XLA although the kernels take them."""
+    positions, each = math.prod(shape[2:] if axis == 1 else shape[1:-1]), shape[axis] // groups
+    if positions < LEAST_POSITIONS or positions * each < LEAST_ELEMENTS * (axis == 1):
+        return (
+            f"{positions} positions of a channel, {each} channels of a group; allowed for pallas_mosaic: "
+            f"{LEAST_POSITIONS} positions or more, and {LEAST_ELEMENTS} of a group where channels come first"
+        )
+    return None
 
 
 def _refusal(
@@ -79,42 +106,66 @@ def _refusal(
     for name, value in zip(("x", "y", "gamma", "beta"), (dtypes[0], plan.output_dtype, *dtypes[1:]), strict=False):
         if value not in DTYPES:
             return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
+    cut = _cut(shape, axis, groups, dtypes[0], plan, backward)
+    return cut if isinstance(cut, str) else None
+
+
+def _cut(
+    shape: tuple[int, ...], axis: int, groups: int, dtype: str, plan: ChannelsPlan, backward: bool
+) -> Slabs | ColumnsConfig | AnyColumns | str | None:
+    """How the kernels cut x, or why they do not; None: in the groups of whole warpgroups, channels first."""
     if axis != 1:
-        config = _columns(shape, groups, dtypes[0], plan, backward)
-        return config if isinstance(config, str) else None
+        return _columns(shape, groups, dtype, plan, backward)
+    return None if _whole(shape, groups, dtype, plan, backward) else _slabs(shape, groups, dtype, plan, backward)
+
+
+def _whole(shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool) -> bool:
+    """Whether the kernels for whole warpgroups take x, channels first."""
     positions, each = math.prod(shape[2:]), shape[1] // groups
-    if positions < LEAST_POSITIONS or positions * each < LEAST_ELEMENTS:
-        return (
-            f"{positions} positions of a channel, {each} channels of a group; allowed for pallas_mosaic: "
-            f"{LEAST_POSITIONS} positions or more, and {LEAST_ELEMENTS} of a group"
-        )
-    if each > LINE:
-        return f"{each} channels of a group; allowed for pallas_mosaic: what one bulk copy moves, {LINE}"
-    needed = shared_bytes(positions * each, dtypes[0], plan.output_dtype, backward)
-    return row_refusal(positions) or shared_refusal(needed)
+    needed = shared_bytes(positions * each, dtype, plan.output_dtype, backward)
+    return each <= LINE and not (row_refusal(positions) or shared_refusal(needed))
+
+
+def _slabs(shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool) -> Slabs | str:
+    """How the kernels for any number of positions cut x, channels first, or why they do not."""
+    view = shape[0], shape[1], math.prod(shape[2:])
+    return slabs_of(view, shape[1] // groups, element_bytes(dtype, plan.output_dtype, backward))
 
 
 def _columns(
     shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool
-) -> ColumnsConfig | str:
+) -> ColumnsConfig | AnyColumns | str:
     """How the kernels cut x where channels come last, or why they do not."""
     tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
-    return columns_config(shape[0], math.prod(shape[1:-1]), shape[-1], shape[-1] // groups, tensors)
+    return columns_of(shape[0], math.prod(shape[1:-1]), shape[-1], shape[-1] // groups, tensors)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _channels_first(x, gamma, beta, groups, plan):
-    return forward(x, gamma, beta, groups, plan)[0]
+    return _first_forward(x, gamma, beta, groups, plan)[0]
 
 
 def _first_forward(x, gamma, beta, groups, plan):
-    y, mean, r = forward(x, gamma, beta, groups, plan)
+    if _whole(x.shape, groups, x.dtype.name, plan, backward=False):
+        y, mean, r = mosaic_groups.forward(x, gamma, beta, groups, plan)
+    else:
+        slabs = _slabs(x.shape, groups, x.dtype.name, plan, backward=False)
+        y, mean, r = mosaic_slabs.forward(x, (gamma, beta), (), _slab_plan(plan), slabs)
     return y, (x, gamma, beta, mean, r)
 
 
 def _first_backward(groups, plan, saved, dy):
     _check_backward(saved, 1, groups, plan)
-    return backward(saved, dy, groups, plan)
+    x, *parameters = saved[:3]
+    if _whole(x.shape, groups, x.dtype.name, plan, backward=True):
+        return mosaic_groups.backward(saved, dy, groups, plan)
+    slabs = _slabs(x.shape, groups, x.dtype.name, plan, backward=True)
+    dx, *partials = mosaic_slabs_backward.backward(saved, dy, _slab_plan(plan), slabs)
+    return dx, *sum_partials(partials, parameters)
+
+
+def _slab_plan(plan: ChannelsPlan) -> SlabPlan:
+    return SlabPlan("group_norm", plan.epsilon, plan.activation, plan.output_dtype)
 
 
 _channels_first.defvjp(_first_forward, _first_backward)
@@ -127,7 +178,8 @@ def _channels_last(x, gamma, beta, groups, plan):
 
 def _last_forward(x, gamma, beta, groups, plan):
     config = _columns(x.shape, groups, x.dtype.name, plan, backward=False)
-    y, mean, r = mosaic_columns.forward(x, gamma, beta, (), _columns_plan(plan), config)
+    kernel = mosaic_any_columns if isinstance(config, AnyColumns) else mosaic_columns
+    y, mean, r = kernel.forward(x, gamma, beta, (), _columns_plan(plan), config)
     return y, (x, gamma, beta, mean, r)
 
 
@@ -135,7 +187,8 @@ def _last_backward(groups, plan, saved, dy):
     _check_backward(saved, 2, groups, plan)
     x = saved[0]
     config = _columns(x.shape, groups, x.dtype.name, plan, backward=True)
-    return mosaic_columns.backward(saved, dy, _columns_plan(plan), config)
+    kernel = mosaic_any_columns_backward if isinstance(config, AnyColumns) else mosaic_columns
+    return kernel.backward(saved, dy, _columns_plan(plan), config)
 
 
 _channels_last.defvjp(_last_forward, _last_backward)

@@ -9,8 +9,10 @@ with the cases of the preset `standard`.
 """
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from kernels.contexts import residuals_of
+from kernels.pallas.config import MULTIPROCESSORS
 from kernels.problem import ACTIVATIONS, Problem
 
 INFERENCE = {("forward_backward", "alone"): 4, ("forward", "residual"): 4, ("forward_backward", "residual"): 8}
@@ -22,6 +24,38 @@ LAST = {**TRAINING, ("forward_backward", "alone"): 7}
 
 ADDITION = 3
 """Walks of a residual that is added outside, or of its gradient."""
+
+
+class Cut(Protocol):
+    """How a kernel shares x out among programs, whose parts lie on the chip or come piece by piece."""
+
+    @property
+    def resident(self) -> bool: ...
+
+    @property
+    def programs(self) -> int: ...
+
+
+def left_to_xla(
+    problem: Problem, forward: Cut | None, backward: Cut | None, xla: Mapping[tuple[str, str], int]
+) -> str | None:
+    """The reason to leave `problem` to XLA, by how a kernel cuts x in each pass; None as a cut: what fits on the chip.
+
+    Two walks forward and three backward, where what is summed lies on the chip; pieces of it are brought once more for
+    the output, and one program of a multiprocessor then waits for each of them: with fewer it would take longer yet.
+    """
+    walks = []
+    for name, cut, least in (("forward", forward, 2), ("backward", backward, 3)):
+        if cut is None or cut.resident:
+            walks.append(least)
+            continue
+        if name in problem.pass_ and cut.programs < MULTIPROCESSORS:
+            return (
+                f"{cut.programs} programs that bring x piece by piece; allowed for pallas_mosaic: "
+                f"{MULTIPROCESSORS} or more, one for each multiprocessor"
+            )
+        walks.append(2 * least - 1)
+    return moves_more(problem, walks[0], walks[1], xla)
 
 
 def moves_more(problem: Problem, forward: int, backward: int, xla: Mapping[tuple[str, str], int]) -> str | None:

@@ -23,6 +23,11 @@ def activate(z: jax.Array, activation: str) -> jax.Array:
     return z
 
 
+def pulled(h: jax.Array, dy: jax.Array, gamma: jax.Array, beta: jax.Array, activation: str) -> jax.Array:
+    """The cotangent of h gamma + beta, whose activation has dy."""
+    return dy if activation == "none" else differentiate(h * gamma + beta, dy, activation)
+
+
 def differentiate(z: jax.Array, cotangent: jax.Array, activation: str) -> jax.Array:
     """act'(z) times the cotangent."""
     if activation == "relu":

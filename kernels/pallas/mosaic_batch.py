@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.pallas.cost import cost
-from kernels.pallas.mosaic_activations import activate, differentiate
+from kernels.pallas.mosaic_activations import activate, pulled
 from kernels.pallas.mosaic_channels_config import chunk_lines
 from kernels.pallas.mosaic_config import LINE, RESERVED_BYTES, WARPGROUP, MosaicConfig, shared_refusal
 from kernels.pallas.mosaic_rows import chunk, sum_over
@@ -179,10 +179,8 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: TrainingPlan, config: Mosa
     mosaic_await(arrived)
 
     def pull(at):
-        h, dz = (x[at].astype(jnp.float32) - mean) * r, dy[at].astype(jnp.float32)
-        if plan.activation != "none":
-            dz = differentiate(h * gamma + beta, dz, plan.activation)
-        return h, dz
+        h = (x[at].astype(jnp.float32) - mean) * r
+        return h, pulled(h, dy[at].astype(jnp.float32), gamma, beta, plan.activation)
 
     def add(index, carry):
         h, dz = pull(chunk(index, config))

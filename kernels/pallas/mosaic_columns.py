@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.pallas.cost import cost
-from kernels.pallas.mosaic_activations import activate, differentiate
+from kernels.pallas.mosaic_activations import activate, pulled
 from kernels.pallas.mosaic_columns_config import ColumnsConfig
 from kernels.pallas.mosaic_columns_sums import chunk, over_groups, over_positions, spread, write_out
 from kernels.pallas.mosaic_sums import sum_partials
@@ -180,10 +180,8 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: ColumnsPlan, config: Colum
     mosaic_await(arrived)
 
     def pull(at):
-        h, dz = (x[at].astype(jnp.float32) - mean) * r, dy[at].astype(jnp.float32)
-        if plan.activation != "none":
-            dz = differentiate(h * gamma + beta, dz, plan.activation)
-        return h, dz
+        h = (x[at].astype(jnp.float32) - mean) * r
+        return h, pulled(h, dy[at].astype(jnp.float32), gamma, beta, plan.activation)
 
     def add(index, carry):
         h, dz = pull(chunk(index, config))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from kernels.pallas.config import power_of_two_to
-from kernels.pallas.mosaic_config import LINE, RESERVED_BYTES, WARPGROUP
+from kernels.pallas.mosaic_config import LINE, PER_THREAD, RESERVED_BYTES, WARPGROUP
 from normbench.jax_compat_mosaic import SHARED_BYTES
 
 COPY_BYTES = 16
@@ -17,6 +17,8 @@ WIDE_BYTES = 64
 """Of a line, where that fits: two sectors. More would only make fewer programs."""
 CHUNK = 1024
 """Elements in registers at a time: eight for each thread, of some ten arrays in float32."""
+PIECE = 16384
+"""Elements of a piece, where the positions come in pieces."""
 LEAST_POSITIONS = 256
 """Two sums in float32 for each image and channel are then 1.6 % of it in bfloat16."""
 
@@ -41,6 +43,10 @@ class ColumnsConfig:
     chunk: int
 
     @property
+    def resident(self) -> bool:
+        return True
+
+    @property
     def positions(self) -> int:
         return self.parts * self.lines
 
@@ -52,6 +58,10 @@ class ColumnsConfig:
     def blocks(self) -> int:
         """Programs of an image."""
         return self.channels // self.width
+
+    @property
+    def programs(self) -> int:
+        return self.images * self.blocks
 
     @property
     def elements(self) -> int:
@@ -73,12 +83,9 @@ def columns_config(
     lines = max(n for n in range(1, LINE + 1) if positions % n == 0)
     if positions // lines > LINE:
         return f"{positions} positions; allowed for pallas_mosaic: what one bulk copy moves, {LINE} lines of {LINE}"
-    widths = _widths(channels, each, min(sizes))
+    widths = _widths(channels, each, min(sizes), SECTOR_BYTES)
     if not widths:
-        return (
-            f"{channels} channels in groups of {each}; allowed for pallas_mosaic: whole groups, up to "
-            f"{LINE} channels that divide all, of {SECTOR_BYTES} bytes or more in multiples of {COPY_BYTES}"
-        )
+        return _width_refusal(channels, each, SECTOR_BYTES)
     least = widths[0]
     fitting = [width for width in widths if shared_bytes(positions, width, sizes) <= SHARED_BYTES]
     if not fitting:
@@ -94,13 +101,92 @@ def columns_config(
     return ColumnsConfig(images, positions // lines, lines, channels, each, width, chunk)
 
 
-def _widths(channels: int, each: int, item_bytes: int) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class AnyColumns:
+    """x as (images, positions, channels): a program has positions of an image, `width` of its channels.
+
+    Attributes:
+      each: channels of a group.
+      width: channels of a program, whole groups.
+      chunk: positions in registers at a time, a power of two.
+      piece: positions in shared memory at a time; all, or fewer in whole chunks.
+    """
+
+    images: int
+    positions: int
+    channels: int
+    each: int
+    width: int
+    chunk: int
+    piece: int
+
+    @property
+    def resident(self) -> bool:
+        return self.piece == self.positions
+
+    @property
+    def pieces(self) -> int:
+        return -(-self.positions // self.piece)
+
+    @property
+    def chunks(self) -> int:
+        """Of a piece."""
+        return -(-self.piece // self.chunk)
+
+    @property
+    def blocks(self) -> int:
+        """Programs of an image."""
+        return self.channels // self.width
+
+    @property
+    def programs(self) -> int:
+        return self.images * self.blocks
+
+    @property
+    def elements(self) -> int:
+        """Of a group."""
+        return self.positions * self.each
+
+
+def any_columns(images: int, positions: int, channels: int, each: int, dtypes: tuple[str, ...]) -> AnyColumns | str:
+    """The configuration for any number of positions, or the reason why there is none; arguments as `columns_config`."""
+    sizes = [jnp.dtype(dtype).itemsize for dtype in dtypes]
+    found = []
+    for width in _widths(channels, each, min(sizes), COPY_BYTES):
+        chunk = max(power_of_two_to(CHUNK // width), WARPGROUP // math.gcd(width, WARPGROUP))
+        room = SHARED_BYTES - RESERVED_BYTES - 2 * 4 * chunk * width
+        most = room // (width * sum(sizes)) // chunk * chunk
+        if chunk * width <= PER_THREAD * WARPGROUP and most:
+            piece = positions if positions <= most else min(most, PIECE // width // chunk * chunk or chunk)
+            found.append(AnyColumns(images, positions, channels, each, width, chunk, piece))
+    if not found:
+        return _width_refusal(channels, each, COPY_BYTES)
+    resident = [config for config in found if config.resident]
+    return next((c for c in resident or found if c.width * min(sizes) >= WIDE_BYTES), (resident or found)[-1])
+
+
+def columns_of(
+    images: int, positions: int, channels: int, each: int, dtypes: tuple[str, ...]
+) -> ColumnsConfig | AnyColumns | str:
+    """The first of the two configurations that there is, or the reason why there is none."""
+    config = columns_config(images, positions, channels, each, dtypes)
+    return any_columns(images, positions, channels, each, dtypes) if isinstance(config, str) else config
+
+
+def _width_refusal(channels: int, each: int, least_bytes: int) -> str:
+    return (
+        f"{channels} channels in groups of {each}; allowed for pallas_mosaic: whole groups, up to "
+        f"{LINE} channels that divide all, of {least_bytes} bytes or more in multiples of {COPY_BYTES}"
+    )
+
+
+def _widths(channels: int, each: int, item_bytes: int, least_bytes: int) -> list[int]:
     """Channels that a program may have, the fewest first."""
     step = math.lcm(each, COPY_BYTES // item_bytes)
     return [
         width
         for width in range(step, min(channels, LINE) + 1, step)
-        if channels % width == 0 and width * item_bytes >= SECTOR_BYTES
+        if channels % width == 0 and width * item_bytes >= least_bytes
     ]
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kernels.pallas.mosaic_columns_config import ColumnsConfig
+from kernels.pallas.mosaic_columns_config import AnyColumns, ColumnsConfig
 from normbench.jax_compat_mosaic import mosaic_clear, mosaic_slice
+
+Config = ColumnsConfig | AnyColumns
 
 
 def chunk(index: Any, config: ColumnsConfig) -> tuple:
@@ -19,7 +21,7 @@ def chunk(index: Any, config: ColumnsConfig) -> tuple:
     return (mosaic_slice(index * config.chunk, config.chunk),)
 
 
-def over_positions(values: jax.Array, work: Any, config: ColumnsConfig) -> jax.Array:
+def over_positions(values: jax.Array, work: Any, config: Config) -> jax.Array:
     """The sum over the positions of a chunk, in each of them: what is turned by half of them is added, then what is
     turned by a quarter, and so on."""
 
@@ -31,7 +33,7 @@ def over_positions(values: jax.Array, work: Any, config: ColumnsConfig) -> jax.A
     return jax.lax.fori_loop(0, config.chunk.bit_length() - 1, step, values)
 
 
-def over_groups(values: jax.Array, work: Any, config: ColumnsConfig) -> jax.Array:
+def over_groups(values: jax.Array, work: Any, config: Config) -> jax.Array:
     """The sum over the channels of each group, in each of them; every position has the same values."""
     if config.each == 1:
         return values
@@ -54,7 +56,7 @@ def over_groups(values: jax.Array, work: Any, config: ColumnsConfig) -> jax.Arra
     return over_positions(work[: config.chunk], work, config)
 
 
-def spread(value: Callable[[Any], jax.Array], work: Any, config: ColumnsConfig) -> jax.Array:
+def spread(value: Callable[[Any], jax.Array], work: Any, config: Config) -> jax.Array:
     """`value` of each channel, a scalar, in all positions of a chunk."""
     mosaic_clear(work, slice(0, config.chunk))
 
@@ -66,7 +68,7 @@ def spread(value: Callable[[Any], jax.Array], work: Any, config: ColumnsConfig) 
     return over_positions(work[: config.chunk], work, config)
 
 
-def write_out(values: jax.Array, work: Any, ref: Any, start: tuple, each: int, config: ColumnsConfig) -> None:
+def write_out(values: jax.Array, work: Any, ref: Any, start: tuple, each: int, config: Config) -> None:
     """Writes one value of every `each` channels to device memory, from `start`."""
     work[: config.chunk] = values
 

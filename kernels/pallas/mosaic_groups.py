@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels.pallas.cost import cost
-from kernels.pallas.mosaic_activations import activate, differentiate
+from kernels.pallas.mosaic_activations import activate, pulled
 from kernels.pallas.mosaic_channels import ChannelsPlan
 from kernels.pallas.mosaic_config import RESERVED_BYTES, MosaicConfig, forward_config
 from kernels.pallas.mosaic_rows import chunk
@@ -161,10 +161,7 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: ChannelsPlan, slabs: _Slab
 
     def pull(channel, at, gamma, beta):
         h = (x.at[channel][at].astype(jnp.float32) - mean) * r
-        dz = dy.at[channel][at].astype(jnp.float32)
-        if plan.activation != "none":
-            dz = differentiate(h * gamma + beta, dz, plan.activation)
-        return h, dz
+        return h, pulled(h, dy.at[channel][at].astype(jnp.float32), gamma, beta, plan.activation)
 
     def add(channel, carry):
         gamma, beta = scalars(channel)

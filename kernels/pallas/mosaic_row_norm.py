@@ -7,14 +7,18 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from kernels.pallas import mosaic_any_rows, mosaic_any_rows_backward, mosaic_rows, mosaic_rows_backward
+from kernels.pallas.mosaic_any_rows import Rows
 from kernels.pallas.mosaic_config import row_refusal, shared_refusal
-from kernels.pallas.mosaic_rows import MosaicPlan, forward, forward_shared_bytes
-from kernels.pallas.mosaic_rows_backward import backward, backward_shared_bytes
+from kernels.pallas.mosaic_rows import MosaicPlan, forward_shared_bytes
+from kernels.pallas.mosaic_rows_backward import backward_shared_bytes
 from kernels.problem import Problem
 from normbench.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float16")
 TARGETS = ("gpu", "h100", "h200", "b200")
+LEAST_COLUMNS = 64
+"""A program computes 128 elements of a row at a time: of shorter rows more than half of its threads do nothing."""
 
 
 def mosaic_row_norm(
@@ -30,11 +34,12 @@ def mosaic_row_norm(
       residual: in x's shape and dtype: added to x first.
 
     Raises:
-      UserError: for dtypes, a length of the rows, or an amount of shared memory that the kernels do not take.
+      UserError: for a dtype that the kernels do not take, and a residual that is not as x.
     """
     if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
         raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
-    refused = _refusal(rows[1], x.dtype.name, parameters[0].dtype.name, plan, residual is not None, backward=False)
+    dtypes = x.dtype.name, *(parameter.dtype.name for parameter in parameters)
+    refused = _refusal(rows, dtypes, plan, residual is not None, backward=False)
     if refused:
         raise UserError(refused)
     sides = None if residual is None else residual.reshape(rows)
@@ -54,38 +59,85 @@ def unsupported(plan: MosaicPlan, problem: Problem, target: str) -> str | None:
     if target not in TARGETS:
         return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
     columns = math.prod(problem.shape[-problem.option("ndim", 1) :])
+    rows = math.prod(problem.shape) // max(columns, 1), columns
     residual, backward = problem.context == "residual", problem.pass_ != "forward"
-    return _refusal(columns, problem.dtype, problem.param_dtype, plan, residual, backward)
+    dtypes = problem.dtype, *(problem.param_dtype,) * (1 + plan.shifted)
+    return _refusal(rows, dtypes, plan, residual, backward) or _too_slow(rows, dtypes, plan, residual, backward)
 
 
 def _refusal(
-    columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool, backward: bool
+    rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool
 ) -> str | None:
-    for name, value in (("x", dtype), ("gamma", param_dtype), ("y", plan.output_dtype)):
+    for name, value in zip(("y", "x", "gamma", "beta"), (plan.output_dtype, *dtypes), strict=False):
         if value not in DTYPES:
             return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
-    sizes = (columns, dtype, param_dtype, plan, residual)
-    needed = sum(backward_shared_bytes(*sizes)) if backward else forward_shared_bytes(*sizes)
-    return row_refusal(columns) or shared_refusal(needed)
+    if 0 in rows or _whole(rows, dtypes, plan, residual, backward):
+        return None
+    config = _any_rows(rows, dtypes, plan, residual, backward)
+    return config if isinstance(config, str) else None
+
+
+def _whole(rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool) -> bool:
+    """Whether the kernels for whole warpgroups take rows."""
+    if backward:
+        needed = sum(backward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual))
+    else:
+        needed = forward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual)
+    return not (row_refusal(rows[1]) or shared_refusal(needed))
+
+
+def _any_rows(
+    rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool
+) -> Rows | str:
+    """How the kernels for rows of any length share them out, or why they do not."""
+    if backward:
+        return mosaic_any_rows_backward.backward_rows(rows, dtypes[0], dtypes[1:], plan, residual)
+    return mosaic_any_rows.rows_of(*rows, *mosaic_any_rows.forward_bytes(dtypes[0], dtypes[1:], plan, residual))
+
+
+def _too_slow(
+    rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool
+) -> str | None:
+    """Why rows, of any length, are left to XLA although the kernels take them."""
+    if 0 in rows or _whole(rows, dtypes, plan, residual, backward):
+        return None
+    columns, config = rows[1], _any_rows(rows, dtypes, plan, residual, backward)
+    if columns < LEAST_COLUMNS:
+        return f"rows of {columns} elements; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of 128 at a time"
+    if isinstance(config, Rows) and not config.runs.resident:
+        return f"rows of {columns} elements, which shared memory does not hold: they are read twice, as by XLA"
+    return None
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _differentiable(x, residual, parameters, plan):
-    return forward(x, residual, parameters, plan, saves=False)[:2]
+    return _of(x, residual, parameters, plan, saves=False)[:2]
+
+
+def _of(x, residual, parameters, plan, saves):
+    dtypes = _dtypes(x, parameters)
+    whole = _whole(x.shape, dtypes, plan, residual is not None, backward=False)
+    return (mosaic_rows if whole else mosaic_any_rows).forward(x, residual, parameters, plan, saves)
+
+
+def _dtypes(x, parameters):
+    return x.dtype.name, *(parameter.dtype.name for parameter in parameters)
 
 
 def _forward(x, residual, parameters, plan):
-    y, z, mean, r = forward(x, residual, parameters, plan, saves=True)
+    y, z, mean, r = _of(x, residual, parameters, plan, saves=True)
     return (y, z), (x if z is None else z, parameters, mean, r)
 
 
 def _backward(plan, saved, cotangents):
     dy, dz = cotangents
     x, parameters, *_ = saved
-    refused = _refusal(x.shape[1], x.dtype.name, parameters[0].dtype.name, plan, dz is not None, backward=True)
+    dtypes = _dtypes(x, parameters)
+    refused = _refusal(x.shape, dtypes, plan, dz is not None, backward=True)
     if refused:
         raise UserError(refused)
-    dx, gradients = backward(saved, dy, dz, plan)
+    whole = _whole(x.shape, dtypes, plan, dz is not None, backward=True)
+    dx, gradients = (mosaic_rows_backward if whole else mosaic_any_rows_backward).backward(saved, dy, dz, plan)
     return dx, None if dz is None else dx, gradients
 
 

@@ -34,6 +34,7 @@ class MosaicPlan:
       epsilon: r = 1 / sqrt(E[(w - mean)²] + epsilon).
       activation: of `ACTIVATIONS`.
       output_dtype: of y.
+      given: whether mean and variance are parameters, behind gamma and beta (of `mosaic_any_rows` alone).
     """
 
     name: str
@@ -42,6 +43,7 @@ class MosaicPlan:
     epsilon: float
     activation: str
     output_dtype: str
+    given: bool = False
 
 
 def forward_shared_bytes(columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool) -> int:

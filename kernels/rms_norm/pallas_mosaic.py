@@ -20,7 +20,7 @@ def pallas_mosaic(
     residual: jax.Array | None = None,
     output_dtype: str | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """As `naive`, for rows whose length is a multiple of 128; and what a compiler would have to fuse by itself:
+    """As `naive`, and what a compiler would have to fuse by itself:
 
     Args:
       x, gamma, epsilon, ndim, activation: as for `naive`; float32, bfloat16 or float16.
@@ -31,7 +31,7 @@ def pallas_mosaic(
     1 / deviation are saved, the latter in float32. On a CPU the kernel is interpreted, with races looked for.
 
     Raises:
-      UserError: as `naive`, and for another dtype, or rows of another length or that do not fit.
+      UserError: as `naive`, and for another dtype.
     """
     a = checked(x, gamma, epsilon, ndim, activation)
     plan = _plan(a.epsilon, activation, output_dtype or a.x.dtype.name)

@@ -41,22 +41,32 @@ def test_an_offset_does_not_cancel():
 @pytest.mark.parametrize(
     ("shape", "layout", "dtype", "word"),
     [
-        ((8, 64, 160, 160), "nchw", "bfloat16", "shared memory"),
         ((8, 64, 20, 20), "nchw", "float64", "float64"),
-        ((32, 64, 7, 7), "nchw", "bfloat16", "elements of a channel"),
-        ((256, 64, 7, 7), "nchw", "bfloat16", "49 positions"),
-        ((512, 64, 8, 8), "nchw", "bfloat16", "512 images"),
-        ((32, 56, 56, 64), "nhwc", "bfloat16", "one bulk copy moves"),
-        ((8, 64), "nc", "bfloat16", "8 positions"),
+        ((60000, 64, 7, 1), "nchw", "bfloat16", "do not fit"),
+        ((800, 63), "nc", "bfloat16", "63 channels"),
     ],
 )
 def test_what_it_does_not_take_is_refused_with_a_reason(shape, layout, dtype, word):
     problem = Problem("batch_norm_training", shape, layout, dtype, "float32")
     assert word in kernels.get("batch_norm_training", "pallas_mosaic").supports(problem, "h200")
     function = partial(pallas_mosaic, channel_axis=1 if layout == "nchw" else -1)
-    vectors = [jax.ShapeDtypeStruct((64,), jnp.float32)] * 4
+    vectors = [jax.ShapeDtypeStruct((problem.channels,), jnp.float32)] * 4
     with jax.enable_x64(True), pytest.raises(UserError, match=word):
         jax.eval_shape(function, jax.ShapeDtypeStruct(shape, dtype), *vectors)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "word"),
+    [
+        ((8, 64, 160, 160), "nchw", "64 programs"),
+        ((32, 56, 56, 64), "nhwc", "2 programs"),
+        ((8, 64, 7, 7), "nchw", "392 elements"),
+        ((0, 64, 7, 7), "nchw", "0 elements"),
+    ],
+)
+def test_what_leaves_most_of_the_device_idle_is_left_to_xla(shape, layout, word):
+    problem = Problem("batch_norm_training", shape, layout, "bfloat16", "float32")
+    assert word in kernels.get("batch_norm_training", "pallas_mosaic").supports(problem, "h200")
 
 
 def test_it_is_for_hopper_and_newer_and_what_xla_does_better_is_refused():

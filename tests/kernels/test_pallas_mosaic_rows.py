@@ -52,15 +52,13 @@ def test_an_offset_does_not_cancel():
     assert abs(float(jnp.std(y)) - 1) < 1e-3
 
 
-@pytest.mark.parametrize(
-    ("shape", "dtype", "word"),
-    [((4, 100), "float32", "100 elements"), ((4, 128), "float64", "float64"), ((4, 128 * 1024), "bfloat16", "131072")],
-)
-def test_what_it_does_not_take_is_refused_with_a_reason(shape, dtype, word):
+def test_what_it_does_not_take_is_refused_with_a_reason():
     variant = kernels.get("layer_norm", "pallas_mosaic")
-    assert word in variant.supports(Problem("layer_norm", shape, "nc", dtype, "float32"), "h200")
-    with jax.enable_x64(True), pytest.raises(UserError, match=word):
-        pallas_mosaic(jnp.ones(shape, dtype), *[jnp.ones(shape[1], jnp.float32)] * 2)
+    assert "float64" in variant.supports(Problem("layer_norm", (4, 128), "nc", "float64", "float32"), "h200")
+    with jax.enable_x64(True), pytest.raises(UserError, match="float64"):
+        pallas_mosaic(jnp.ones((4, 128), "float64"), *[jnp.ones(128, jnp.float32)] * 2)
+    long = Problem("layer_norm", (4, 128 * 1024), "nc", "bfloat16", "float32")
+    assert "131072 elements" in variant.supports(long, "h200")  # taken, piece by piece, and left to XLA
 
 
 def test_it_is_for_hopper_and_newer():
