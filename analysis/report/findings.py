@@ -160,11 +160,14 @@ def _fold(digest: Digest) -> Iterator[Finding]:
 def _error(digest: Digest) -> Iterator[Finding]:
     known = digest.summary[digest.summary["max_ulp"].notna()]
     for (target, operator), part in known.groupby(["target", "operator"], sort=False):
-        worst = part.groupby("variant", sort=False)["max_ulp"].max()
+        is_wrong = part["status"] == "wrong"  # its error says nothing but that
+        right = part[~is_wrong].groupby("variant", sort=False)["max_ulp"]
+        worst, failed = right.max(), part[is_wrong].value_counts("variant")
         words = [f"{variant} {digits(float(value))}" for variant, value in worst.items()]
+        words += [f"{variant} wrong in {count(number, 'problem')}" for variant, number in failed.items()]
         text = f"On {target}, the largest error of {operator} against the float64 reference, in ulp: {listing(words)}."
-        rows = part.loc[part.groupby("variant", sort=False)["max_ulp"].idxmax()]
-        yield _finding("error", text, rows, float(worst.max()))
+        rows = pd.concat([part.loc[right.idxmax()], part[is_wrong]])
+        yield _finding("error", text, rows, float(worst.max()) if len(worst) else float("inf"))
 
 
 def _noise(digest: Digest) -> Iterator[Finding]:

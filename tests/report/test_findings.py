@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from synthetic_runs import case_row, compiled_rows, full_tables, timing_rows, write_run
+from synthetic_runs import accuracy_row, case_row, compiled_rows, full_tables, timing_rows, write_run
 
 from analysis.report import load_run
 from analysis.report.findings import compile_cost, findings, status_counts
@@ -106,6 +106,16 @@ def test_error_sentence_states_the_largest_and_links_to_its_row(told, tables):
             worst[name] = max(worst.get(name, 0.0), row["max_ulp"])
     assert re.findall(r"(\w+) (\d\.\d\d)", finding.text) == [(name, f"{value:.2f}") for name, value in worst.items()]
     assert len(finding.rows) == len(worst)
+
+
+def test_a_wrong_result_has_no_error_to_compare(tmp_path):
+    cases = [case_row("batch_norm", "naive"), case_row("batch_norm", "folded")]
+    errors = [
+        accuracy_row(cases[0], max_ulp=1.5),
+        accuracy_row(cases[1], max_ulp=9e9, status="wrong", reason="far off"),
+    ]
+    run = load_run(write_run(tmp_path / "run", {"cases": cases, "accuracy": errors}))
+    assert "naive 1.50 and folded wrong in 1 problem." in _of(findings(digest(run)), "error").text
 
 
 def test_cost_is_the_studys_own_figure_or_nothing(told, run, tmp_path):
