@@ -27,7 +27,7 @@ from kernels.pallas.mosaic_channels_config import (
     tile_positions,
 )
 from kernels.pallas.mosaic_config import WARPGROUP, shared_refusal
-from kernels.pallas.mosaic_positions import LEAST_POSITIONS, positions_refusal
+from kernels.pallas.mosaic_positions import LEAST_POSITIONS, TILE, positions_refusal
 from kernels.pallas.mosaic_row_norm import DTYPES, LEAST_COLUMNS, TARGETS
 from kernels.pallas.mosaic_rows import MosaicPlan
 from kernels.pallas.mosaic_slabs import SlabPlan, Slabs, element_bytes, slabs_of
@@ -127,7 +127,9 @@ def _whole(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, b
 def _slabs(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> Slabs | str:
     """How the kernels for any number of positions cut x, channels first, or why they do not."""
     images, channels, positions = view
-    return slabs_of((images, channels, positions), 1, element_bytes(dtypes[0], plan.output_dtype, backward))
+    most = max(1, TILE // max(positions, 1))
+    each = max(n for n in range(1, most + 1) if channels % n == 0)
+    return slabs_of((images, channels, positions), each, element_bytes(dtypes[0], plan.output_dtype, backward))
 
 
 def _rows(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> Rows | str:

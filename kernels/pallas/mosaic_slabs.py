@@ -1,5 +1,5 @@
 """Norms in Mosaic GPU of any size, channels first: a program has the slabs of one group, of one channel of all images,
-or one slab.
+or of some channels.
 
 With h = (x - mean) r, r = 1 / sqrt(variance + epsilon) and gamma, beta of a slab's channel: y = act(h gamma + beta).
 The kernels of `mosaic_groups`, `mosaic_batch` and `mosaic_positions` take what is whole warpgroups; these the rest.
@@ -159,15 +159,13 @@ def _kernel(x_ref, *refs: Any, plan: SlabPlan, slabs: Slabs) -> None:
     def values(window):
         return x[window.at].astype(jnp.float32)
 
-    if plan.given:
-        mean, variance = (ref[slabs.channel(0)].astype(jnp.float32) for ref in statistics)
-    else:
-        mean, squares = moments(runs, partial(over_slabs, runs, load), values, slabs.elements)
-        variance = squares / slabs.elements
-    r = jax.lax.rsqrt(variance + plan.epsilon)
+    if not plan.given:
+        found_mean, squares = moments(runs, partial(over_slabs, runs, load), values, slabs.elements)
+        found_r = jax.lax.rsqrt(squares / slabs.elements + plan.epsilon)
 
     def write(slab, piece, carry):
         gamma, beta = (ref[slabs.channel(slab)].astype(jnp.float32) for ref in (gamma_ref, beta_ref))
+        mean, r = given_statistics(statistics, slab, slabs, plan) if plan.given else (found_mean, found_r)
         scale = gamma * r
 
         def step(window, carry):
@@ -184,8 +182,14 @@ def _kernel(x_ref, *refs: Any, plan: SlabPlan, slabs: Slabs) -> None:
         take_slabs(runs, slabs.start, ((y, y_ref),))
     if plan.given:
         return
-    found[0][mosaic_program()], found[1][mosaic_program()] = mean, r
+    found[0][mosaic_program()], found[1][mosaic_program()] = found_mean, found_r
     if plan.momentum is not None:
-        for ref, old, new in zip(found[2:], statistics, (mean, squares / (slabs.elements - 1)), strict=True):
+        for ref, old, new in zip(found[2:], statistics, (found_mean, squares / (slabs.elements - 1)), strict=True):
             before = old[mosaic_program()].astype(jnp.float32)
             ref[mosaic_program()] = ((1 - plan.momentum) * before + plan.momentum * new).astype(ref.dtype)
+
+
+def given_statistics(refs: Any, slab: Any, slabs: Slabs, plan: SlabPlan) -> tuple[jax.Array, jax.Array]:
+    """mean and r of the channel of a slab, out of mean and variance."""
+    mean, variance = (ref[slabs.channel(slab)].astype(jnp.float32) for ref in refs)
+    return mean, jax.lax.rsqrt(variance + plan.epsilon)

@@ -27,7 +27,7 @@ from kernels.pallas.mosaic_runs import (
     take_slabs,
     zeros,
 )
-from kernels.pallas.mosaic_slabs import SlabPlan, Slabs, over_slabs
+from kernels.pallas.mosaic_slabs import SlabPlan, Slabs, given_statistics, over_slabs
 from normbench.jax_compat_mosaic import mosaic_barrier, mosaic_call, mosaic_program, mosaic_shared
 
 
@@ -120,30 +120,36 @@ def _kernel(x_ref, dy_ref, gamma_ref, beta_ref, mean_ref, r_ref, dx_ref, *refs: 
 
 
 def _given_kernel(x_ref, dy_ref, *refs: Any, plan: SlabPlan, slabs: Slabs) -> None:
-    """A program has one slab; dx takes the place of x."""
-    parameters, (dx_ref, *found), (x, dy, arrived) = refs[:4], refs[4:9], refs[9:]
+    """dx takes the place of x."""
+    (gamma_ref, beta_ref, *statistics), (dx_ref, *found), (x, dy, arrived) = refs[:4], refs[4:9], refs[9:]
     runs, load = slabs.runs, Load(((x_ref, x), (dy_ref, dy)), slabs.start, arrived)
     if runs.resident:
         bring_slabs(runs, load)
         load.wait(runs)
-    gamma, beta, mean, variance = (ref[slabs.channel(0)].astype(jnp.float32) for ref in parameters)
-    r = jax.lax.rsqrt(variance + plan.epsilon)
-    scale = gamma * r
 
-    def visit(slab, piece, sums):
-        def step(window, lanes):
-            h = (x[window.at].astype(jnp.float32) - mean) * r
-            dz = pulled(h, dy[window.at].astype(jnp.float32), gamma, beta, plan.activation)
-            store(x, window, scale * dz)
-            return lanes[0] + window.keep(dz * h, 0.0), lanes[1] + window.keep(dz, 0.0)
+    def of_slab(slab, carry):
+        gamma, beta = (ref[slabs.channel(slab)].astype(jnp.float32) for ref in (gamma_ref, beta_ref))
+        mean, r = given_statistics(statistics, slab, slabs, plan)
+        scale = gamma * r
 
-        lanes = over_windows(runs, slab, piece, step, (zeros(runs), zeros(runs)))
-        if not runs.resident:
-            take_piece(runs, slabs.start(slab), piece, ((x, dx_ref),))
-        return sums[0] + jnp.sum(lanes[0]), sums[1] + jnp.sum(lanes[1])
+        def visit(slab, piece, sums):
+            def step(window, lanes):
+                h = (x[window.at].astype(jnp.float32) - mean) * r
+                dz = pulled(h, dy[window.at].astype(jnp.float32), gamma, beta, plan.activation)
+                store(x, window, scale * dz)
+                return lanes[0] + window.keep(dz * h, 0.0), lanes[1] + window.keep(dz, 0.0)
 
-    with_h, alone = over_slabs(runs, load, visit, (jnp.float32(0), jnp.float32(0)))
+            lanes = over_windows(runs, slab, piece, step, (zeros(runs), zeros(runs)))
+            if not runs.resident:
+                take_piece(runs, slabs.start(slab), piece, ((x, dx_ref),))
+            return sums[0] + jnp.sum(lanes[0]), sums[1] + jnp.sum(lanes[1])
+
+        zero = (jnp.float32(0), jnp.float32(0))
+        with_h, alone = over_pieces(runs, (load,), slab, visit, zero)
+        for ref, term in zip(found, (with_h, alone, -scale * alone, -0.5 * r * scale * with_h), strict=True):
+            ref[mosaic_program() * slabs.each + slab] = term
+        return carry
+
+    jax.lax.fori_loop(0, runs.count, of_slab, 0)
     if runs.resident:
         take_slabs(runs, slabs.start, ((x, dx_ref),))
-    for ref, term in zip(found, (with_h, alone, -scale * alone, -0.5 * r * scale * with_h), strict=True):
-        ref[mosaic_program()] = term
