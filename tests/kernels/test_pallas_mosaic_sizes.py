@@ -149,8 +149,13 @@ def test_it_moves_the_minimum_for_the_h200(operator, shape, layout):
     assert found.bytes <= 1.05 * 5 * size_bytes
 
 
-def test_pieces_do_not_cancel_where_the_mean_is_large():
-    x = 1e3 + 1e-2 * jax.random.normal(jax.random.key(0), (1, 1, 60000), jnp.float32)
-    ones = jnp.ones(1, jnp.float32)
-    y = kernels.get("instance_norm", "pallas_mosaic")(x, ones, 0 * ones, 0.0)
+@pytest.mark.parametrize(
+    ("operator", "shape", "axis"),
+    [("instance_norm", (1, 1, 60000), 1), ("instance_norm", (1, 20000, 8), -1), ("layer_norm", (1, 40001), -1)],
+)
+def test_pieces_do_not_cancel_where_the_mean_is_large(operator, shape, axis):
+    x = 1e3 + 1e-2 * jax.random.normal(jax.random.key(0), shape, jnp.float32)
+    ones = jnp.ones(shape[axis], jnp.float32)
+    keywords = {} if operator == "layer_norm" else {"channel_axis": axis}
+    y = kernels.get(operator, "pallas_mosaic")(x, ones, 0 * ones, 0.0, **keywords)
     assert abs(float(jnp.std(y)) - 1) < 1e-3
