@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kernels.pallas.config import MULTIPROCESSORS, workspace_programs
+from kernels.pallas.config import MOST_ELEMENTS, MULTIPROCESSORS, workspace_programs
 from kernels.pallas.cost import cost
 from kernels.pallas.mosaic_activations import activate
 from kernels.pallas.mosaic_config import RESERVED_BYTES
@@ -88,6 +88,8 @@ def rows_of(
       workspace: bytes of the tensor, and those of the partial sums of a program, which are bounded by it, for programs
         that stay.
     """
+    if rows * columns > MOST_ELEMENTS:
+        return f"{rows} rows of {columns} elements; allowed for pallas_mosaic: {MOST_ELEMENTS} elements in all"
     most = max(1, BLOCK // columns)
     count = max(n for n in range(1, most + 1) if rows % n == 0)
     bytes_ = tensor_bytes + vector_bytes

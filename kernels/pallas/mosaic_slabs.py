@@ -5,6 +5,7 @@ With h = (x - mean) r, r = 1 / sqrt(variance + epsilon) and gamma, beta of a sla
 The kernels of `mosaic_groups`, `mosaic_batch` and `mosaic_positions` take what is whole warpgroups; these the rest.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kernels.pallas.config import MOST_ELEMENTS
 from kernels.pallas.cost import cost
 from kernels.pallas.mosaic_activations import activate
 from kernels.pallas.mosaic_config import RESERVED_BYTES
@@ -97,6 +99,8 @@ class Slabs:
 def slabs_of(shape: tuple[int, int, int], each: int, element_bytes: int) -> Slabs | str:
     """How x is shared out among programs, or why it is not; an element takes `element_bytes` of shared memory."""
     images, channels, positions = shape
+    if math.prod(shape) > MOST_ELEMENTS:
+        return f"x has {math.prod(shape)} elements; allowed for pallas_mosaic: {MOST_ELEMENTS}"
     count = each or images
     runs = runs_of(count, positions, element_bytes, SHARED_BYTES - RESERVED_BYTES, together=each > 0)
     if runs is None:

@@ -14,6 +14,7 @@ from norm_cases import check
 import kernels
 from analysis import explain
 from kernels import Problem
+from normbench.errors import UserError
 
 READS_PROGRAMS = True
 SIZES = {1, 7, 127, 129, 16384, 16385, 65537}
@@ -107,6 +108,19 @@ def test_it_is_right(operator, shape, layout, dtype, context):
 def test_what_is_right_and_slow_is_left_to_xla_with_its_reason(operator, shape, layout, word):
     problem = Problem(operator, shape, layout, "float32")
     assert word in kernels.get(operator, "pallas_mosaic").supports(problem, "h200")
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "layout"),
+    [("layer_norm", (2**20, 2049), "nc"), ("instance_norm", (2**10, 2**10, 2049), "ncl")],
+)
+def test_more_elements_than_an_index_has_bits_for_are_refused(operator, shape, layout):
+    variant = kernels.get(operator, "pallas_mosaic")
+    assert "elements" in variant.supports(Problem(operator, shape, layout, "bfloat16", "float32"), "h200")
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16)]
+    arrays += [jax.ShapeDtypeStruct((shape[1],), jnp.float32)] * 2
+    with pytest.raises(UserError, match="allowed for pallas_mosaic"):
+        jax.eval_shape(variant.function, *arrays)
 
 
 @pytest.mark.parametrize(
