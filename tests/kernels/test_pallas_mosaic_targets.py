@@ -15,19 +15,19 @@ import jax
 import kernels
 from analysis import explain
 from kernels import Problem
-operator, shape, layout, dtype = eval(sys.argv[1])
-definition = kernels.operator(operator)
-context = "alone" if operator in ("layer_norm", "rms_norm") else "silu"
-problem = Problem(operator, shape, layout, dtype, "float32", context=context)
-x, *parameters = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in definition.arguments(problem)]
-called = partial(kernels.get(operator, "pallas_mosaic").function, **definition.keywords(problem))
-def y_of(*arrays):
-    found = called(*arrays)
-    return found[0] if isinstance(found, tuple) else found
-def both(dy, *arrays):
-    y, pull = jax.vjp(y_of, *arrays)
-    return y, pull(dy)
-explain(both, x, x, *parameters, target="h200")
+for operator, shape, layout, dtype in eval(sys.argv[1]):
+    definition = kernels.operator(operator)
+    context = "alone" if operator in ("layer_norm", "rms_norm") else "silu"
+    problem = Problem(operator, shape, layout, dtype, "float32", context=context)
+    x, *parameters = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in definition.arguments(problem)]
+    called = partial(kernels.get(operator, "pallas_mosaic").function, **definition.keywords(problem))
+    def y_of(*arrays):
+        found = called(*arrays)
+        return found[0] if isinstance(found, tuple) else found
+    def both(dy, *arrays):
+        y, pull = jax.vjp(y_of, *arrays)
+        return y, pull(dy)
+    explain(both, x, x, *parameters, target="h200")
 """
 ALIGNED = [
     ("layer_norm", (8192, 4096), "nc", "bfloat16"),
@@ -41,23 +41,24 @@ ALIGNED = [
 ODD = [("layer_norm", (4096, 4097), "nc", "bfloat16"), ("batch_norm", (8192, 1001), "nc", "float32")]
 
 
-def dumped(case, folder):
-    """The PTX of the kernels of a case, forward and backward, and what ptxas said of them."""
+def dumped(cases, folder):
+    """The PTX of the kernels of the cases, forward and backward, and what ptxas said of them."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "MOSAIC_GPU_DUMP_TO": str(folder)}
     root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", SCRIPT, repr(case)], env=environment, cwd=root, check=True)
-    return [path.read_text() for path in folder.glob("*.ptx")], [path.read_text() for path in folder.glob("*.ptxas")]
+    subprocess.run([sys.executable, "-c", SCRIPT, repr(cases)], env=environment, cwd=root, check=True)
+    programs, resources = ([path.read_text() for path in folder.glob(f"*.{kind}")] for kind in ("ptx", "ptxas"))
+    assert len(programs) == len(resources) == 2 * len(cases)
+    return programs, resources
 
 
-@pytest.mark.parametrize("case", ALIGNED + ODD, ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}")
-def test_nothing_is_spilled_and_tensors_move_in_bulk(case, tmp_path):
+@pytest.mark.parametrize("cases", [ALIGNED, ODD], ids=["aligned", "odd"])
+def test_nothing_is_spilled_and_tensors_move_in_bulk(cases, tmp_path):
     pytest.importorskip("jax_cuda13_plugin")
-    programs, resources = dumped(case, tmp_path)
-    assert len(programs) == len(resources) == 2
+    programs, resources = dumped(cases, tmp_path)
     for text in resources:
         assert re.findall(r"(\d+) bytes (?:stack frame|spill)", text) == ["0", "0", "0"]
     for ptx in programs:
         assert ".local" not in ptx
-        if case not in ODD:  # parameters and sums of float32 take the way through the registers
+        if cases is ALIGNED:  # parameters and sums of float32 take the way through the registers
             assert "cp.async.bulk" in ptx
             assert not re.search(r"(ld|st)\.global\.b16", ptx)
