@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -23,8 +24,33 @@ LEAST_POSITIONS = 256
 """Two sums in float32 for each image and channel are then 1.6 % of it in bfloat16."""
 
 
+class _Programs:
+    """What both configurations know of their programs."""
+
+    __slots__ = ()
+    images: int
+    positions: Any  # a field of one, made of two in the other
+    channels: int
+    each: int
+    width: int
+
+    @property
+    def blocks(self) -> int:
+        """Programs of an image."""
+        return self.channels // self.width
+
+    @property
+    def programs(self) -> int:
+        return self.images * self.blocks
+
+    @property
+    def elements(self) -> int:
+        """Of a group."""
+        return self.positions * self.each
+
+
 @dataclass(frozen=True, slots=True)
-class ColumnsConfig:
+class ColumnsConfig(_Programs):
     """x as (images, parts, lines, channels): a program has the positions of an image, `width` of its channels.
 
     Attributes:
@@ -53,20 +79,6 @@ class ColumnsConfig:
     @property
     def chunks(self) -> int:
         return self.positions // self.chunk
-
-    @property
-    def blocks(self) -> int:
-        """Programs of an image."""
-        return self.channels // self.width
-
-    @property
-    def programs(self) -> int:
-        return self.images * self.blocks
-
-    @property
-    def elements(self) -> int:
-        """Of a group."""
-        return self.positions * self.each
 
 
 def columns_config(
@@ -102,7 +114,7 @@ def columns_config(
 
 
 @dataclass(frozen=True, slots=True)
-class AnyColumns:
+class AnyColumns(_Programs):
     """x as (images, positions, channels): a program has positions of an image, `width` of its channels.
 
     Attributes:
@@ -132,20 +144,6 @@ class AnyColumns:
     def chunks(self) -> int:
         """Of a piece."""
         return -(-self.piece // self.chunk)
-
-    @property
-    def blocks(self) -> int:
-        """Programs of an image."""
-        return self.channels // self.width
-
-    @property
-    def programs(self) -> int:
-        return self.images * self.blocks
-
-    @property
-    def elements(self) -> int:
-        """Of a group."""
-        return self.positions * self.each
 
 
 def any_columns(images: int, positions: int, channels: int, each: int, dtypes: tuple[str, ...]) -> AnyColumns | str:
