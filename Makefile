@@ -18,7 +18,7 @@ study: .venv/study
 
 # On a machine with a GPU and a JAX for it, within a budget: make gpu PRESET=standard ARGS='--budget 8m'. Uses that JAX.
 gpu:
-	$(PYTHON) -m benchmarks.cli gpu --preset $(PRESET) $(ARGS)
+	$(PYTHON) -m normbench.cli.main gpu --preset $(PRESET) $(ARGS)
 
 test: .venv/test
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -26,13 +26,13 @@ test: .venv/test
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy normbench kernels analysis benchmarks
+	$(BIN)/mypy normbench analysis benchmarks
 
 # Executes analysis/notebooks/*.py into the .ipynb beside them; ARGS=--check writes nothing.
 notebooks: .venv/notebooks
 	JAX_PLATFORMS=cpu $(BIN)/python tools/notebooks.py $(ARGS)
 
-# PyTorch, against which the tests of kernels.aten judge, and the other peers; large.
+# PyTorch, against which the tests of normbench.kernels.aten judge, and the other peers; large.
 peers: .venv/test
 	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[peers]'
 
@@ -43,15 +43,16 @@ matrix:
 # What each JAX here (.venv and every .venv-<version>) makes of the presets standard and smoke, into results/golden, and
 # docs/history.md; compiles only what changed. The cases of the asv classes are renewed with them.
 goldens: .venv/study
-	for python in $(BIN)/python $(wildcard .venv-*/bin/python); do $$python -m benchmarks.golden $(ARGS) || exit; done
+	for python in $(BIN)/python $(wildcard .venv-*/bin/python); do $$python -m normbench.goldens.renew $(ARGS) || exit; done
+	$(BIN)/python -m analysis.pages.history
 
 # Every golden of the installed JAX, compiled anew; `make test` checks the preset smoke and a sample of the rest.
 goldens-check: .venv/study
-	$(BIN)/python -m benchmarks.golden --check $(ARGS)
+	$(BIN)/python -m normbench.goldens.renew --check $(ARGS)
 
 # docs/history.md and its plot, out of the committed goldens.
 history: .venv/study
-	$(BIN)/python -m analysis.report.history $(ARGS)
+	$(BIN)/python -m analysis.pages.history $(ARGS)
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then echo "normbench needs Python 3.11 to 3.13; found none. Give one: make PYTHON=/path/to/python3" >&2; exit 2; fi

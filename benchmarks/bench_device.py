@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench_support import SLUGS, asv, labels, prepare_timing, slug_of
-from benchmarks.environment import gpu_present
+from normbench.study.machine.environment import gpu_present
 
 
 class DeviceClock:

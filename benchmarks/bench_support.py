@@ -92,7 +92,7 @@ def settle_allocator() -> None:
 
     Left alone, glibc returns the memory of large results at once, and each call faults its pages in again.
     """
-    from benchmarks.memory import ALLOCATOR_ENVIRONMENT
+    from normbench.study.clocks.memory import ALLOCATOR_ENVIRONMENT
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -106,8 +106,8 @@ def prepare_timing(slug: str, device: str = "cpu") -> tuple[Callable, tuple]:
     use(device)
     with older_commits_skipped():
         settle_allocator()
-        from benchmarks.memory import prefault
-        from benchmarks.worker_series import working_bytes
+        from normbench.study.clocks.memory import prefault
+        from normbench.study.worker.series import working_bytes
 
         compiled, inputs = prepare(slug, device)
         if device == "cpu":
@@ -150,8 +150,8 @@ def _row(find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _structure(slug: str, target: str) -> dict[str, Any]:
     use(target)
     with older_commits_skipped():
-        from analysis.fusion import compile_environment, compile_for
         from normbench.errors import UserError
+        from normbench.fusion import compile_environment, compile_for
 
         os.environ.update(compile_environment())  # XLA's flags are read when its backend starts
         program = program_of(slug, target)
@@ -169,7 +169,7 @@ def _checked(slug: str, device: str):
     """
     use(device)
     with older_commits_skipped():
-        from benchmarks.worker_cases import check, compile_case, draw, inputs_of
+        from normbench.study.worker.compiled_case import check, compile_case, draw, inputs_of
 
         program_of(slug, device)  # skips what the commit does not have
         with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +187,7 @@ def program_of(slug: str, target: str):
       NotImplementedError: where it has no such operator or variant, or does not support it here.
     """
     with older_commits_skipped():
-        import kernels
+        from normbench import kernels
         from normbench.errors import UserError
 
         try:
@@ -201,6 +201,6 @@ def program_of(slug: str, target: str):
 
 
 def _case(slug: str):
-    from benchmarks.cases import Case
+    from normbench.cases.case import Case
 
     return Case.from_slug(slug)

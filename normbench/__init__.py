@@ -1,6 +1,32 @@
-"""What the three packages of normbench share: errors, the schema of a run, and the way into JAX's unstable parts.
+"""What XLA makes of normalizations, how long they take, and which variant to use.
 
-`normbench` is a leaf: it imports none of `kernels`, `benchmarks` and `analysis`.
+>>> import normbench
+>>> import jax
+>>> report = normbench.explain(jax.nn.standardize, jax.ShapeDtypeStruct((8192, 4096), "bfloat16"), target="h200")
+
+`import normbench` imports neither JAX nor pandas: what needs them is imported when it is first asked for.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normbench import kernels as kernels
+    from normbench.explanation.explain import Report as Report
+    from normbench.explanation.explain import explain as explain
+
 __version__ = "0.1.0"
+
+_EXPLANATION = ("Report", "explain")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "kernels":
+        return importlib.import_module("normbench.kernels")
+    if name in _EXPLANATION:
+        return getattr(importlib.import_module("normbench.explanation.explain"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "kernels", *_EXPLANATION})

@@ -1,6 +1,6 @@
 """The tables of a run on disk: column names (with their units) and types, and the words that columns may hold.
 
-`benchmarks` writes these tables and `analysis.report` reads them; this module is all that they share.
+`benchmarks` writes these tables and `normbench.report` reads them; this module is all that they share.
 A run is a folder `results/runs/<run id>/` with `run.json`, one Parquet file per table, and `hlo/<sha256>.pb.zst`.
 """
 

@@ -6,14 +6,14 @@ python tools/readme_pictures.py
 import os
 from pathlib import Path
 
-from analysis.fusion.environment import compile_environment
+from normbench.fusion.targets import compile_environment
 
 os.environ.update(compile_environment())
 
 import jax
 import jax.numpy as jnp
 
-from analysis import explain
+from normbench import explain
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "images"
 

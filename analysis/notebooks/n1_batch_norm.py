@@ -38,10 +38,10 @@ import jax
 import jax.numpy as jnp
 import pandas as pd
 
-import kernels
-from analysis import explain
-from analysis.report import plots
-from analysis.report.plots_launches import launch_timeline
+from normbench import kernels
+from normbench import explain
+from normbench.report.plots import scatter as plots
+from normbench.report.plots.launches import launch_timeline
 
 # %% [markdown]
 # ## The naive formula

@@ -29,9 +29,9 @@ from story import answer, committed, compiled, rows_of, show, source, table
 import numpy as np
 import pandas as pd
 
-from analysis.report import plots
-from analysis.report.plots_speed import fold_cost, speed_up
-from analysis.report.summary import digest
+from normbench.report.plots import scatter as plots
+from normbench.report.plots.speed import fold_cost, speed_up
+from normbench.report.data.summary import digest
 
 # %% [markdown]
 # ## What the GPU would be asked to do

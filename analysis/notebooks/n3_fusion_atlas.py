@@ -24,9 +24,9 @@ from story import answer, committed, compiled, facts, rows_of, show, source, tab
 
 import pandas as pd
 
-from analysis.report import plots
-from analysis.report.plots_launches import ratio_by_size
-from analysis.report.summary import digest
+from normbench.report.plots import scatter as plots
+from normbench.report.plots.launches import ratio_by_size
+from normbench.report.data.summary import digest
 
 standard, quick = committed("standard"), committed("quick")
 atlas = digest(standard).atlas

@@ -27,9 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-import kernels
-from analysis.report import plots
-from analysis.report.plots_pareto import error_by_offset, pareto
+from normbench import kernels
+from normbench.report.plots import scatter as plots
+from normbench.report.plots.pareto import error_by_offset, pareto
 
 VARIANTS = ("naive", "one_pass", "pivoted", "welford")
 run = committed("quick")

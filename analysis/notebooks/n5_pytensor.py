@@ -28,7 +28,7 @@ from story import RESULTS, answer, show, table
 import numpy as np
 import pandas as pd
 
-from analysis.report.plots_pytensor import call_overhead, forms_by_backend
+from normbench.report.plots.pytensor import call_overhead, forms_by_backend
 
 FOLDER = RESULTS / "pytensor"
 tables = {name: pd.read_csv(FOLDER / f"{name}.csv") for name in ("overhead", "stack", "fusion")}

@@ -29,8 +29,8 @@ from itertools import pairwise
 
 import pandas as pd
 
-from analysis.report.goldens import read_all
-from analysis.report.plots_history import changed_shares, history
+from normbench.goldens.store import read_all
+from normbench.report.plots.history import changed_shares, history
 
 TARGET = "h200"
 goldens = {version: targets[TARGET] for version, targets in read_all(RESULTS / "golden").items() if targets.get(TARGET)}

@@ -29,8 +29,8 @@
 # %%
 from story import answer, committed, rows_of, show, source
 
-from analysis.report.plots_speed import predicted_against_measured, roofline, speed_up
-from analysis.report.summary import ceiling_rates
+from normbench.report.plots.speed import predicted_against_measured, roofline, speed_up
+from normbench.report.data.summary import ceiling_rates
 
 run = committed("gpu")
 NOTHING = "**No run on a GPU is committed yet, so there is no figure here.**"

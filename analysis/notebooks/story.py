@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.fusion.environment import compile_environment
+from normbench.fusion.targets import compile_environment
 
 os.environ.update(compile_environment())
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.fusion.explain import Report, explain
-from analysis.report import Run, load_run, summary
-from analysis.report.figure_parts import to_svg
+from normbench.explanation.explain import Report, explain
+from normbench.report import Run, load_run
+from normbench.report.data import summary
+from normbench.report.plots.figure_parts import to_svg
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
@@ -57,7 +58,7 @@ def committed(name: str) -> Run | None:
 
 
 def rows_of(run: Run) -> pd.DataFrame:
-    """A row per case and target; see `analysis.report.summary.summary`."""
+    """A row per case and target; see `normbench.report.data.summary.summary`."""
     return summary(run)
 
 
@@ -73,8 +74,8 @@ def source(run: Run) -> str:
 
 def compiled(slug: str, target: str = "h200") -> Report:
     """The case of that slug, compiled now. Every case has a slug; `normbench list` prints them."""
-    import kernels
-    from benchmarks.cases import Case
+    from normbench import kernels
+    from normbench.cases.case import Case
 
     case = Case.from_slug(slug)
     program = kernels.program(case.problem, case.variant)

@@ -32,7 +32,7 @@ def pytest_configure(config):
 
 def pytest_generate_tests(metafunc):
     if "slug" in metafunc.fixturenames:
-        from benchmarks.cases import cases
+        from normbench.cases.case import cases
 
         slugs = [case.slug for case in cases(metafunc.config.getoption("--preset"))]
         metafunc.parametrize("slug", slugs, ids=slugs)  # left alone, pytest renames long ones
@@ -41,7 +41,7 @@ def pytest_generate_tests(metafunc):
 def pytest_benchmark_update_machine_info(config, machine_info):
     import jax
 
-    from benchmarks.environment import environment
+    from normbench.study.machine.environment import environment
 
     described = environment()
     for name in ("packages", "cpu_model", "nvidia_driver", "variables"):

@@ -5,13 +5,13 @@ from functools import cache
 import jax
 import pytest
 
-import kernels
-from benchmarks.accuracy import Oracle
-from benchmarks.cases import Case
-from benchmarks.ceiling import Ceilings
-from benchmarks.memory import Sweep, last_level_cache_bytes, prefault
-from benchmarks.worker_cases import check, compile_case, draw, inputs_of, unsupported
-from benchmarks.worker_series import Pools, working_bytes
+from normbench import kernels
+from normbench.cases.case import Case
+from normbench.study.check.accuracy import Oracle
+from normbench.study.clocks.ceiling import Ceilings
+from normbench.study.clocks.memory import Sweep, last_level_cache_bytes, prefault
+from normbench.study.worker.compiled_case import check, compile_case, draw, inputs_of, unsupported
+from normbench.study.worker.series import Pools, working_bytes
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="times the CPU; start with JAX_PLATFORMS=cpu")
 ROUNDS, WARMUP_ROUNDS = 30, 3

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.report import load_run
+from normbench.report import load_run
 
 HERE = Path(__file__).parent
 CASES = 32

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-import kernels
-from kernels.problem import ACTIVATIONS, DTYPES, LAYOUTS, Problem
+from normbench import kernels
+from normbench.kernels.problem import ACTIVATIONS, DTYPES, LAYOUTS, Problem
 
 SIZES = (1, 2, 3, 5, 7, 8, 13, 16)
 CONTEXTS = tuple("alone" if name == "none" else name for name in ACTIVATIONS)

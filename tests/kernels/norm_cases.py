@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-import kernels
-from benchmarks.accuracy import Oracle, compare
-from kernels.problem import DTYPES, Problem
+from normbench import kernels
+from normbench.kernels.problem import DTYPES, Problem
+from normbench.study.check.accuracy import Oracle, compare
 
 SIZES = (1, 2, 3, 5, 7, 8, 11)
 CANCELLING = ("one_pass", "jax_nn", "flax")

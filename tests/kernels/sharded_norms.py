@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from norm_cases import variants
 
-import kernels
-from benchmarks.accuracy import Oracle
-from kernels.problem import Problem
+from normbench import kernels
+from normbench.kernels.problem import Problem
+from normbench.study.check.accuracy import Oracle
+from tests.kernels.norm_cases import variants
 
 PROBLEMS = (
     Problem("batch_norm", (4, 3, 5, 2)),

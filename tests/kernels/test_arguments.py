@@ -2,11 +2,11 @@
 
 import jax.numpy as jnp
 import pytest
-from kernel_cases import arrays_of, run
 
-import kernels
-from kernels.problem import Problem
+from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.problem import Problem
+from tests.kernels.kernel_cases import arrays_of, run
 
 BATCH_NORM = [kernels.get("batch_norm", name) for name in kernels.variants("batch_norm")]
 CONV_BN = [kernels.get("conv_bn", name) for name in kernels.variants("conv_bn")]

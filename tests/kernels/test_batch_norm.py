@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
-from kernel_cases import arrays_of, assert_close, batch_norm_problems, double, run, unit
 
-import kernels
-from kernels.problem import Problem
+from normbench import kernels
+from normbench.kernels.problem import Problem
+from tests.kernels.kernel_cases import arrays_of, assert_close, batch_norm_problems, double, run, unit
 
 VARIANTS = tuple(name for name in kernels.variants("batch_norm") if name != "pallas_mosaic")
 """Those that take any shape; test_pallas_mosaic_channels.py has the other."""

@@ -6,17 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from norm_cases import check, variants
 
-import kernels
-from analysis import explain
-from benchmarks.accuracy import Oracle
-from kernels import registry
-from kernels.activations import activate, activate_numpy
-from kernels.contexts import CAST_DTYPES
-from kernels.problem import DTYPES, Problem
-from kernels.registry import Variant
+from normbench import explain, kernels
 from normbench.errors import UserError
+from normbench.kernels import registry
+from normbench.kernels.common.activations import activate, activate_numpy
+from normbench.kernels.contexts import CAST_DTYPES
+from normbench.kernels.problem import DTYPES, Problem
+from normbench.kernels.registry import Variant
+from normbench.study.check.accuracy import Oracle
+from tests.kernels.norm_cases import check, variants
 
 PROBLEMS = {
     "batch_norm": Problem("batch_norm", (2, 3, 5, 4)),

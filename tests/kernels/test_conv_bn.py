@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
-from kernel_cases import arrays_of, assert_close, conv_bn_problems, double, run, unit
 
-import kernels
-from kernels.conv_bn.geometry import geometry
-from kernels.conv_bn.reference import convolve
-from kernels.problem import Problem
+from normbench import kernels
+from normbench.kernels.conv_bn.geometry import geometry
+from normbench.kernels.conv_bn.reference import convolve
+from normbench.kernels.problem import Problem
+from tests.kernels.kernel_cases import arrays_of, assert_close, conv_bn_problems, double, run, unit
 
 VARIANTS = kernels.variants("conv_bn")
 

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.batch_norm.reference import reference as batch_norm
-from kernels.conv_bn import fold_conv_bn, folding_refusal
-from kernels.conv_bn.geometry import geometry
-from kernels.conv_bn.reference import convolve
 from normbench.errors import UserError
+from normbench.kernels.batch_norm.reference import reference as batch_norm
+from normbench.kernels.conv_bn import fold_conv_bn, folding_refusal
+from normbench.kernels.conv_bn.geometry import geometry
+from normbench.kernels.conv_bn.reference import convolve
 
 RANDOM = np.random.default_rng(0)
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from norm_cases import SETTINGS, NormTests, check, drawn, outputs
 
-import kernels
-from kernels.problem import Problem
+from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.problem import Problem
+from tests.kernels.norm_cases import SETTINGS, NormTests, check, drawn, outputs
 
 X, VECTOR = jnp.ones((3, 4)), jnp.ones(4)
 

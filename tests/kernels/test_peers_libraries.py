@@ -10,12 +10,14 @@ from functools import partial
 import jax
 import pytest
 
-import kernels
-from benchmarks.accuracy import Oracle
-from benchmarks.cases import Case
-from benchmarks.worker_cases import check, compile_case, inputs_of
-from kernels import Problem, jax_peers, torch_variants
-from kernels.registry import PEERS
+from normbench import kernels
+from normbench.cases.case import Case
+from normbench.kernels import Problem
+from normbench.kernels.peers import jax_libraries as jax_peers
+from normbench.kernels.peers import torch_variants
+from normbench.kernels.registry import PEERS
+from normbench.study.check.accuracy import Oracle
+from normbench.study.worker.compiled_case import check, compile_case, inputs_of
 
 LIGER = """
 from torch.nn import functional as F
@@ -148,8 +150,8 @@ def stand_ins(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "problem"), TORCH_CASES)
 def test_a_library_for_pytorch_is_called_as_it_documents(stand_ins, monkeypatch, name, problem):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from kernels.torch_libraries import LIBRARIES
-    from kernels.torch_program import hosted
+    from normbench.kernels.peers.torch_libraries import LIBRARIES
+    from normbench.kernels.peers.torch_program import hosted
 
     monkeypatch.setattr(torch_variants, "_without_cuda", lambda: False)
     assert kernels.get(problem.operator, name).supports(problem, "gpu") is None
@@ -182,7 +184,7 @@ def test_a_library_for_jax_has_launches_as_ours_have(stand_ins, tmp_path):
 @pytest.mark.parametrize(("operator", "options"), [("layer_norm", (("ndim", 2),)), ("rms_norm", ())])
 def test_the_kernels_of_jax_itself_compute_the_same(monkeypatch, operator, options):
     """Interpreted: a CPU cannot compile them."""
-    from normbench import jax_compat_peers
+    from normbench.jax_compat import peers as jax_compat_peers
 
     name = f"pallas_ops_{operator}"
     kernel = getattr(jax_compat_peers, name)()
@@ -233,7 +235,11 @@ def test_reasons(monkeypatch, name, problem, target, reason):
 
 
 def test_every_library_that_is_missing_says_so(monkeypatch):
-    for module in ("kernels.jax_peers", "kernels.torch_variants", "kernels.peers"):
+    for module in (
+        "normbench.kernels.peers.jax_libraries",
+        "normbench.kernels.peers.torch_variants",
+        "normbench.kernels.peers.missing",
+    ):
         monkeypatch.setattr(importlib.import_module(module), "find_spec", lambda name: None)
     part_of_jax = ("jax_nn", "pallas_ops_gpu")
     for operator in kernels.operators():

@@ -9,14 +9,15 @@ import jax
 import numpy as np
 import pytest
 
-import kernels
-from benchmarks.accuracy import Oracle
-from benchmarks.cases import Case
-from benchmarks.clocks import Instruments, pipelined
-from benchmarks.memory import copies, tree_bytes
-from benchmarks.worker_cases import Refusal, check, compile_case, inputs_of, outcome_of
-from kernels import Problem, torch_variants
+from normbench import kernels
+from normbench.cases.case import Case
 from normbench.errors import UserError
+from normbench.kernels import Problem
+from normbench.kernels.peers import torch_variants
+from normbench.study.check.accuracy import Oracle
+from normbench.study.clocks.host import Instruments, pipelined
+from normbench.study.clocks.memory import copies, tree_bytes
+from normbench.study.worker.compiled_case import Refusal, check, compile_case, inputs_of, outcome_of
 
 GROUPS = (("groups", 4),)
 PROBLEMS = (
@@ -149,7 +150,7 @@ def test_a_program_of_pytorch_is_not_called_as_jax():
 
 def test_naming_the_peers_imports_none():
     code = (
-        "import kernels, normbench, sys; from kernels.registry import PEERS; "
+        "import kernels, normbench, sys; from normbench.kernels.registry import PEERS; "
         "names = kernels.variants('layer_norm', PEERS); assert {'torch_eager', 'apex', 'tokamax'} <= set(names); "
         "problem = kernels.Problem('layer_norm', (2, 4), 'nc'); "
         "[kernels.get('layer_norm', name).supports(problem, 'gpu') for name in names]; "

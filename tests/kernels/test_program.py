@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_cases import arrays_of, run
 
-import kernels
-from kernels.problem import Problem
+from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.problem import Problem
 from normbench.schema import PASSES
+from tests.kernels.kernel_cases import arrays_of, run
 
 PROBLEMS = {
     "batch_norm": Problem("batch_norm", (2, 6, 5, 5), context="silu"),

@@ -7,14 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import kernels
-from kernels.problem import Problem
-from kernels.registry import operator
+from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.problem import Problem
+from normbench.kernels.registry import operator
 
 
 def test_the_package_is_ours_and_not_another_of_the_same_name():
-    assert Path(kernels.__file__).resolve() == Path(__file__).resolve().parents[2] / "kernels" / "__init__.py"
+    assert (
+        Path(kernels.__file__).resolve()
+        == Path(__file__).resolve().parents[2] / "normbench" / "kernels" / "__init__.py"
+    )
 
 
 def test_operators_and_their_variants_with_the_baseline_first():

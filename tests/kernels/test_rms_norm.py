@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from norm_cases import SETTINGS, NormTests, check, drawn
 
-import kernels
-from kernels.problem import Problem
+from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.problem import Problem
+from tests.kernels.norm_cases import SETTINGS, NormTests, check, drawn
 
 
 def options(draw, shape, channels):

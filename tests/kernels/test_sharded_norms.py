@@ -17,7 +17,7 @@ def test_every_variant_on_a_sharded_batch():
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }
-    command = [sys.executable, str(ROOT / "tests" / "kernels" / "sharded_norms.py")]
+    command = [sys.executable, "-m", "tests.kernels.sharded_norms"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     distances = json.loads(done.stdout)

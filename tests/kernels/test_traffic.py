@@ -8,9 +8,8 @@ import importlib.util
 
 import pytest
 
-import kernels
-from analysis import explain
-from kernels.problem import Problem
+from normbench import explain, kernels
+from normbench.kernels.problem import Problem
 
 READS_PROGRAMS = True
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
-from norm_cases import SETTINGS, NormTests, arrays_of, check, drawn, outputs, variants
 
-import kernels
-from kernels.problem import Problem
+from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.problem import Problem
+from tests.kernels.norm_cases import SETTINGS, NormTests, arrays_of, check, drawn, outputs, variants
 
 NAME = "batch_norm_training"
 X, VECTOR = jnp.ones((3, 4)), jnp.ones(4)

@@ -4,9 +4,9 @@ Those of the other operators are among the tests of each.
 """
 
 import pytest
-from norm_cases import check_transforms, variants
 
-from kernels.problem import Problem
+from normbench.kernels.problem import Problem
+from tests.kernels.norm_cases import check_transforms, variants
 
 PROBLEMS = (
     Problem("batch_norm", (2, 3, 4, 5), context="silu"),

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic_runs import full_tables, write_run
 
-from analysis.report import Run, load_run
+from normbench.report import Run, load_run
+from tests.report.synthetic_runs import full_tables, write_run
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,21 @@
 from statistics import median
 
 import pytest
-from synthetic_runs import accuracy_row, case_row, compiled_rows, full_tables, timing_rows, trouble, write_run
 
-from analysis.report import load_run, plots, terminal_table, write_plots
-from analysis.report.atlas import atlas, atlas_rows
-from analysis.report.atlas_page import atlas_html
-from analysis.report.summary import digest
+from normbench.report import load_run, terminal_table, write_plots
+from normbench.report.data.atlas import atlas, atlas_rows
+from normbench.report.data.summary import digest
+from normbench.report.page.atlas import atlas_html
+from normbench.report.plots import scatter as plots
+from tests.report.synthetic_runs import (
+    accuracy_row,
+    case_row,
+    compiled_rows,
+    full_tables,
+    timing_rows,
+    trouble,
+    write_run,
+)
 
 SHAPES = ("8x16x32x32", "1x64x56x56", "4x8x14x14")
 

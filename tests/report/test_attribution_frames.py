@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from analysis.report.attribution import attribution_lines, measured_launches, unmatched
+from normbench.report.findings.attribution import attribution_lines, measured_launches, unmatched
 
 
 def frame(columns, *rows):

@@ -7,10 +7,10 @@ none, but with NORMBENCH_BROWSER=required in the environment, as `.ci/run` has i
 from pathlib import Path
 
 import pytest
-from browsing import CHROMIUM, REQUIRED, drive
-from synthetic_runs import accuracy_row, case_row, compiled_rows, timing_rows, trouble, write_run
 
-from analysis.report import load_run, write_report
+from normbench.report import load_run, write_report
+from tests.report.browsing import CHROMIUM, REQUIRED, drive
+from tests.report.synthetic_runs import accuracy_row, case_row, compiled_rows, timing_rows, trouble, write_run
 
 _KEPT = Path(__file__).resolve().parents[2] / "results" / "runs" / "standard"
 

@@ -1,13 +1,13 @@
 """Series by the device's own clocks in the summary and the report. The rows are made up; no GPU measured them."""
 
 import pytest
-from synthetic_runs import SPEED, full_tables, timing_rows, write_run
 
-from analysis.report import load_run, write_report
-from analysis.report.gallery import pictures
-from analysis.report.noise_floor import trust
-from analysis.report.statistics import time_statistics
-from analysis.report.summary import ceiling_rates, clock_and_cache, digest, series_names, summary
+from normbench.report import load_run, write_report
+from normbench.report.data.statistics import time_statistics
+from normbench.report.data.summary import ceiling_rates, clock_and_cache, digest, series_names, summary
+from normbench.report.findings.noise_floor import trust
+from normbench.report.plots.gallery import pictures
+from tests.report.synthetic_runs import SPEED, full_tables, timing_rows, write_run
 
 
 def streaming(program, seconds, size=2**20):

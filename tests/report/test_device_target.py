@@ -3,11 +3,9 @@
 import json
 
 import pytest
-from synthetic_runs import case_row, write_run
 
-from analysis.report import load_run
-from analysis.report.device_section import device_section
-from analysis.report.device_target import (
+from normbench.report import load_run
+from normbench.report.model.device_target import (
     DEVICE,
     GROUPS,
     OWN,
@@ -18,6 +16,8 @@ from analysis.report.device_target import (
     difference_rows,
     grouped_differences,
 )
+from normbench.report.page.device_section import device_section
+from tests.report.synthetic_runs import case_row, write_run
 
 BEFORE = {
     "launches": 3, "kinds": {"loop": 2, "library": 1}, "rewrites": {}, "refused": {}, "calls": {"cudnn-conv": 1},
@@ -129,4 +129,4 @@ def test_without_a_gpu_the_section_is_one_sentence_with_the_command(run):
 def test_a_gpu_s_run_that_was_not_compiled_for_says_how(tmp_path):
     tables = {"cases": [case_row("conv_bn", "unfused")], "compiled": [{"case": "a", "target": "gpu", "status": "ok"}]}
     (line,) = device_target_lines(load_run(write_run(tmp_path / "run", tables)))
-    assert "python -m benchmarks.gpu_described" in line
+    assert "python -m normbench.cli.gpu_described" in line

@@ -6,11 +6,11 @@ from statistics import median
 
 import numpy as np
 import pytest
-from synthetic_runs import accuracy_row, case_row, compiled_rows, full_tables, timing_rows, write_run
 
-from analysis.report import load_run
-from analysis.report.findings import compile_cost, findings, status_counts
-from analysis.report.summary import digest
+from normbench.report import load_run
+from normbench.report.data.summary import digest
+from normbench.report.findings.findings import compile_cost, findings, status_counts
+from tests.report.synthetic_runs import accuracy_row, case_row, compiled_rows, full_tables, timing_rows, write_run
 
 
 @pytest.fixture(scope="module")

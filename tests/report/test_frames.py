@@ -4,11 +4,11 @@ import json
 
 import pandas as pd
 import pytest
-from synthetic_runs import accuracy_row, case_row, full_tables, timing_rows, write_part, write_run
 
-from analysis.report import load_run
 from normbench.errors import UserError
+from normbench.report import load_run
 from normbench.schema import SCHEMA_VERSION, TABLES
+from tests.report.synthetic_runs import accuracy_row, case_row, full_tables, timing_rows, write_part, write_run
 
 
 def test_complete_run_has_every_row_and_column(full_run):

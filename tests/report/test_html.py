@@ -7,13 +7,13 @@ import re
 import zlib
 
 import pytest
-from synthetic_runs import UGLY, accuracy_row, case_row, compiled_rows, full_tables, timing_rows, trouble
 
-from analysis.report import load_run, write_report
-from analysis.report.html import render
-from analysis.report.summary import digest
 from normbench.errors import UserError
+from normbench.report import load_run, write_report
+from normbench.report.data.summary import digest
+from normbench.report.page.report import render
 from normbench.schema import STATUSES
+from tests.report.synthetic_runs import UGLY, accuracy_row, case_row, compiled_rows, full_tables, timing_rows, trouble
 
 
 class _Page(html.parser.HTMLParser):

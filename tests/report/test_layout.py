@@ -14,8 +14,25 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from analysis.report import plots, plots_history, plots_launches, plots_pareto, plots_pytensor, plots_speed
-from analysis.report.summary import digest
+from normbench.report.data.summary import digest
+from normbench.report.plots import (
+    history as plots_history,
+)
+from normbench.report.plots import (
+    launches as plots_launches,
+)
+from normbench.report.plots import (
+    pareto as plots_pareto,
+)
+from normbench.report.plots import (
+    pytensor as plots_pytensor,
+)
+from normbench.report.plots import (
+    scatter as plots,
+)
+from normbench.report.plots import (
+    speed as plots_speed,
+)
 
 _BASELINES = Path(__file__).with_name("layouts.json")
 _GRID = (24, 32)

@@ -1,18 +1,18 @@
 """The model's error, on runs whose numbers are made up so that it is known beforehand."""
 
 import pytest
-from synthetic_runs import case_row, write_run
 
-from analysis.report import load_run, terminal_table
-from analysis.report.figure_parts import to_svg
-from analysis.report.gallery import model_pictures
-from analysis.report.model_calibration import calibration
-from analysis.report.model_error import ABSENT, calibrations, case_errors, launch_errors, model_error_lines, spread
-from analysis.report.model_predictions import CONFIG, attained, foreseen, predicted, same_device
-from analysis.report.model_section import model_section
-from analysis.report.summary import digest
-from analysis.report.trust_map import order_lines, orders, trust_lines, trust_of_cases, trust_of_launches
+from normbench.report import load_run, terminal_table
+from normbench.report.data.summary import digest
+from normbench.report.model.calibration import calibration
+from normbench.report.model.error import ABSENT, calibrations, case_errors, launch_errors, model_error_lines, spread
+from normbench.report.model.predictions import CONFIG, attained, foreseen, predicted, same_device
+from normbench.report.model.trust_map import order_lines, orders, trust_lines, trust_of_cases, trust_of_launches
+from normbench.report.page.model_section import model_section
+from normbench.report.plots.figure_parts import to_svg
+from normbench.report.plots.gallery import model_pictures
 from normbench.schema import TABLES
+from tests.report.synthetic_runs import case_row, write_run
 
 CALL_S, LAUNCH_S, BANDWIDTH = 8e-6, 2e-6, 1e9
 SHAPES = tuple(f"{n}x16x32x32" for n in (1, 2, 3, 4))

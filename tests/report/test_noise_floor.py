@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from synthetic_runs import full_tables, write_run
 
-from analysis.report import load_run, terminal_table, write_report
-from analysis.report.compare import compare_variants
-from analysis.report.compare_verdict import AMBIGUOUS, FASTER, Noise, judge
-from analysis.report.findings import findings
-from analysis.report.noise_floor import noise_floors, self_comparisons, suspicious, trust
-from analysis.report.summary import digest
+from normbench.report import load_run, terminal_table, write_report
+from normbench.report.compare.runs import compare_variants
+from normbench.report.compare.verdict import AMBIGUOUS, FASTER, Noise, judge
+from normbench.report.data.summary import digest
+from normbench.report.findings.findings import findings
+from normbench.report.findings.noise_floor import noise_floors, self_comparisons, suspicious, trust
+from tests.report.synthetic_runs import full_tables, write_run
 
 
 def aa_rows(program, factor, scatter=0.002, device="cpu", clock="wall", cache="cold", samples=40):

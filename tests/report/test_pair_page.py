@@ -3,11 +3,10 @@
 import json
 import re
 
-from synthetic_runs import UGLY, full_tables, write_run
-
-from analysis.report import load_run
-from analysis.report.compare import compare
-from analysis.report.pair_page import write_comparison
+from normbench.report import load_run
+from normbench.report.compare.runs import compare
+from normbench.report.page.pair import write_comparison
+from tests.report.synthetic_runs import UGLY, full_tables, write_run
 
 
 def _pages(tmp_path, change=lambda tables: None):

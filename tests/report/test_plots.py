@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from synthetic_runs import VARIANTS, case_row, compiled_rows, full_tables, write_run
 
-import kernels
-from analysis.report import load_run, plots
-from analysis.report.figure_parts import to_svg
-from analysis.report.palette import style
-from analysis.report.summary import digest, summary
+from normbench import kernels
+from normbench.display.palette import style
+from normbench.report import load_run
+from normbench.report.data.summary import digest, summary
+from normbench.report.plots import scatter as plots
+from normbench.report.plots.figure_parts import to_svg
+from tests.report.synthetic_runs import VARIANTS, case_row, compiled_rows, full_tables, write_run
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import shlex
 
 import pytest
 
-from analysis.report.reproduce import OPTION_NAMES, explain_command
-from benchmarks.cases import Case, cases
-from benchmarks.slugs import OPTION_CODES, decode_value, parse_dtype, parse_shape
-from kernels.problem import Problem
+from normbench.cases.case import Case, cases
+from normbench.cases.slugs import OPTION_CODES, decode_value, parse_dtype, parse_shape
+from normbench.kernels.problem import Problem
+from normbench.report.page.reproduce import OPTION_NAMES, explain_command
 
 
 def _problem(command: str) -> tuple[Problem, str]:

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import case_row, full_tables, timing_rows, trouble, write_run
 
-from analysis.report import load_run
-from analysis.report.statistics import SERIES, break_even, is_bimodal, ratio, ratios, time_statistics
-from analysis.report.summary import digest
+from normbench.report import load_run
+from normbench.report.data.statistics import SERIES, break_even, is_bimodal, ratio, ratios, time_statistics
+from normbench.report.data.summary import digest
+from tests.report.synthetic_runs import case_row, full_tables, timing_rows, trouble, write_run
 
 
 def _samples(rows, **wanted):

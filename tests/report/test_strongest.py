@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.report import load_run
-from analysis.report.statistics import ratio
-from analysis.report.strongest import strongest
-from analysis.report.summary import digest
+from normbench.report import load_run
+from normbench.report.data.statistics import ratio
+from normbench.report.data.summary import digest
+from normbench.report.findings.strongest import strongest
 
 _KEPT = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / "results" / "runs").glob("*/run.json"))
 

@@ -1,9 +1,9 @@
 """The table in the terminal: it fits, it says all, and it says where it leaves something out."""
 
 import pytest
-from synthetic_runs import UGLY, accuracy_row, case_row, full_tables, trouble
 
-from analysis.report import load_run, terminal_table
+from normbench.report import load_run, terminal_table
+from tests.report.synthetic_runs import UGLY, accuracy_row, case_row, full_tables, trouble
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

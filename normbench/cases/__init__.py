@@ -1,0 +1,1 @@
+"""What is studied: a case, its slug, and the presets, which are named lists of cases."""

@@ -1,0 +1,206 @@
+"""The command `normbench`: its options, and how it ends.
+
+Exit status: 0 done, 1 a case failed or normbench itself did, 2 bad usage, 130 interrupted.
+Nothing heavy is imported here: `normbench --help` answers without JAX and pandas.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import normbench
+from normbench.errors import UserError
+from normbench.schema import PASSES, TARGETS
+
+FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        parsed = _parser().parse_args(arguments)
+        parsed.command_line = ("normbench", *arguments)
+        _keep_jax_from_looking_for_a_gpu()
+        module, function = parsed.run
+        status = getattr(import_module(module), function)(parsed)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        return _fail(str(error), BAD_USAGE, debug)
+    except KeyboardInterrupt:
+        print("normbench: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, e.g. `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        hint = "" if debug else " (the traceback: repeat the command with --debug)"
+        return _fail(f"{type(error).__name__}: {error}", FAILED, debug, hint)
+
+
+def _keep_jax_from_looking_for_a_gpu() -> None:
+    """Where there is none, the compiler plugin alone would make JAX complain at length of missing libraries."""
+    from normbench.study.machine.environment import gpu_present
+
+    if not gpu_present():
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def _fail(message: str, status: int, debug: bool, hint: str = "") -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"normbench: error: {' '.join(message.split())}{hint}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as for any other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="normbench",
+        description="Performance benchmarks and a fusion study of normalization in JAX.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"normbench {normbench.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (summary, run, add_options) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        command.add_argument("--debug", action="store_true", help="print the traceback of an error")
+        command.set_defaults(run=run)
+        add_options(command)
+    return parser
+
+
+_EPILOG = "Exit status: 0 done, 1 a case failed, 2 bad usage."
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    _selection(parser)
+    _imports(parser)
+
+
+def _study_options(parser: argparse.ArgumentParser) -> None:
+    _selection(parser)
+    _imports(parser)
+    parser.add_argument("--out", metavar="DIR", help="where the run's folder is made (default: results/runs)")
+    parser.add_argument("--resume", metavar="RUN", help="finish the run in this folder, with its own configuration")
+    parser.add_argument("--processes", type=int, metavar="N", help="processes that repeat each measurement")
+    parser.add_argument("--executor", choices=("local", "ray"), help="where compilations run (default: local)")
+
+
+def _explain_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("operator", nargs="?", metavar="OPERATOR", help="e.g. batch_norm")
+    parser.add_argument("variant", nargs="?", metavar="VARIANT", help="e.g. folded")
+    parser.add_argument("--function", metavar="MODULE:NAME", help="any jittable function, instead of an operator")
+    parser.add_argument(
+        "--shape", action="append", metavar="NxCxHxW", help="shape of x; with --function once per array argument"
+    )
+    parser.add_argument(
+        "--dtype", action="append", help="e.g. bfloat16 or bf16 (default: float32); with --function one for all or each"
+    )
+    parser.add_argument("--param-dtype", metavar="DTYPE", help="dtype of the parameters (default: float32)")
+    parser.add_argument("--layout", help="e.g. nhwc (default: channels first)")
+    parser.add_argument("--pass", dest="pass_", choices=PASSES, help="(default: forward)")
+    parser.add_argument("--context", help="alone, relu, silu, gelu, cast, residual (default: alone)")
+    parser.add_argument("--epsilon", type=float, help="added to the variance (default: 1e-5)")
+    parser.add_argument(
+        "--option", action="append", metavar="NAME=VALUE", help="operator-specific, e.g. kernel=3x3 or features=128"
+    )
+    parser.add_argument("--target", default="h200", help=f"one of {', '.join(TARGETS)}; default: h200")
+    parser.add_argument("--html", metavar="FILE", help="also write the explanation as HTML")
+    _imports(parser)
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN", help="folder of a run")
+    parser.add_argument("run_b", nargs="?", metavar="RUN_B", help="a later run, to be shown beside RUN")
+    parser.add_argument(
+        "--html", metavar="FILE", help="where to write it (default: report.html, or comparison.html, in the run)"
+    )
+    parser.add_argument(
+        "--plots", metavar="DIR", help="also write each plot as an SVG file, for a README: legible on white and on dark"
+    )
+
+
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of the earlier and of the later run")
+    parser.add_argument("--variants", nargs=2, metavar=("A", "B"), help="compare two variants of one run instead")
+    parser.add_argument(
+        "--golden", nargs=2, metavar=("A", "B"), help="compare the goldens of two commits, or of two JAX releases"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--fail-on-slower", action="store_true", help="exit with 1 where a verdict is SLOWER")
+    parser.add_argument("--fail-on-change", action="store_true", help="exit with 1 where a program or error changed")
+    parser.add_argument(
+        "--threshold", type=float, metavar="SHARE", help="smallest relative change that counts (default: 0.03)"
+    )
+
+
+def _gpu_options(parser: argparse.ArgumentParser) -> None:
+    _selection(parser, target=False)
+    _imports(parser)
+    parser.set_defaults(preset="standard")
+    parser.add_argument("--budget", default="8m", metavar="TIME", help="e.g. 8m or 480s (default: 8m)")
+    parser.add_argument("--out", metavar="DIR", help="where the run's folder is made (default: results/runs)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan: which cases, in which order")
+
+
+def _merge_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folders", nargs="+", metavar="RUN", help="folder of a run, copied from where it was made")
+    parser.add_argument("--into", metavar="DIR", help="where the runs lie (default: results/runs)")
+
+
+def _doctor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _selection(parser: argparse.ArgumentParser, target: bool = True) -> None:
+    parser.add_argument("--preset", help="smoke, quick, standard or full (default: quick); or peers, pytensor")
+    for name, what in (
+        ("operator", "only these operators"),
+        ("variant", "only these variants"),
+        ("target", f"among {', '.join(TARGETS)} (default: cpu h200 a100)"),
+    )[: 3 if target else 2]:
+        parser.add_argument(f"--{name}", action="extend", nargs="+", metavar="NAME", help=what)
+
+
+def _imports(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this module first: it may register variants of its own",
+    )
+
+
+_COMMANDS = {
+    "list": ("list cases, and for each unsupported one the reason", ("normbench.cli.list", "run"), _list_options),
+    "study": ("compile and measure cases; makes a run", ("normbench.cli.study", "run"), _study_options),
+    "explain": ("what the compiler does with one program", ("normbench.cli.explain", "run"), _explain_options),
+    "report": ("write a run as one HTML file", ("normbench.cli.report", "run"), _report_options),
+    "compare": (
+        "what differs between two runs, variants or commits",
+        ("normbench.cli.compare", "run"),
+        _compare_options,
+    ),
+    "gpu": ("measure on the GPU of this machine within a budget", ("normbench.cli.gpu", "run"), _gpu_options),
+    "merge": ("take a run that was made elsewhere into the results", ("normbench.cli.merge", "run"), _merge_options),
+    "doctor": ("what this machine can measure", ("normbench.cli.doctor", "run"), _doctor_options),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""`normbench merge`: takes runs that were made elsewhere, each one folder, into the results of this checkout.
+
+A run is read whole before it is copied, and is there whole afterwards or not at all. Nothing is ever overwritten.
+"""
+
+import argparse
+import filecmp
+import os
+import shutil
+from pathlib import Path
+
+from normbench.cli.study import DEFAULT_OUT, writable_folder
+from normbench.errors import UserError
+
+_LEFT_BEHIND = (".lock", ".tmp-*", ".*.tmp")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    into = writable_folder(Path(parsed.into) if parsed.into else DEFAULT_OUT)
+    for name in parsed.run_folders:
+        print(merge(Path(name), into))
+    return 0
+
+
+def merge(folder: Path, into: Path) -> str:
+    """Copies the run in `folder` to `into`/<run id>, and returns a line that says where it is.
+
+    Raises:
+      UserError: for a folder that is no run that this normbench reads, or whose place is taken by another run.
+    """
+    from normbench.report import load_run
+
+    found = load_run(folder)
+    place = into / _safe_name(found.run_id, folder)
+    state = "" if found.complete else " (not finished: not all rows are there)"
+    if place.exists():
+        if not _same_run(folder, place):
+            raise UserError(f"run {str(folder)!r}: another run is at {str(place)!r}; give another folder with --into")
+        return f"{place} is there already{state}"
+    growing = into / f".tmp-{place.name}-{os.getpid()}"
+    try:
+        shutil.copytree(folder, growing, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_BEHIND))
+        growing.rename(place)
+    except (OSError, shutil.Error) as error:
+        raise UserError(f"run {str(folder)!r} cannot be copied to {str(place)!r}: {error}") from error
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+    return f"{place}{state}"
+
+
+def _safe_name(run_id: str, folder: Path) -> str:
+    if Path(run_id).name != run_id or run_id.startswith("."):
+        raise UserError(f"run {str(folder)!r} has the run_id {run_id!r}; allowed: the name of a folder")
+    return run_id
+
+
+def _same_run(folder: Path, place: Path) -> bool:
+    """Whether what was measured is the same: run.json and every table; a report may have been written anew."""
+    names = {path.name for where in (folder, place) for path in where.glob("*.parquet")} | {"run.json"}
+    equal, _, _ = filecmp.cmpfiles(folder, place, names, shallow=False)
+    return set(equal) == names

@@ -1,0 +1,122 @@
+"""`normbench study`: makes a run, or finishes one, and ends with its table and its report."""
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from normbench.cases.case import Case
+from normbench.cli.arguments import DEFAULT_PRESET, check_compilers, chosen_cases, chosen_targets
+from normbench.errors import UserError
+from normbench.study.schedule.units import is_peer
+from normbench.study.user_modules import import_modules
+
+DEFAULT_OUT = Path("results/runs")
+_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "executor")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    import_modules(parsed.imports)
+    if parsed.resume is not None:
+        return _resume(parsed)
+    return _study(parsed)
+
+
+def _study(parsed: argparse.Namespace) -> int:
+    if parsed.processes is not None and parsed.processes < 1:
+        raise UserError(f"processes {parsed.processes}: allowed: 1 or more")
+    targets = chosen_targets(parsed.target)
+    selected = chosen_cases(parsed)
+    check_compilers(targets)
+    out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
+    from normbench.study.schedule.study import StudyConfig, study
+
+    settings = {"processes": parsed.processes, "executor": parsed.executor}
+    config = StudyConfig.for_preset(
+        parsed.preset or DEFAULT_PRESET,
+        cases=selected,
+        targets=targets,
+        out=out,
+        command=shlex.join(parsed.command_line),
+        imports=tuple(parsed.imports),
+        attribution=True,
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+    before = set(out.iterdir())
+    try:
+        folder = study(config)
+    except KeyboardInterrupt:
+        return _interrupted(next(iter(_unfinished(set(out.iterdir()) - before)), None))
+    return _conclude(folder)
+
+
+def _resume(parsed: argparse.Namespace) -> int:
+    given = [f"--{name}" for name in _OF_THE_RUN if getattr(parsed, name) is not None]
+    if given:
+        raise UserError(f"--resume takes its configuration from the run; leave out {', '.join(given)}")
+    from normbench.study.schedule.study import resume
+
+    try:
+        folder = resume(Path(parsed.resume))
+    except KeyboardInterrupt:
+        return _interrupted(Path(parsed.resume))
+    return _conclude(folder)
+
+
+def _interrupted(folder: Path | None) -> int:
+    how = (
+        f"resume with: {shlex.join(('normbench', 'study', '--resume', str(folder)))}" if folder else "no run was begun"
+    )
+    print(f"normbench: interrupted; {how}", file=sys.stderr)
+    return 130
+
+
+def _unfinished(folders: set[Path]) -> list[Path]:
+    """Runs that say that they are running, the latest first."""
+    running = []
+    for folder in folders:
+        try:
+            status = json.loads((folder / "run.json").read_text())["status"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if status == "running":
+            running.append(folder)
+    return sorted(running, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def _conclude(folder: Path) -> int:
+    from normbench.report import load_run, terminal_table, write_report
+
+    finished = load_run(folder)
+    print(terminal_table(finished, shutil.get_terminal_size((120, 24)).columns))
+    print(write_report(finished))
+    return 1 if any_failed(finished) else 0
+
+
+def any_failed(finished) -> bool:
+    """Whether a case failed. A timing that is refused as impossible is no failure of the case, and what another's
+    library computes is none of ours: the table says so."""
+    tables = (finished.compiled, finished.timings, finished.accuracy)
+    bad = {
+        slug
+        for table in tables
+        for slug in table["case"][~table["status"].fillna("ok").isin(("ok", "unsupported", "impossible"))]
+    }
+    return any(not is_peer(Case.from_slug(slug)) for slug in bad)
+
+
+def writable_folder(path: Path) -> Path:
+    """Makes the folder where there is none.
+
+    Raises:
+      UserError: where nothing can be written into it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise UserError(f"output folder {str(path)!r} cannot be written: {error.strerror or error}") from error

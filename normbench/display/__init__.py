@@ -1,0 +1,1 @@
+"""How figures are written and coloured, wherever they appear."""

@@ -1,0 +1,1 @@
+"""The report on one program: its launches, bytes, reasons and hints, as text, HTML and a picture."""

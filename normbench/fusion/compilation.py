@@ -1,0 +1,191 @@
+"""Compiles a function for a target, in this process, and reads what came out.
+
+XLA can abort the process; whoever cannot afford that starts a process for it (`normbench.explanation.explain`, the
+study's workers).
+"""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from normbench import jax_compat
+from normbench.errors import UserError
+from normbench.fusion.hlo import module_of_dump
+from normbench.fusion.reading import Reading, read_program
+from normbench.fusion.targets import GPU_TARGETS_HINT, Target, check_target, facts_of, require_gpu_targets
+
+_DUMP_OPTIONS = {"xla_dump_hlo_as_proto": True, "xla_dump_hlo_pass_re": "priority-fusion"}
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A function compiled for a target.
+
+    Attributes:
+      target: name of the target.
+      hlo: serialized optimised HloModuleProto.
+      hlo_text: the same as text.
+      hlo_sha256: of the module in XLA's canonical form, in which names and source lines do not count.
+      peak_bytes: of device memory, inputs and outputs included.
+      lower_s, compile_s, read_s: what it took.
+      reading: launches, bytes, hints.
+      executable: takes the inputs; None for a device that is not there.
+    """
+
+    target: str
+    hlo: bytes
+    hlo_text: str
+    hlo_sha256: str
+    peak_bytes: int | None
+    lower_s: float
+    compile_s: float
+    read_s: float
+    reading: Reading
+    executable: Callable[..., Any] | None
+
+    def compiled_row(self) -> dict[str, Any]:
+        """The columns of the table `compiled`, but case, status and reason."""
+        return {
+            "target": self.target,
+            **self.reading.compiled_columns(),
+            "peak_bytes": self.peak_bytes,
+            "lower_s": self.lower_s,
+            "compile_s": self.compile_s,
+            "read_s": self.read_s,
+            "hlo_sha256": self.hlo_sha256,
+        }
+
+    def launch_rows(self) -> list[dict[str, Any]]:
+        """The columns of the table `launches`, but case."""
+        return self.reading.launch_rows(self.target)
+
+
+def lower_bytecode(function: Callable, inputs: tuple, target: str) -> tuple[bytes, float]:
+    """Traces and lowers `function` for `target`; returns the StableHLO module as bytecode and the seconds it took."""
+    check_target(target)
+    start = time.perf_counter()
+    lowered = _lower(function, inputs, target)
+    return jax_compat.module_bytecode(lowered), time.perf_counter() - start
+
+
+def lower_with_text(function: Callable, inputs: tuple, target: str | Target) -> tuple[bytes, str]:
+    """As `lower_bytecode`; returns the module as bytecode, and as text without source lines, equal for equal ones."""
+    lowered = _lower(function, inputs, target)
+    return jax_compat.module_bytecode(lowered), lowered.as_text()
+
+
+def compile_for(function: Callable, inputs: tuple, target: str) -> Compilation:
+    """Compiles `function(*inputs)` for `target` and reads the result.
+
+    Args:
+      function: jittable.
+      inputs: pytrees of `jax.ShapeDtypeStruct` or arrays, one per positional argument.
+      target: "cpu", "gpu" (the one present), or a device that need not be there: "h200", "h100", "a100", "b200".
+
+    Raises:
+      UserError: for an unknown target, or where the compiler plugin is missing.
+      Exception: whatever tracing and compiling raise.
+    """
+    check_target(target)
+    start = time.perf_counter()
+    lowered = _lower(function, inputs, target)
+    if target in ("cpu", "gpu"):
+        lower_s = time.perf_counter() - start
+        return _compile_present(lowered, target, lower_s)
+    bytecode = jax_compat.module_bytecode(lowered)
+    return compile_bytecode_for(bytecode, target, time.perf_counter() - start)
+
+
+def compile_bytecode_for(bytecode: bytes, target: str | Target, lower_s: float) -> Compilation:
+    """Compiles a lowered module for a target, by name or by its facts; the result has no executable."""
+    name = target.name if isinstance(target, Target) else target
+    on_gpu = name != "cpu"
+    with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
+        dump = Path(folder) if on_gpu else None
+        options = _options(dump)
+        facts = facts_of(target)
+        client = _client(facts) if facts else jax_compat.local_client(name)
+        start = time.perf_counter()
+        compiled = jax_compat.compile_bytecode(bytecode, client, options, load=facts is None)
+        compile_s = time.perf_counter() - start
+        return _read(compiled.hlo_modules()[0], compiled.get_compiled_memory_stats(), name, facts, dump,
+                     lower_s, compile_s, None)  # fmt: skip
+
+
+def _lower(function: Callable, inputs: tuple, target: str | Target) -> Any:
+    facts = facts_of(target)
+    if facts is None:
+        return jax_compat.lower_for(function, inputs, "cpu" if target == "cpu" else "cuda")
+    return jax_compat.lower_for(function, inputs, "cuda", facts.device_name)
+
+
+def _options(dump: Path | None) -> dict[str, Any]:
+    if dump is None:
+        return {}
+    return {"xla_dump_to": str(dump), **_DUMP_OPTIONS, **jax_compat.emitter_dump_options()}
+
+
+@cache
+def _client(target: Target) -> Any:
+    require_gpu_targets()
+    try:
+        return jax_compat.deviceless_client(target.config)
+    except ImportError as error:
+        raise UserError(f"cannot compile for {target.name}: {error}; {GPU_TARGETS_HINT}") from error
+
+
+def _compile_present(lowered: Any, target: str, lower_s: float) -> Compilation:
+    """Compiles for a device of this process; the result can be called."""
+    with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
+        dump = Path(folder) if target == "gpu" else None
+        start = time.perf_counter()
+        executable = lowered.compile(compiler_options=_options(dump) or None)
+        compile_s = time.perf_counter() - start
+        module = executable.runtime_executable().hlo_modules()[0]
+        return _read(module, executable.memory_analysis(), target, None, dump, lower_s, compile_s, executable)
+
+
+def _read(
+    hlo_module: Any,
+    memory: Any,
+    target: str,
+    facts: Target | None,
+    dump: Path | None,
+    lower_s: float,
+    compile_s: float,
+    executable: Callable[..., Any] | None,
+) -> Compilation:
+    start = time.perf_counter()
+    proto = hlo_module.as_serialized_hlo_module_proto()
+    cost = jax_compat.generic_cost_analysis(hlo_module)
+    reading = read_program(proto, dump, facts, cost.get("bytes accessed"), on_gpu=target != "cpu")
+    reading = replace(reading, flops=_flops(reading, cost, dump))
+    canonical = jax_compat.canonical_text(hlo_module)
+    return Compilation(
+        target=target,
+        hlo=proto,
+        hlo_text=hlo_module.to_string(),
+        hlo_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+        peak_bytes=getattr(memory, "peak_memory_in_bytes", None) or None,
+        lower_s=lower_s,
+        compile_s=compile_s,
+        read_s=time.perf_counter() - start,
+        reading=reading,
+        executable=executable,
+    )
+
+
+def _flops(reading: Reading, cost: dict[str, float], dump: Path | None) -> float | None:
+    """Floating-point operations by XLA's generic analysis; of the program before optimisation where library calls,
+    which the analysis does not know, have taken operations over. None where neither is to be had."""
+    if not any(launch.instruction.opcode == "custom-call" for launch in reading.launches):
+        return cost.get("flops")
+    before = sorted(dump.glob("*before_optimizations.hlo.pb")) if dump else []
+    if not before:
+        return None
+    return jax_compat.cost_analysis_of_proto(module_of_dump(before[0].read_bytes())).get("flops")

@@ -1,0 +1,225 @@
+"""An optimised HLO module as plain records, read from its serialized proto.
+
+Field numbers are those of openxla/xla `xla/service/hlo.proto` and `xla/xla_data.proto`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from normbench.fusion.wire import integers, message, number, text
+
+_ELEMENT_BITS = {
+    1: 8, 2: 8, 3: 16, 4: 32, 5: 64, 6: 8, 7: 16, 8: 32, 9: 64, 10: 16, 11: 32, 12: 64, 15: 64, 16: 16, 18: 128,
+    19: 8, 20: 8, 21: 4, 22: 4, 23: 8, 24: 8, 25: 8, 26: 2, 27: 2, 28: 8, 29: 8, 32: 4, 33: 8,
+}  # fmt: skip
+_ELEMENT_NAMES = {
+    1: "pred", 2: "s8", 3: "s16", 4: "s32", 5: "s64", 6: "u8", 7: "u16", 8: "u32", 9: "u64", 10: "f16", 11: "f32",
+    12: "f64", 13: "tuple", 14: "opaque", 15: "c64", 16: "bf16", 17: "token", 18: "c128", 19: "f8e5m2",
+    20: "f8e4m3fn", 21: "s4", 22: "u4",
+}  # fmt: skip
+_TUPLE = 13
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An array, a tuple of shapes, or a token.
+
+    Attributes:
+      element: name of the element type, e.g. "bf16"; "tuple" for tuples.
+      dimensions: sizes.
+      minor_to_major: layout; the first entry is the dimension that is contiguous in memory.
+      leaves: shapes of a tuple's members.
+    """
+
+    element: str
+    bits: int
+    dimensions: tuple[int, ...]
+    minor_to_major: tuple[int, ...]
+    leaves: tuple["Shape", ...] = ()
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.dimensions)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the data; of all members for a tuple."""
+        if self.element == "tuple":
+            return sum(leaf.size_bytes for leaf in self.leaves)
+        return (self.elements * self.bits + 7) // 8
+
+    def __str__(self) -> str:
+        if self.element == "tuple":
+            return f"({', '.join(str(leaf) for leaf in self.leaves)})"
+        return f"{self.element}[{','.join(str(size) for size in self.dimensions)}]"
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One HLO instruction; `operands` and `called` are ids within the module."""
+
+    id: int
+    name: str
+    opcode: str
+    shape: Shape
+    operands: tuple[int, ...]
+    called: tuple[int, ...]
+    op_name: str
+    fusion_kind: str
+    custom_call_target: str
+    parameter_number: int
+    tuple_index: int
+    dimensions: tuple[int, ...]
+    backend_config: str
+
+
+@dataclass(frozen=True)
+class Computation:
+    """A computation: its instructions in the order of the proto, operands first."""
+
+    id: int
+    name: str
+    instructions: tuple[Instruction, ...]
+    root_id: int
+
+    @cached_property
+    def by_id(self) -> dict[int, Instruction]:
+        return {instruction.id: instruction for instruction in self.instructions}
+
+    @cached_property
+    def users(self) -> dict[int, tuple[Instruction, ...]]:
+        users: dict[int, list[Instruction]] = {instruction.id: [] for instruction in self.instructions}
+        for instruction in self.instructions:
+            for operand in dict.fromkeys(instruction.operands):
+                users[operand].append(instruction)
+        return {key: tuple(value) for key, value in users.items()}
+
+    @property
+    def root(self) -> Instruction:
+        return self.by_id[self.root_id]
+
+    @cached_property
+    def parameters(self) -> tuple[Instruction, ...]:
+        found = [i for i in self.instructions if i.opcode == "parameter"]
+        return tuple(sorted(found, key=lambda i: i.parameter_number))
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module with its computations by id, the entry, and the order in which the entry is executed."""
+
+    name: str
+    computations: dict[int, Computation]
+    entry_id: int
+    sequences: dict[int, tuple[int, ...]]
+
+    @property
+    def entry(self) -> Computation:
+        return self.computations[self.entry_id]
+
+    def scheduled(self, computation: Computation) -> Iterator[Instruction]:
+        """The instructions in the order of execution, where the module is scheduled, else in the order of the proto."""
+        order = self.sequences.get(computation.id)
+        if not order:
+            yield from computation.instructions
+            return
+        for instruction_id in order:
+            yield computation.by_id[instruction_id]
+
+
+def read_module(proto: bytes) -> Module:
+    """Reads a serialized HloModuleProto.
+
+    Raises:
+      WireError: where the bytes are no message.
+    """
+    module = message(proto)
+    computations = [_computation(data) for data in module.get(3, []) if isinstance(data, bytes)]
+    sequences = _schedule(module[7][-1]) if 7 in module else {}
+    return Module(text(module.get(1)), {c.id: c for c in computations}, number(module.get(6)), sequences)
+
+
+def module_of_dump(proto: bytes) -> bytes:
+    """The serialized HloModuleProto in a dumped `*.hlo.pb`, which is a HloProto: its first field."""
+    inner = message(proto)[1][-1]
+    assert isinstance(inner, bytes)
+    return inner
+
+
+def read_hlo_dump(proto: bytes) -> Module:
+    """Reads the content of a dumped `*.hlo.pb`."""
+    return read_module(module_of_dump(proto))
+
+
+def inlined_entry(module: Module) -> Computation:
+    """The entry with every `call` replaced by what it calls, as a nested `jax.jit` leaves them before optimisation."""
+    instructions: list[Instruction] = []
+
+    def add(computation: Computation, arguments: tuple[int, ...] | None) -> int:
+        new_id: dict[int, int] = {}
+        for instruction in computation.instructions:
+            operands = tuple(new_id[operand] for operand in instruction.operands)
+            if instruction.opcode == "parameter" and arguments is not None:
+                new_id[instruction.id] = arguments[instruction.parameter_number]
+            elif instruction.opcode == "call":
+                new_id[instruction.id] = add(module.computations[instruction.called[0]], operands)
+            else:
+                new_id[instruction.id] = len(instructions)
+                instructions.append(replace(instruction, id=len(instructions), operands=operands))
+        return new_id[computation.root_id]
+
+    root = add(module.entry, None)
+    return Computation(module.entry.id, module.entry.name, tuple(instructions), root)
+
+
+def _schedule(data: int | bytes) -> dict[int, tuple[int, ...]]:
+    assert isinstance(data, bytes)
+    sequences = {}
+    for entry in message(data).get(1, []):
+        assert isinstance(entry, bytes)
+        pair = message(entry)
+        inner = pair[2][-1] if 2 in pair else b""
+        assert isinstance(inner, bytes)
+        sequences[number(pair.get(1))] = integers(message(inner).get(1, []))
+    return sequences
+
+
+def _computation(data: bytes) -> Computation:
+    fields = message(data)
+    instructions = tuple(_instruction(item) for item in fields.get(2, []) if isinstance(item, bytes))
+    return Computation(number(fields.get(5)), text(fields.get(1)), instructions, number(fields.get(6)))
+
+
+def _instruction(data: bytes) -> Instruction:
+    fields = message(data)
+    metadata = fields.get(7)
+    op_name = text(message(metadata[-1]).get(2)) if metadata and isinstance(metadata[-1], bytes) else ""
+    return Instruction(
+        id=number(fields.get(35)),
+        name=text(fields.get(1)),
+        opcode=text(fields.get(2)),
+        shape=_shape(fields[3][-1]) if 3 in fields else Shape("token", 0, (), ()),
+        operands=integers(fields.get(36, [])),
+        called=integers(fields.get(38, [])),
+        op_name=op_name,
+        fusion_kind=text(fields.get(11)),
+        custom_call_target=text(fields.get(28)),
+        parameter_number=number(fields.get(9)),
+        tuple_index=number(fields.get(13)),
+        dimensions=integers(fields.get(14, [])),
+        backend_config=text(fields.get(43)),
+    )
+
+
+def _shape(data: int | bytes) -> Shape:
+    assert isinstance(data, bytes)
+    fields = message(data)
+    kind = number(fields.get(2))
+    if kind == _TUPLE:
+        return Shape("tuple", 0, (), (), tuple(_shape(leaf) for leaf in fields.get(4, [])))
+    layout = fields.get(5)
+    minor_to_major = integers(message(layout[-1]).get(1, [])) if layout and isinstance(layout[-1], bytes) else ()
+    name = _ELEMENT_NAMES.get(kind, f"type{kind}")
+    return Shape(name, _ELEMENT_BITS.get(kind, 0), integers(fields.get(3, [])), minor_to_major)

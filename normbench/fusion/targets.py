@@ -1,0 +1,140 @@
+"""The devices that a program can be compiled for, and the hardware facts that XLA needs to know of them."""
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from normbench.errors import UserError, unknown
+from normbench.schema import DEVICELESS_TARGETS, TARGETS
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device to compile for.
+
+    Attributes:
+      name: "h200", ...
+      config: text `GpuTargetConfigProto`; the hardware facts.
+      device_name: as the vendor spells it.
+      memory_bandwidth: bytes per second, by datasheet.
+      memory_bytes: device memory.
+      l2_bytes: last-level cache.
+      core_memory_bytes: registers and shared memory of one multiprocessor.
+      cores: multiprocessors.
+    """
+
+    name: str
+    config: str
+    device_name: str
+    memory_bandwidth: float
+    memory_bytes: int
+    l2_bytes: int
+    core_memory_bytes: int
+    cores: int
+
+
+def check_target(name: str) -> str:
+    """Returns `name`, or raises UserError for a target that does not exist."""
+    if name not in TARGETS:
+        raise unknown("target", name, TARGETS)
+    return name
+
+
+@cache
+def deviceless_target(name: str) -> Target:
+    """The facts of a device that need not be there.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    if name not in DEVICELESS_TARGETS:
+        raise unknown("deviceless target", name, DEVICELESS_TARGETS)
+    config = resources.files("normbench.fusion").joinpath("targets", f"{name}.txtpb").read_text()
+    return target_from_config(name, config)
+
+
+def facts_of(target: str | Target) -> Target | None:
+    """The facts of a device that need not be there, given by name or as they are; None for one that is present.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    if isinstance(target, Target):
+        return target
+    return None if check_target(target) in ("cpu", "gpu") else deviceless_target(target)
+
+
+def target_from_config(name: str, config: str) -> Target:
+    """Reads a text `GpuTargetConfigProto`, as XLA writes it beside a dump (`*.gpu_target_config.pbtxt`).
+
+    Raises:
+      ValueError: where it lacks one of the facts.
+    """
+    registers_bytes = 4 * int(_fact(config, "registers_per_core_limit"))
+    return Target(
+        name=name,
+        config=config,
+        device_name=_fact(config, "name"),
+        memory_bandwidth=float(_fact(config, "memory_bandwidth")),
+        memory_bytes=int(_fact(config, "device_memory_size")),
+        l2_bytes=int(_fact(config, "l2_cache_size")),
+        core_memory_bytes=int(_fact(config, "shared_memory_per_core")) + registers_bytes,
+        cores=int(_fact(config, "core_count")),
+    )
+
+
+def _fact(config: str, field: str) -> str:
+    match = re.search(rf'^\s*{field}:\s*"?([^"\n]+)"?\s*$', config, re.MULTILINE)
+    if match is None:
+        raise ValueError(f"the target configuration has no field {field}")
+    return match.group(1)
+
+
+GPU_TARGETS_HINT = "install the compiler plugin with: pip install 'normbench[gpu-targets]' (Linux only)"
+
+# Without a device nothing can be autotuned; said aloud, XLA does not try.
+_NO_AUTOTUNING = "--xla_gpu_autotune_level=0"
+
+
+def compile_environment() -> dict[str, str]:
+    """Environment variables for a process that compiles for GPU targets without a GPU.
+
+    `JAX_PLATFORMS=cpu` keeps JAX from looking for NVIDIA's libraries, which a compiler does not need. Flags of the
+    user's own `XLA_FLAGS` are kept.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_autotune_level" not in flags:
+        flags = f"{flags} {_NO_AUTOTUNING}".strip()
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def require_gpu_targets() -> None:
+    """Raises UserError where the plugin that compiles for CUDA devices is not installed."""
+    if not any(importlib.util.find_spec(name) for name in ("jax_cuda13_plugin", "jax_cuda12_plugin")):
+        raise UserError(f"GPU targets need XLA's CUDA compiler, which is not installed; {GPU_TARGETS_HINT}")
+
+
+def read_target(path: Path) -> Target:
+    """The facts in a dumped configuration; its name is that of the packaged target of the same device, else "gpu".
+
+    Raises:
+      UserError: where it cannot be read, or lacks a fact.
+    """
+    try:
+        found = target_from_config("gpu", path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"target configuration {str(path)!r} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{str(path)!r} is no target configuration as XLA dumps it: {error}") from error
+    same = packaged(found)
+    return target_from_config(same.name, found.config) if same else found
+
+
+def packaged(target: Target) -> Target | None:
+    """The target that comes with the package and names the same device, or None."""
+    known = (deviceless_target(name) for name in DEVICELESS_TARGETS)
+    return next((one for one in known if one.device_name == target.device_name), None)

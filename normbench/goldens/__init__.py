@@ -1,0 +1,1 @@
+"""What each JAX release makes of the cases: kept, compared, renewed."""

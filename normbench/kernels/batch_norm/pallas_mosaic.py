@@ -1,0 +1,200 @@
+"""One fused kernel in Pallas Mosaic GPU: bulk copies bring x to shared memory once and take y away once."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from normbench.errors import UserError
+from normbench.kernels.batch_norm.arguments import checked
+from normbench.kernels.contexts import CAST_DTYPES, activation_of
+from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
+from normbench.kernels.pallas.mosaic import (
+    rows as mosaic_any_rows,
+)
+from normbench.kernels.pallas.mosaic import (
+    rows_backward as mosaic_any_rows_backward,
+)
+from normbench.kernels.pallas.mosaic import (
+    slabs as mosaic_slabs,
+)
+from normbench.kernels.pallas.mosaic import (
+    slabs_backward as mosaic_slabs_backward,
+)
+from normbench.kernels.pallas.mosaic.exact import (
+    channels as mosaic_channels,
+)
+from normbench.kernels.pallas.mosaic.exact import (
+    channels_backward as mosaic_channels_backward,
+)
+from normbench.kernels.pallas.mosaic.exact import (
+    positions as mosaic_positions,
+)
+from normbench.kernels.pallas.mosaic.exact.channels import ChannelsPlan
+from normbench.kernels.pallas.mosaic.exact.channels_config import (
+    backward_shared_bytes,
+    channels_refusal,
+    forward_shared_bytes,
+    tile_positions,
+)
+from normbench.kernels.pallas.mosaic.exact.positions import LEAST_POSITIONS, TILE, positions_refusal
+from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
+from normbench.kernels.pallas.mosaic.limits import WARPGROUP, shared_refusal
+from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
+from normbench.kernels.pallas.mosaic.row_norm import DTYPES, LEAST_COLUMNS, TARGETS
+from normbench.kernels.pallas.mosaic.rows import Rows
+from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from normbench.kernels.problem import Problem
+
+
+def pallas_mosaic(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    channel_axis: int = 1,
+    activation: str = "none",
+    output_dtype: str | None = None,
+) -> jax.Array:
+    """y = act((x - mean) * (gamma / sqrt(variance + epsilon)) + beta) in one launch.
+
+    Arguments as for `naive`, of float32, bfloat16 or float16; `output_dtype` is that of y, x's where it is None. A
+    gradient reads x and dy once: x and the parameters are saved. On a CPU the kernels are interpreted, with races
+    looked for.
+
+    Raises:
+      UserError: as `naive`, and for another dtype.
+    """
+    a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
+    plan = ChannelsPlan(a.epsilon, activation, jnp.dtype(output_dtype or a.x.dtype).name)
+    if a.x.size == 0:
+        return a.x.astype(plan.output_dtype) + jnp.sum(sum(a[1:5]) * 0).astype(plan.output_dtype)
+    x = a.x.reshape(_view(a.x.shape, a.channel_axis))
+    refused = _refusal(x.shape, _dtypes(x, a[1:5]), plan, backward=False)
+    if refused:
+        raise UserError(refused)
+    return _differentiable(x, *a[1:5], plan).reshape(a.x.shape)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the kernel cannot compute `problem` on `target`, or None."""
+    if target == "cpu":
+        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if target not in TARGETS:
+        return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
+    dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
+    plan = ChannelsPlan(problem.epsilon, activation_of(problem.context), dtype)
+    axis, backward = problem.channel_axis % len(problem.shape), problem.pass_ != "forward"
+    view, dtypes = _view(problem.shape, axis), (problem.dtype, *(problem.param_dtype,) * 4)
+    refused = _refusal(view, dtypes, plan, backward) or _few(view, dtypes, plan, backward)
+    return refused or moves_more(problem, 2, 3, INFERENCE)
+
+
+def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> str | None:
+    """Why so few elements are left to XLA although the kernels take them."""
+    if 0 in view or _whole(view, dtypes, plan, backward):
+        return None
+    least = LEAST_POSITIONS if backward else WARPGROUP
+    if len(view) == 3 and view[2] < least:
+        return f"{view[2]} positions of a channel; allowed for pallas_mosaic where channels come first: {least} or more"
+    if len(view) == 2 and view[1] < LEAST_COLUMNS:
+        return f"{view[1]} channels; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of 128 at a time"
+    return None
+
+
+def _view(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """(positions, channels), or (images, channels, positions) where channels come first."""
+    if axis == len(shape) - 1:
+        return math.prod(shape[:-1]), shape[-1]
+    return shape[0], shape[1], math.prod(shape[2:])
+
+
+def _refusal(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> str | None:
+    named = zip(("y", "x", *("a parameter",) * 4), (plan.output_dtype, *dtypes), strict=True)
+    for name, value in named:
+        if value not in DTYPES:
+            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
+    if 0 in view or _whole(view, dtypes, plan, backward):
+        return None
+    config = _slabs(view, dtypes, plan, backward) if len(view) == 3 else _rows(view, dtypes, plan, backward)
+    return config if isinstance(config, str) else None
+
+
+def _whole(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> bool:
+    """Whether the kernels for whole warpgroups take x."""
+    if len(view) == 3:
+        return not positions_refusal(view[2])
+    rows, channels = view
+    if channels_refusal(rows, channels, dtypes[1:]):
+        return False
+    needed_bytes = backward_shared_bytes if backward else forward_shared_bytes
+    needed = needed_bytes(tile_positions(rows, channels) * channels, dtypes[0], dtypes[1:], plan.output_dtype)
+    return not shared_refusal(needed)
+
+
+def _slabs(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> Slabs | str:
+    """How the kernels for any number of positions cut x, channels first, or why they do not."""
+    images, channels, positions = view
+    most = max(1, TILE // max(positions, 1))
+    each = max(n for n in range(1, most + 1) if channels % n == 0)
+    return slabs_of((images, channels, positions), each, element_bytes(dtypes[0], plan.output_dtype, backward))
+
+
+def _rows(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> Rows | str:
+    """How the kernels for any number of channels cut x, channels last, or why they do not."""
+    if backward:
+        return mosaic_any_rows_backward.backward_rows(view, dtypes[0], dtypes[1:], _row_plan(plan), residual=False)
+    of_row, of_column = mosaic_any_rows.forward_bytes(dtypes[0], dtypes[1:], _row_plan(plan), residual=False)
+    return mosaic_any_rows.rows_of(view[0], view[1], of_row, of_column)
+
+
+def _row_plan(plan: ChannelsPlan) -> MosaicPlan:
+    return MosaicPlan("batch_norm", True, True, plan.epsilon, plan.activation, plan.output_dtype, given=True)
+
+
+def _slab_plan(plan: ChannelsPlan) -> SlabPlan:
+    return SlabPlan("batch_norm", plan.epsilon, plan.activation, plan.output_dtype, given=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _differentiable(x, gamma, beta, mean, variance, plan):
+    parameters = gamma, beta, mean, variance
+    dtypes = _dtypes(x, parameters)
+    if _whole(x.shape, dtypes, plan, backward=False):
+        return (mosaic_channels if x.ndim == 2 else mosaic_positions).forward(x, parameters, plan)
+    if x.ndim == 2:
+        return mosaic_any_rows.forward(x, None, parameters, _row_plan(plan), saves=False)[0]
+    slabs = _slabs(x.shape, dtypes, plan, backward=False)
+    return mosaic_slabs.forward(x, parameters, (), _slab_plan(plan), slabs)[0]
+
+
+def _dtypes(x, parameters):
+    return x.dtype.name, *(parameter.dtype.name for parameter in parameters)
+
+
+def _forward(*arguments):
+    return _differentiable(*arguments), arguments[:5]
+
+
+def _backward(plan, saved, dy):
+    x, *parameters = saved
+    dtypes = _dtypes(x, parameters)
+    refused = _refusal(x.shape, dtypes, plan, backward=True)
+    if refused:
+        raise UserError(refused)
+    if _whole(x.shape, dtypes, plan, backward=True):
+        return (mosaic_channels_backward if x.ndim == 2 else mosaic_positions).backward(saved, dy, plan)
+    if x.ndim == 2:
+        rows_saved = (x, tuple(parameters), None, None)
+        dx, gradients = mosaic_any_rows_backward.backward(rows_saved, dy, None, _row_plan(plan))
+        return dx, *gradients
+    slabs = _slabs(x.shape, dtypes, plan, backward=True)
+    dx, *by_image = mosaic_slabs_backward.backward(saved, dy, _slab_plan(plan), slabs)
+    return dx, *sum_partials(by_image, parameters)
+
+
+_differentiable.defvjp(_forward, _backward)

@@ -1,0 +1,132 @@
+"""Fused kernels in Pallas Triton: x is read once, y is written once, whatever the shape, layout and activation."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from normbench.errors import UserError
+from normbench.jax_compat.triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
+from normbench.kernels.batch_norm.arguments import checked
+from normbench.kernels.common.activations import activate
+from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.pallas.cost import cost
+from normbench.kernels.pallas.hardware import not_for_triton
+from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
+from normbench.kernels.pallas.triton.channel_tiles import view_of
+from normbench.kernels.pallas.triton.inference_backward import backward
+from normbench.kernels.pallas.triton.inference_config import BlockConfig, choose
+from normbench.kernels.pallas.triton.training_shares import BatchPlan
+from normbench.kernels.pallas.tuning import tuned
+from normbench.kernels.problem import Problem
+
+MAXIMUM_ELEMENTS = 2**31 - 2**16
+"""Indices are 32-bit; the margin is for the last block, which reaches beyond the end before it is masked."""
+
+
+def pallas_triton(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    channel_axis: int = 1,
+    activation: str = "none",
+    output_dtype: str | None = None,
+) -> jax.Array:
+    """y = act((x - mean) * (gamma / sqrt(variance + epsilon)) + beta), parameters included in one launch.
+
+    Arguments and errors as for `naive`; `output_dtype` is that of y, x's where it is None. The mean is subtracted
+    before scaling, which costs no bytes and avoids the cancellation of the folded form. A gradient reads x and dy once:
+    x and the parameters are saved. On a CPU the kernels are interpreted: right, and very slow.
+    """
+    a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
+    dtype = jnp.dtype(output_dtype or a.x.dtype)
+    if a.x.size == 0:
+        return a.x.astype(dtype) + jnp.sum(sum(a[1:5]) * 0).astype(dtype)
+    if a.x.size > MAXIMUM_ELEMENTS:
+        raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MAXIMUM_ELEMENTS} (32-bit indices)")
+    view = view_of(a.x.shape, a.channel_axis)
+    plan = BatchPlan(view, a.epsilon, 0, activation, dtype.name, jnp.dtype(compute_dtype(*a[:5])).name)
+    return _differentiable(*a[:5], a.channel_axis, plan)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the kernel cannot compute `problem` on `target`, or None."""
+    if refused := not_for_triton(target):
+        return refused
+    if math.prod(problem.shape) > MAXIMUM_ELEMENTS:
+        return f"more than {MAXIMUM_ELEMENTS} elements; the kernel's indices are 32-bit"
+    return moves_more(problem, 2, 3, INFERENCE)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _differentiable(x, gamma, beta, mean, variance, channel_axis, plan):
+    key = plan.view.key("batch_norm.forward", x.dtype.name)
+    config = tuned(choose(x.shape, channel_axis, x.dtype.itemsize), key)
+    inputs = (x.reshape(-1), gamma, beta, mean, variance)
+    out = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
+    return triton_call(
+        partial(_kernel, config=config, epsilon=plan.epsilon, activation=plan.activation, dtype=jnp.dtype(plan.dtype)),
+        grid=config.grid,
+        out=out,
+        warps=config.warps,
+        name="batch_norm_pallas_triton",
+        cost=cost(inputs, (out,), flops=4 * x.size),
+    )(*inputs).reshape(x.shape)
+
+
+def _forward(*arguments):
+    return _differentiable(*arguments), arguments[:5]
+
+
+def _backward(channel_axis, plan, saved, dy):
+    x, *parameters = saved
+    dx, *gradients = backward((x.reshape(-1), *parameters), dy.reshape(-1), plan)
+    return dx.reshape(x.shape), *gradients
+
+
+_differentiable.defvjp(_forward, _backward)
+
+
+def _kernel(x_ref, gamma_ref, beta_ref, mean_ref, variance_ref, y_ref, *, config, epsilon, activation, dtype):
+    program = triton_program_id()
+    row = program // config.column_blocks * config.block_rows + _range(config.block_rows)
+    column = program % config.column_blocks * config.block_columns + _range(config.block_columns)
+    index = column[None, :] if config.rows == 1 else (row * config.columns)[:, None] + column[None, :]
+
+    def block(row_mask, column_mask):
+        channel, mask, axis = _channel(row, column, column_mask, config)
+        gamma, beta, mean, variance = (
+            triton_load(ref, channel, mask).astype(dtype) for ref in (gamma_ref, beta_ref, mean_ref, variance_ref)
+        )
+        scale = gamma * jax.lax.rsqrt(variance + epsilon)
+        mean, scale, beta = (jnp.expand_dims(parameter, axis) for parameter in (mean, scale, beta))
+        mask = None if row_mask is None else row_mask[:, None] & column_mask[None, :]
+        x = triton_load(x_ref, index, mask).astype(dtype)
+        triton_store(y_ref, index, activate((x - mean) * scale + beta, activation).astype(y_ref.dtype), mask)
+
+    masks = row < config.rows, column < config.columns
+    if config.ragged and config.grid > 1:
+        # A mask that ends inside a vector makes the compiler load element by element, so only the last block has one.
+        triton_when(program < config.grid - 1)(lambda: block(None, None))
+        triton_when(program == config.grid - 1)(lambda: block(*masks))
+    else:
+        block(*masks)
+
+
+def _range(size: int) -> jax.Array:
+    return jax.lax.iota(jnp.int32, size)
+
+
+def _channel(row: jax.Array, column: jax.Array, column_mask: jax.Array | None, config: BlockConfig):
+    """Channel of each row or column of the block, the mask to load its parameters with (None where the remainder keeps
+    it inside them), and the axis along which they are broadcast."""
+    if config.channel_of == "row":
+        return row % config.channels, None, 1
+    if config.channel_of == "column":
+        return column, column_mask, 0  # no remainder: it would hide from the compiler that columns are contiguous
+    return column // config.inner % config.channels, None, 0

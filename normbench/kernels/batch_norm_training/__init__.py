@@ -1,0 +1,91 @@
+"""Training batch norm: y = act((x - mean) / sqrt(variance + epsilon) * gamma + beta), with the batch's statistics.
+
+Option of a problem: momentum (0.1). Returns (y, new running mean, new running variance).
+"""
+
+import math
+from typing import Any
+
+from normbench.kernels.batch_norm_training import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.batch_norm_training.arguments import check_momentum, check_values
+from normbench.kernels.batch_norm_training.custom_vjp import custom_vjp
+from normbench.kernels.batch_norm_training.flax import flax
+from normbench.kernels.batch_norm_training.jax_nn import jax_nn
+from normbench.kernels.batch_norm_training.naive import naive
+from normbench.kernels.batch_norm_training.one_pass import one_pass
+from normbench.kernels.batch_norm_training.pallas_triton import pallas_triton, unsupported
+from normbench.kernels.batch_norm_training.pivoted import pivoted
+from normbench.kernels.batch_norm_training.reference import reference
+from normbench.kernels.batch_norm_training.welford import welford
+from normbench.kernels.common.checks import check_problem, layouts_of_rank
+from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
+from normbench.kernels.peers.missing import flax_missing
+from normbench.kernels.problem import LAYOUTS, Problem
+from normbench.kernels.registry import Argument, Operator, Variant, register_operator, register_variant
+
+_NAME = "batch_norm_training"
+_DEFAULT_MOMENTUM = 0.1
+_ROLES = {"gamma": "scale", "beta": "shift", "running_mean": "mean", "running_variance": "variance"}
+
+
+def _arguments(problem: Problem) -> tuple[Argument, ...]:
+    parameters = (Argument(n, (problem.channels,), problem.param_dtype, role) for n, role in _ROLES.items())
+    return (Argument("x", problem.shape, problem.dtype, "activation"), *parameters)
+
+
+def _keywords(problem: Problem) -> dict[str, Any]:
+    return {
+        "epsilon": problem.epsilon,
+        "momentum": problem.option("momentum", _DEFAULT_MOMENTUM),
+        "channel_axis": LAYOUTS[problem.layout],
+        "activation": activation_of(problem.context),
+    }
+
+
+def _validate(problem: Problem) -> None:
+    check_problem(problem, layouts=layouts_of_rank(2, 3, 4, 5), options=("momentum",), contexts=CONTEXTS_AND_RESIDUAL)
+    check_values(problem.shape, problem.channel_axis)
+    check_momentum(problem.option("momentum", _DEFAULT_MOMENTUM))
+
+
+register_operator(
+    Operator(
+        name=_NAME,
+        arguments=_arguments,
+        keywords=_keywords,
+        reference=reference,
+        validate=_validate,
+        contexts=CONTEXTS_AND_RESIDUAL,
+        reduction=lambda problem: math.prod(problem.shape) // problem.channels,
+        statistics=2,
+    )
+)
+for _variant in (
+    Variant(_NAME, "naive", naive, "the textbook formula in float32: the mean, then the variance around it"),
+    Variant(_NAME, "one_pass", one_pass, "variance = E[x²] - mean²: one read of x, but it cancels"),
+    Variant(_NAME, "pivoted", pivoted, "one read of x - p, p the running mean"),
+    Variant(_NAME, "welford", welford, "one reduction of count, mean and squares; gradient by hand"),
+    Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
+    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine"),
+    Variant(_NAME, "flax", flax, "flax.linen.BatchNorm", supports_problem=flax_missing),
+    Variant(
+        _NAME,
+        "pallas_triton",
+        pallas_triton,
+        "two fused kernels in Pallas Triton, forward and backward, gradient by hand",
+        supports_problem=unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"cast": pallas_triton},
+    ),
+    Variant(
+        _NAME,
+        "pallas_mosaic",
+        _pallas_mosaic.pallas_mosaic,
+        "one fused kernel in Pallas Mosaic GPU for channels that fit on chip, gradient by hand",
+        supports_problem=_pallas_mosaic.unsupported,
+        interpreted_on_cpu=True,
+        interpreted_elements=4096,
+        fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
+    ),
+):
+    register_variant(_variant)

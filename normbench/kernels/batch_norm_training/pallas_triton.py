@@ -1,0 +1,106 @@
+"""One fused kernel in Pallas Triton where a channel fits on the chip, and two otherwise, forward and backward each."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from normbench.errors import UserError
+from normbench.kernels.batch_norm_training.arguments import Outputs, checked
+from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
+from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, moves_more
+from normbench.kernels.pallas.triton import training_resident as batch_resident
+from normbench.kernels.pallas.triton import training_streamed as batch_statistics
+from normbench.kernels.pallas.triton.channel_tiles import view_of
+from normbench.kernels.pallas.triton.training_resident_config import ResidentConfig, resident_config
+from normbench.kernels.pallas.triton.training_shares import BatchPlan
+from normbench.kernels.pallas.tuning import tuned
+from normbench.kernels.problem import Problem
+
+
+def pallas_triton(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    running_mean: jax.Array,
+    running_variance: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    momentum: float = 0.1,
+    channel_axis: int = 1,
+    activation: str = "none",
+    output_dtype: str | None = None,
+) -> Outputs:
+    """As `naive`; `output_dtype` is that of y, x's where it is None.
+
+    Where a channel fits into the registers of a program, x is read once, and x and dy once for a gradient; the variance
+    is taken around the mean. Where none fits they are read twice, by one launch each: partial statistics are taken
+    around a mean of the data and put together by Chan's formula. x, and mean and 1 / deviation in float32 are saved. On
+    a CPU the kernels are interpreted: right, and very slow.
+
+    Raises:
+      UserError: also for more elements than 32-bit indices reach.
+    """
+    a = checked(x, gamma, beta, running_mean, running_variance, epsilon, momentum, channel_axis, activation)
+    if a.x.size > MOST_ELEMENTS:
+        raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MOST_ELEMENTS} (32-bit indices)")
+    dtype = jnp.dtype(output_dtype or a.x.dtype)
+    if a.x.size == 0:
+        zero = jnp.sum(a.gamma * 0 + a.beta * 0).astype(dtype)
+        return a.updated(a.x.astype(dtype) + zero, a.running_mean, a.running_variance)
+    view = view_of(a.x.shape, 1 if a.axes[-1] == a.x.ndim - 1 else a.x.ndim - 1)
+    plan = BatchPlan(view, a.epsilon, a.momentum, activation, dtype.name, a.dtype.name)
+    running = jax.lax.stop_gradient((a.running_mean, a.running_variance))
+    y, *moved = _differentiable(a.x.reshape(-1), a.gamma, a.beta, running, plan)
+    return y.reshape(a.x.shape), *map(jax.lax.stop_gradient, moved)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the kernels cannot compute `problem` on `target`, or None."""
+    if refused := not_for_triton(target):
+        return refused
+    if math.prod(problem.shape) > MOST_ELEMENTS:
+        return f"more than {MOST_ELEMENTS} elements; the kernels' indices are 32-bit"
+    if math.prod(problem.shape) == 0:
+        return None
+    walks = 2 if config_of(problem, "forward") else 3, 3 if config_of(problem, "backward") else 5
+    last = view_of(problem.shape, problem.channel_axis).last
+    return moves_more(problem, *walks, LAST if last else TRAINING)
+
+
+def config_of(problem: Problem, pass_: str) -> ResidentConfig | None:
+    """How the kernel of a pass, forward or backward, holds the channels of a problem; None: it reads them twice."""
+    tensors = 1 if pass_ == "forward" else 2
+    view, wide = view_of(problem.shape, problem.channel_axis), jnp.promote_types(problem.param_dtype, jnp.float32)
+    return resident_config(view, problem.dtype, jnp.promote_types(problem.dtype, wide).name, tensors)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _differentiable(x, gamma, beta, running, plan):
+    return _found(x, gamma, beta, running, plan)[:3]
+
+
+def _found(x, gamma, beta, running, plan):
+    """The outputs, and the batch's mean and 1 / deviation."""
+    config = resident_config(plan.view, x.dtype.name, plan.dtype, 1)
+    if config:
+        config = tuned(config, plan.view.key("batch_norm_training.forward", "on chip", x.dtype.name))
+        return batch_resident.forward(x, gamma, beta, running, plan, config)
+    return batch_statistics.forward(x, gamma, beta, running, plan)
+
+
+def _forward(x, gamma, beta, running, plan):
+    *outputs, mean, r = _found(x, gamma, beta, running, plan)
+    return tuple(outputs), (x, gamma, beta, mean, r)
+
+
+def _backward(plan, saved, cotangents):
+    config = resident_config(plan.view, saved[0].dtype.name, plan.dtype, 2)
+    if config:
+        config = tuned(config, plan.view.key("batch_norm_training.backward", "on chip", saved[0].dtype.name))
+        return *batch_resident.backward(saved, cotangents[0], plan, config), None
+    return *batch_statistics.backward(saved, cotangents[0], plan), None
+
+
+_differentiable.defvjp(_forward, _backward)

@@ -1,0 +1,1 @@
+"""What the plain JAX variants of several operators share."""

@@ -1,0 +1,47 @@
+"""The textbook formula: normalize the groups, return to x's shape, then scale and shift the channels."""
+
+import jax
+
+from normbench.kernels.common.activations import activate
+from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.common.statistics import two_pass
+from normbench.kernels.group_norm.arguments import checked
+
+
+def naive(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    groups: int = 32,
+    channel_axis: int = 1,
+    activation: str = "none",
+) -> jax.Array:
+    """y = act((x - mean) / sqrt(variance + epsilon) * gamma + beta), statistics over each image's group of channels.
+
+    Args:
+      x: (N, C, ...) or (N, ..., C).
+      gamma, beta: (C,).
+      epsilon: added to the variance; a Python number.
+      groups: number of groups; divides C.
+      channel_axis: 1 or -1.
+      activation: "none", "relu", "silu" or "gelu".
+
+    Returns:
+      y in the shape and dtype of x. Computed in float32, or in float64 where an input is.
+
+    Raises:
+      UserError: for arguments that do not fit together.
+
+    Source: Wu and He (2018), Group Normalization, equations 1, 2 and 6; torch.nn.functional.group_norm.
+    """
+    a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
+    wide = a.x.astype(compute_dtype(a.x, a.gamma, a.beta))
+    first = a.spatial == 3
+    grouped = wide.reshape(*a.view[:2], a.view[2] * a.view[3]) if first else wide.reshape(a.view)
+    mean, variance = two_pass(grouped, (2,) if first else a.axes)
+    normalized = ((grouped - mean) * jax.lax.rsqrt(variance + a.epsilon)).reshape(a.x.shape)
+    channels = (1, -1, *(1,) * (a.x.ndim - 2)) if first else (-1,)
+    gamma, beta = (array.astype(grouped.dtype).reshape(channels) for array in (a.gamma, a.beta))
+    return activate(normalized * gamma + beta, activation).astype(a.x.dtype)

@@ -1,0 +1,212 @@
+"""One fused kernel in Pallas Mosaic GPU: each group is read once and written once, in both layouts."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from normbench.errors import UserError
+from normbench.kernels.contexts import CAST_DTYPES, activation_of
+from normbench.kernels.group_norm.arguments import checked
+from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, left_to_xla
+from normbench.kernels.pallas.mosaic import (
+    columns as mosaic_any_columns,
+)
+from normbench.kernels.pallas.mosaic import (
+    columns_backward as mosaic_any_columns_backward,
+)
+from normbench.kernels.pallas.mosaic import (
+    slabs as mosaic_slabs,
+)
+from normbench.kernels.pallas.mosaic import (
+    slabs_backward as mosaic_slabs_backward,
+)
+from normbench.kernels.pallas.mosaic.columns_config import AnyColumns, ColumnsConfig, columns_of
+from normbench.kernels.pallas.mosaic.exact import columns as mosaic_columns
+from normbench.kernels.pallas.mosaic.exact import groups as mosaic_groups
+from normbench.kernels.pallas.mosaic.exact.channels import ChannelsPlan
+from normbench.kernels.pallas.mosaic.exact.columns import ColumnsPlan
+from normbench.kernels.pallas.mosaic.exact.groups import shared_bytes
+from normbench.kernels.pallas.mosaic.limits import LINE, row_refusal, shared_refusal
+from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
+from normbench.kernels.pallas.mosaic.row_norm import DTYPES, TARGETS
+from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from normbench.kernels.problem import Problem
+
+LEAST_POSITIONS = 256
+"""Two sums in float32 for each channel are then 1.6 % of it in bfloat16."""
+LEAST_ELEMENTS = 512
+"""Mean and 1 / deviation in float32 are then at most 0.8 % of a group in bfloat16, and a thread has four elements."""
+
+
+def pallas_mosaic(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    groups: int = 32,
+    channel_axis: int = 1,
+    activation: str = "none",
+    output_dtype: str | None = None,
+) -> jax.Array:
+    """As `naive`, of float32, bfloat16 or float16; `output_dtype` is that of y, x's where it is None.
+
+    The variance is taken around the mean, of the group in shared memory, piece by piece where it does not fit. The
+    gradients are by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the kernel is interpreted, with
+    races looked for.
+
+    Raises:
+      UserError: as `naive`, and for another dtype, or numbers of channels that bulk copies do not take where they come
+        last.
+    """
+    a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
+    x = a.x
+    plan = ChannelsPlan(a.epsilon, activation, jnp.dtype(output_dtype or x.dtype).name)
+    if x.size == 0:
+        return x.astype(plan.output_dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(plan.output_dtype)
+    axis, dtypes = channel_axis % x.ndim, (x.dtype.name, a.gamma.dtype.name, a.beta.dtype.name)
+    refused = _refusal(x.shape, axis, groups, dtypes, plan, backward=False)
+    if refused:
+        raise UserError(refused)
+    if axis == 1:
+        return _channels_first(x.reshape(*x.shape[:2], -1), a.gamma, a.beta, groups, plan).reshape(x.shape)
+    return _channels_last(x.reshape(x.shape[0], -1, x.shape[-1]), a.gamma, a.beta, groups, plan).reshape(x.shape)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the kernel cannot compute `problem`, of group norm or instance norm, on `target`, or None."""
+    if target == "cpu":
+        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    if target not in TARGETS:
+        return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
+    dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
+    plan = ChannelsPlan(problem.epsilon, activation_of(problem.context), dtype)
+    groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
+    axis = problem.channel_axis % len(problem.shape)
+    dtypes = problem.dtype, problem.param_dtype
+    refused = _refusal(problem.shape, axis, groups, dtypes, plan, problem.pass_ != "forward")
+    refused = refused or _few(problem.shape, axis, groups)
+    if refused:
+        return refused
+    cuts = [_cut(problem.shape, axis, groups, problem.dtype, plan, backward) for backward in (False, True)]
+    forward, backward = (None if isinstance(cut, str) else cut for cut in cuts)
+    return left_to_xla(problem, forward, backward, TRAINING if axis == 1 else LAST)
+
+
+def _few(shape: tuple[int, ...], axis: int, groups: int) -> str | None:
+    """Why so few elements are left to XLA although the kernels take them."""
+    positions, each = math.prod(shape[2:] if axis == 1 else shape[1:-1]), shape[axis] // groups
+    if positions < LEAST_POSITIONS or positions * each < LEAST_ELEMENTS * (axis == 1):
+        return (
+            f"{positions} positions of a channel, {each} channels of a group; allowed for pallas_mosaic: "
+            f"{LEAST_POSITIONS} positions or more, and {LEAST_ELEMENTS} of a group where channels come first"
+        )
+    return None
+
+
+def _refusal(
+    shape: tuple[int, ...], axis: int, groups: int, dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool
+) -> str | None:
+    for name, value in zip(("x", "y", "gamma", "beta"), (dtypes[0], plan.output_dtype, *dtypes[1:]), strict=False):
+        if value not in DTYPES:
+            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
+    cut = _cut(shape, axis, groups, dtypes[0], plan, backward)
+    return cut if isinstance(cut, str) else None
+
+
+def _cut(
+    shape: tuple[int, ...], axis: int, groups: int, dtype: str, plan: ChannelsPlan, backward: bool
+) -> Slabs | ColumnsConfig | AnyColumns | str | None:
+    """How the kernels cut x, or why they do not; None: in the groups of whole warpgroups, channels first."""
+    if axis != 1:
+        return _columns(shape, groups, dtype, plan, backward)
+    return None if _whole(shape, groups, dtype, plan, backward) else _slabs(shape, groups, dtype, plan, backward)
+
+
+def _whole(shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool) -> bool:
+    """Whether the kernels for whole warpgroups take x, channels first."""
+    positions, each = math.prod(shape[2:]), shape[1] // groups
+    needed = shared_bytes(positions * each, dtype, plan.output_dtype, backward)
+    return each <= LINE and not (row_refusal(positions) or shared_refusal(needed))
+
+
+def _slabs(shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool) -> Slabs | str:
+    """How the kernels for any number of positions cut x, channels first, or why they do not."""
+    view = shape[0], shape[1], math.prod(shape[2:])
+    return slabs_of(view, shape[1] // groups, element_bytes(dtype, plan.output_dtype, backward))
+
+
+def _columns(
+    shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool
+) -> ColumnsConfig | AnyColumns | str:
+    """How the kernels cut x where channels come last, or why they do not."""
+    tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
+    return columns_of(shape[0], math.prod(shape[1:-1]), shape[-1], shape[-1] // groups, tensors)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _channels_first(x, gamma, beta, groups, plan):
+    return _first_forward(x, gamma, beta, groups, plan)[0]
+
+
+def _first_forward(x, gamma, beta, groups, plan):
+    if _whole(x.shape, groups, x.dtype.name, plan, backward=False):
+        y, mean, r = mosaic_groups.forward(x, gamma, beta, groups, plan)
+    else:
+        slabs = _slabs(x.shape, groups, x.dtype.name, plan, backward=False)
+        y, mean, r = mosaic_slabs.forward(x, (gamma, beta), (), _slab_plan(plan), slabs)
+    return y, (x, gamma, beta, mean, r)
+
+
+def _first_backward(groups, plan, saved, dy):
+    _check_backward(saved, 1, groups, plan)
+    x, *parameters = saved[:3]
+    if _whole(x.shape, groups, x.dtype.name, plan, backward=True):
+        return mosaic_groups.backward(saved, dy, groups, plan)
+    slabs = _slabs(x.shape, groups, x.dtype.name, plan, backward=True)
+    dx, *partials = mosaic_slabs_backward.backward(saved, dy, _slab_plan(plan), slabs)
+    return dx, *sum_partials(partials, parameters)
+
+
+def _slab_plan(plan: ChannelsPlan) -> SlabPlan:
+    return SlabPlan("group_norm", plan.epsilon, plan.activation, plan.output_dtype)
+
+
+_channels_first.defvjp(_first_forward, _first_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _channels_last(x, gamma, beta, groups, plan):
+    return _last_forward(x, gamma, beta, groups, plan)[0]
+
+
+def _last_forward(x, gamma, beta, groups, plan):
+    config = _columns(x.shape, groups, x.dtype.name, plan, backward=False)
+    kernel = mosaic_any_columns if isinstance(config, AnyColumns) else mosaic_columns
+    y, mean, r = kernel.forward(x, gamma, beta, (), _columns_plan(plan), config)
+    return y, (x, gamma, beta, mean, r)
+
+
+def _last_backward(groups, plan, saved, dy):
+    _check_backward(saved, 2, groups, plan)
+    x = saved[0]
+    config = _columns(x.shape, groups, x.dtype.name, plan, backward=True)
+    kernel = mosaic_any_columns_backward if isinstance(config, AnyColumns) else mosaic_columns
+    return kernel.backward(saved, dy, _columns_plan(plan), config)
+
+
+_channels_last.defvjp(_last_forward, _last_backward)
+
+
+def _columns_plan(plan: ChannelsPlan) -> ColumnsPlan:
+    return ColumnsPlan(plan.epsilon, plan.activation, plan.output_dtype)
+
+
+def _check_backward(saved: tuple, axis: int, groups: int, plan: ChannelsPlan) -> None:
+    x, gamma, beta, *_ = saved
+    dtypes = x.dtype.name, gamma.dtype.name, beta.dtype.name
+    refused = _refusal(x.shape, axis, groups, dtypes, plan, backward=True)
+    if refused:
+        raise UserError(refused)

@@ -1,0 +1,110 @@
+"""One fused kernel in Pallas Triton: each group is read once and written once, in both layouts."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from normbench.errors import UserError
+from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.group_norm.arguments import checked
+from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
+from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, moves_more
+from normbench.kernels.pallas.triton.channel_tiles import View
+from normbench.kernels.pallas.triton.groups import GroupPlan, backward, forward
+from normbench.kernels.pallas.triton.groups_config import WIDEST, GroupConfig, backward_config, forward_config
+from normbench.kernels.problem import Problem
+
+FEWEST_PROGRAMS = 32
+"""A multiprocessor draws two or three times its share of the memory's bandwidth: with streamed groups in fewer programs
+XLA, which cuts a group into pieces, moves its data faster, although it moves more."""
+
+
+def pallas_triton(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    groups: int = 32,
+    channel_axis: int = 1,
+    activation: str = "none",
+    output_dtype: str | None = None,
+) -> jax.Array:
+    """As `naive`; `output_dtype` is that of y, x's where it is None.
+
+    The variance is taken around the mean, of groups in registers; groups that do not fit are streamed, with sums around
+    the mean of their first tile. Gradients by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the
+    kernel is interpreted: right, and very slow.
+
+    Raises:
+      UserError: also for more elements than 32-bit indices reach, and for a group of more than `WIDEST` channels.
+    """
+    a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
+    dtype = jnp.dtype(output_dtype or a.x.dtype)
+    reason = _refusal(a.x.shape, a.gamma.size // groups)
+    if reason:
+        raise UserError(f"x of shape {a.x.shape} in {groups} groups is not allowed for pallas_triton: {reason}")
+    if a.x.size == 0:
+        return a.x.astype(dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(dtype)
+    view = _view(a.x.shape, a.gamma.size, a.spatial == 1)
+    plan = GroupPlan(view, groups, a.epsilon, activation, dtype.name, jnp.dtype(compute_dtype(*a[:3])).name)
+    return _differentiable(a.x.reshape(-1), a.gamma, a.beta, plan).reshape(a.x.shape)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the kernel cannot compute `problem` on `target`, or None."""
+    if refused := not_for_triton(target):
+        return refused
+    groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
+    reason = _refusal(problem.shape, problem.channels // groups)
+    if reason or math.prod(problem.shape) == 0:
+        return reason
+    config = config_of(problem, "forward")
+    programs = config.view.images * config.blocks
+    if not config.resident and programs < FEWEST_PROGRAMS:
+        return f"{programs} programs would stream groups that do not fit; {FEWEST_PROGRAMS} keep multiprocessors busy"
+    backward = 3 if config_of(problem, "backward").resident else 5
+    return moves_more(problem, 2 if config.resident else 3, backward, LAST if config.view.last else TRAINING)
+
+
+def config_of(problem: Problem, pass_: str) -> GroupConfig:
+    """How the kernel of a pass, forward or backward, cuts a problem of group norm or instance norm."""
+    groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
+    view = _view(problem.shape, problem.channels, problem.channel_axis % len(problem.shape) != 1)
+    if pass_ == "forward":
+        return forward_config(view, groups, problem.dtype)
+    wide_bytes = max(4, jnp.dtype(problem.dtype).itemsize, jnp.dtype(problem.param_dtype).itemsize)
+    return backward_config(view, groups, problem.dtype, wide_bytes)
+
+
+def _view(shape: tuple[int, ...], channels: int, last: bool) -> View:
+    # One position: both layouts are the same, and channels are what is contiguous.
+    spatial = math.prod(shape[1:]) // channels
+    return View(shape[0], channels, spatial, last or spatial == 1)
+
+
+def _refusal(shape: tuple[int, ...], each: int) -> str | None:
+    if math.prod(shape) > MOST_ELEMENTS:
+        return f"more than {MOST_ELEMENTS} elements; the kernel's indices are 32-bit"
+    if each > WIDEST:
+        return f"more than {WIDEST} channels in a group; a tile of them does not fit"
+    return None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _differentiable(x, gamma, beta, plan):
+    return forward(x, gamma, beta, plan, save=False)[0]
+
+
+def _forward(x, gamma, beta, plan):
+    y, mean, r = forward(x, gamma, beta, plan, save=True)
+    return y, (x, gamma, beta, mean, r)
+
+
+def _backward(plan, saved, dy):
+    return backward(saved, dy, plan)
+
+
+_differentiable.defvjp(_forward, _backward)

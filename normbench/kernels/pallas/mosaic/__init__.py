@@ -1,0 +1,1 @@
+"""Kernels in Pallas Mosaic GPU, for Hopper: TMA copies, barriers and warpgroups."""

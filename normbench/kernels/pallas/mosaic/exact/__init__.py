@@ -1,0 +1,1 @@
+"""Mosaic kernels for sizes that their tiles divide."""

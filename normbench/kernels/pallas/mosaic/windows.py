@@ -1,0 +1,268 @@
+"""Runs of any length and alignment, between device and shared memory, and windows over them, for the Mosaic kernels.
+
+A warpgroup computes on whole multiples of 128 elements. Where an array has others, it lies in shared memory as it does
+in device memory, without gaps, and is looked at through windows: the last one of a slab reaches beyond it, what it sees
+there counts for nothing, and is left as it was. A slab that is longer than shared memory is brought piece by piece; its
+last piece begins early enough to end with the slab, and what was there in the piece before counts for nothing.
+
+Runs of whole 16 bytes move in bulk, others by the registers, 128 elements at a time, of which the last may overlap.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from normbench.jax_compat.mosaic import (
+    mosaic_await,
+    mosaic_await_sent,
+    mosaic_fetch_run,
+    mosaic_send,
+    mosaic_settle,
+    mosaic_slice,
+)
+from normbench.kernels.pallas.mosaic.limits import PER_THREAD, WARPGROUP
+
+COPY_BYTES = 16
+"""What the addresses and lengths of bulk copies are multiples of."""
+VECTOR_ELEMENTS = 4
+"""What a thread takes at once of a window of 512 or more: 8 bytes of bfloat16, from an address that is so, too."""
+MOST_IDLE = 1 / 3
+"""Elements that windows may see beyond a slab, as a share of it, before a shorter window is taken."""
+PIECE = 8192
+"""Elements of a piece at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What a program has at hand: `count` slabs of `length` elements each.
+
+    Attributes:
+      resident: whether all slabs lie in shared memory; otherwise a piece of one of them.
+      piece: elements of a slab that are there at a time.
+      window: elements in registers at a time.
+      together: whether the slabs are brought as one, neighbours in device memory, too.
+    """
+
+    count: int
+    length: int
+    resident: bool
+    piece: int
+    window: int
+    together: bool
+
+    @property
+    def pieces(self) -> int:
+        return -(-self.length // self.piece)
+
+    @property
+    def windows(self) -> int:
+        """Of a piece."""
+        return -(-self.piece // self.window)
+
+    @property
+    def size(self) -> int:
+        """Elements in shared memory, with what the last window sees beyond them."""
+        return (self.count - 1) * self.length * self.resident + self.windows * self.window
+
+    def copied_in_bulk(self, dtype: Any) -> bool:
+        run = self.length * (self.count if self.together else 1)
+        return run * jnp.dtype(dtype).itemsize % COPY_BYTES == 0
+
+    def copies(self, *dtypes: Any) -> int:
+        """Bulk copies that bring what is at hand of tensors of these dtypes."""
+        each = self.count if self.resident and not self.together else 1
+        return sum(each * self.copied_in_bulk(dtype) for dtype in dtypes)
+
+
+def runs_of(count: int, length: int, element_bytes: int, room_bytes: int, together: bool) -> Runs | None:
+    """Slabs that are resident where they fit into `room_bytes`, `element_bytes` each, or come in pieces; None: neither.
+
+    Slabs shorter than a warpgroup do not come in pieces.
+    """
+    whole = Runs(count, length, True, length, _window(length, count == 1 or length % VECTOR_ELEMENTS == 0), together)
+    if whole.size * element_bytes <= room_bytes:
+        return whole
+    window = _window(length, True)
+    piece = min(PIECE, room_bytes // element_bytes, length) // window * window
+    return Runs(count, length, False, piece, window, False) if piece else None
+
+
+def _window(length: int, aligned: bool) -> int:
+    """The longest window that a slab fills but for `MOST_IDLE`; without vectors where slabs begin at any address."""
+    window = PER_THREAD * WARPGROUP if aligned else WARPGROUP
+    while window > WARPGROUP and -(-length // window) * window > length * (1 + MOST_IDLE):
+        window //= 2
+    return window
+
+
+def bring(ref: Any, start: Any, target: Any, offset: Any, size: int, barrier: Any) -> None:
+    """Copies `size` elements from `start` of a flat array to `offset` in shared memory; begins to, where the barrier is
+    not None: in bulk."""
+    if barrier is not None:
+        mosaic_fetch_run(ref.at[mosaic_slice(start, size)], target.at[mosaic_slice(offset, size)], barrier)
+    else:
+        _copy(ref, start, target, offset, size)
+
+
+def take(source: Any, offset: Any, ref: Any, start: Any, size: int, bulk: bool) -> None:
+    """Copies the other way; `mosaic_await_sent` waits until it has been done."""
+    if bulk:
+        mosaic_send((source.at[mosaic_slice(offset, size)], ref.at[mosaic_slice(start, size)]))
+    else:
+        _copy(source, offset, ref, start, size)
+
+
+def _copy(source: Any, first: Any, target: Any, start: Any, size: int) -> None:
+    """By the registers: one element of each thread at a time, as nothing is known about the addresses."""
+    if size < WARPGROUP:
+
+        def element(index, carry):
+            target[start + index] = source[first + index]
+            return carry
+
+        jax.lax.fori_loop(0, size, element, 0)
+        return
+
+    def window(index, carry):
+        at = jnp.minimum(index * WARPGROUP, size - WARPGROUP)
+        target[mosaic_slice(start + at, WARPGROUP)] = source[mosaic_slice(first + at, WARPGROUP)]
+        return carry
+
+    jax.lax.fori_loop(0, -(-size // WARPGROUP), window, 0)
+
+
+def over_windows(runs: Runs, slab: Any, piece: Any, step: Callable, carry: Any) -> Any:
+    """Folds `step(window, carry)` over the windows of what is at hand of a slab."""
+    base = slab * runs.length if runs.resident else 0
+
+    def one(index, carry):
+        return step(Window(runs, base + index * runs.window, _start(runs, piece), piece, index), carry)
+
+    return jax.lax.fori_loop(0, runs.windows, one, carry)
+
+
+def _start(runs: Runs, piece: Any) -> Any:
+    """Where in its slab a piece begins."""
+    return 0 if runs.resident else jnp.minimum(piece * runs.piece, runs.length - runs.piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a slab, `runs.window` elements from `first` in shared memory; `start` is where its piece begins."""
+
+    runs: Runs
+    first: Any
+    start: Any
+    piece: Any
+    index: Any
+
+    @property
+    def at(self) -> tuple:
+        """In shared memory."""
+        return (mosaic_slice(self.first, self.runs.window),)
+
+    @property
+    def of_vector(self) -> tuple:
+        """In shared memory, of what belongs to the elements of every slab alike."""
+        return (mosaic_slice(self.index * self.runs.window, self.runs.window),)
+
+    @property
+    def within(self) -> Any:
+        """Where in its slab it begins."""
+        return self.start + self.index * self.runs.window
+
+    def keep(self, new: jax.Array, old: Any) -> jax.Array:
+        """`new` where an element belongs to the slab, and was not in the piece before; `old` elsewhere."""
+        runs = self.runs
+        seen = self.within + jax.lax.broadcasted_iota(jnp.int32, (runs.window,), 0)
+        if runs.resident:
+            return new if runs.length % runs.window == 0 else jnp.where(seen < runs.length, new, old)
+        return new if runs.length % runs.piece == 0 else jnp.where(seen >= self.piece * runs.piece, new, old)
+
+
+def zeros(runs: Runs) -> jax.Array:
+    return jnp.zeros((runs.window,), jnp.float32)
+
+
+def store(ref: Any, window: Window, values: jax.Array) -> None:
+    """Writes a window in shared memory, and nothing beyond its slab."""
+    values = values.astype(ref.dtype)
+    runs = window.runs
+    ref[window.at] = window.keep(values, ref[window.at]) if runs.resident else values
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is brought together.
+
+    Attributes:
+      pairs: flat arrays, and their places in shared memory.
+      starts: where a slab begins in these arrays.
+      arrived: barrier for the `copies` of their dtypes.
+    """
+
+    pairs: tuple[tuple[Any, Any], ...]
+    starts: Callable[[Any], Any]
+    arrived: Any
+
+    def bring(self, runs: Runs, start: Any, offset: Any, size: int) -> None:
+        for ref, target in self.pairs:
+            bring(ref, start, target, offset, size, self.arrived if runs.copied_in_bulk(target.dtype) else None)
+
+    def bring_piece(self, runs: Runs, slab: Any, piece: Any) -> None:
+        """Begins to bring a piece of a slab."""
+        self.bring(runs, self.starts(slab) + _start(runs, piece), 0, runs.piece)
+
+    def wait(self, runs: Runs) -> None:
+        if runs.copies(*(target.dtype for _, target in self.pairs)):
+            mosaic_await(self.arrived)
+
+
+def bring_slabs(runs: Runs, load: Load) -> None:
+    """Begins to bring all slabs."""
+    length = runs.length * (runs.count if runs.together else 1)
+    mosaic_settle()
+
+    def of_slab(slab, carry):
+        load.bring(runs, load.starts(slab), slab * runs.length, length)
+        return carry
+
+    jax.lax.fori_loop(0, 1 if runs.together else runs.count, of_slab, 0)
+
+
+def over_pieces(runs: Runs, loads: tuple[Load, ...], slab: Any, visit: Callable, carry: Any) -> Any:
+    """Folds `visit(slab, piece, carry)` over the pieces of a slab; each is brought before, where it is not there."""
+
+    def of_piece(piece, carry):
+        if not runs.resident:
+            mosaic_settle()
+            for load in loads:
+                load.bring_piece(runs, slab, piece)
+            for load in loads:
+                load.wait(runs)
+        return visit(slab, piece, carry)
+
+    return jax.lax.fori_loop(0, runs.pieces, of_piece, carry)
+
+
+def take_slabs(runs: Runs, starts: Callable, tensors: tuple) -> None:
+    """Takes all slabs away: pairs of a place in shared memory and a flat array."""
+    length = runs.length * (runs.count if runs.together else 1)
+
+    def of_slab(slab, carry):
+        for source, ref in tensors:
+            take(source, slab * runs.length, ref, starts(slab), length, runs.copied_in_bulk(source.dtype))
+        return carry
+
+    jax.lax.fori_loop(0, 1 if runs.together else runs.count, of_slab, 0)
+    mosaic_await_sent()
+
+
+def take_piece(runs: Runs, start: Any, piece: Any, tensors: tuple) -> None:
+    """As `take_slabs`, of a piece of the slab that begins at `start`."""
+    for source, ref in tensors:
+        take(source, 0, ref, start + _start(runs, piece), runs.piece, runs.copied_in_bulk(source.dtype))
+    mosaic_await_sent()

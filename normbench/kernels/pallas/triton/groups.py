@@ -1,0 +1,332 @@
+"""Group norm and instance norm forward: one launch, in both layouts.
+
+Backward: dx and partial sums in one launch, the gradients of the parameters in another. With dz = dy act', r = 1 /
+deviation and E the mean over the group:
+
+    dx = r (gamma dz - E[gamma dz] - h E[gamma dz h]),   dgamma = sum(dz h),   dbeta = sum(dz)
+
+The sums over the positions of each channel serve both. A program has the same groups of one image after another, and
+adds up what it finds for its channels in float32; the programs' sums are added up in a second launch.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
+from normbench.kernels.common.activations import activate
+from normbench.kernels.pallas.cost import cost
+from normbench.kernels.pallas.triton.channel_tiles import (
+    Part,
+    View,
+    channel_sum,
+    load_tile,
+    load_vector,
+    over_groups,
+    part,
+    spread,
+    store_tile,
+    tile_mask,
+)
+from normbench.kernels.pallas.triton.groups_config import GroupConfig, backward_config, forward_config
+from normbench.kernels.pallas.triton.partial_sums import sum_partials
+from normbench.kernels.pallas.triton.tiles import where
+from normbench.kernels.pallas.tuning import tuned
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """What is computed: h = (x - mean) r and y = act(h gamma + beta).
+
+    Attributes:
+      view: of x.
+      groups: number of groups of channels.
+      epsilon: r = 1 / sqrt(E[(x - mean)²] + epsilon).
+      activation: as for the operator.
+      output_dtype: of y.
+      dtype: of the arithmetic.
+    """
+
+    view: View
+    groups: int
+    epsilon: float
+    activation: str
+    output_dtype: str
+    dtype: str
+
+
+def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, save: bool) -> tuple:
+    """Returns (y, mean, r), flat; mean and r, one of each for every image and group, are None without `save`."""
+    key = plan.view.key("group_norm.forward", f"{plan.groups} groups", x.dtype.name)
+    config = tuned(forward_config(plan.view, plan.groups, x.dtype.name), key)
+    out = [jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))]
+    if save:
+        out += [jax.ShapeDtypeStruct((plan.view.images * plan.groups,), jnp.dtype(plan.dtype))] * 2
+    inputs = (x, gamma, beta)
+    launch = triton_call(
+        partial(_kernel, plan=plan, config=config, save=save),
+        grid=plan.view.images * config.blocks,
+        out=tuple(out),
+        warps=config.warps,
+        name="group_norm_forward",
+        cost=cost(inputs, out, () if config.resident else (x,), flops=8 * x.size),
+    )
+    found = launch(*inputs)
+    return tuple(found) if save else (found[0], None, None)
+
+
+def _kernel(x_ref, gamma_ref, beta_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig, save: bool) -> None:
+    program = triton_program_id()
+    image, channels = program // config.blocks, channel_parts(program % config.blocks, config)
+    gamma, beta = (
+        [spread(plan.view, load_vector(ref, c, plan.dtype)) for c in channels] for ref in (gamma_ref, beta_ref)
+    )
+    body = _resident if config.resident else _streamed
+    mean, r = body(x_ref, y_ref, image, channels, gamma, beta, plan, config)
+    if save:
+        for ref, values in zip(saved, (mean, r), strict=True):
+            store_statistic(ref, image, channels[0], values[0], config)
+
+
+def channel_parts(block: Any, config: GroupConfig) -> list[Part]:
+    """The channels of the tiles of a block."""
+    first = block * config.block
+    parts = []
+    for j in range(config.parts):
+        channels = part(first + j * config.width, config.width, config.view.channels, config.masks_channels)
+        if config.block % config.width:
+            channels = Part(channels.index, channels.mask & (channels.index < first + config.block))
+        parts.append(channels)
+    return parts
+
+
+def position_part(chunk: Any, config: GroupConfig, masked: bool) -> Part:
+    return part(chunk * config.chunk, config.chunk, config.view.spatial, masked)
+
+
+def position_parts(config: GroupConfig) -> list[Part]:
+    """All positions, for tiles that are unrolled."""
+    spatial = config.view.spatial
+    return [position_part(m, config, (m + 1) * config.chunk > spatial) for m in range(config.chunks)]
+
+
+def over_chunks(config: GroupConfig, step, carry):
+    """`carry = step(positions, carry)` for all positions of a streamed block; only the last of them are masked."""
+    whole = config.view.spatial // config.chunk
+
+    def unmasked(m, carry):
+        return step(position_part(m, config, False), carry)
+
+    if whole:
+        carry = jax.lax.fori_loop(0, whole, unmasked, carry)
+    return step(position_part(whole, config, True), carry) if whole < config.chunks else carry
+
+
+def _statistic_index(image: Any, channels: Part, config: GroupConfig) -> jax.Array:
+    return image * config.groups + channels.index // config.each
+
+
+def store_statistic(ref: Any, image: Any, channels: Part, value: jax.Array, config: GroupConfig) -> None:
+    """Stores what belongs to the groups of a tile's channels; those of a group store the same value in one place."""
+    value = jnp.broadcast_to(value, channels.index.shape).astype(ref.dtype)
+    triton_store(ref, _statistic_index(image, channels, config), value, channels.mask)
+
+
+def load_statistic(ref: Any, image: Any, channels: Part, config: GroupConfig) -> jax.Array:
+    """What belongs to the group of each channel."""
+    return load_vector(ref, Part(channels.index // config.each, channels.mask), ref.dtype, image * config.groups)
+
+
+def _over(vectors: list, channels: list[Part], config: GroupConfig) -> list:
+    """Means over the groups."""
+    return [total / config.count for total in over_groups(vectors, channels, config.each, config.block)]
+
+
+def _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config):
+    """The groups stay in registers between the two passes over them."""
+    view, dtype = plan.view, jnp.dtype(plan.dtype)
+    positions = position_parts(config)
+    tiles = [[load_tile(x_ref, view, image, c, p, "evict_first") for p in positions] for c in channels]
+    mean = _over([channel_sum(view, sum(t.astype(dtype) for t in row)) for row in tiles], channels, config)
+    squares = []
+    for row, c, m in zip(tiles, channels, mean, strict=True):
+        centered = [
+            where(tile_mask(view, c, p), tile.astype(dtype) - spread(view, m))
+            for tile, p in zip(row, positions, strict=True)
+        ]
+        squares.append(channel_sum(view, sum(map(jnp.square, centered))))
+    r = [jax.lax.rsqrt(v + plan.epsilon) for v in _over(squares, channels, config)]
+    for j, (row, c) in enumerate(zip(tiles, channels, strict=True)):
+        for tile, p in zip(row, positions, strict=True):
+            h = (tile.astype(dtype) - spread(view, mean[j])) * spread(view, r[j])
+            store_tile(y_ref, view, image, c, p, activate(h * gamma[j] + beta[j], plan.activation))
+    return mean, r
+
+
+def _streamed(x_ref, y_ref, image, channels, gamma, beta, plan, config):
+    """Sums of x - p and of its square, p the mean of the group's part of the first tile.
+
+    What cancels in E[(x - p)²] - (mean - p)² is bounded by how often the group holds that tile, whatever the data.
+    """
+    view, dtype = plan.view, jnp.dtype(plan.dtype)
+    first = position_part(0, config, config.chunk > view.spatial)
+    tile = load_tile(x_ref, view, image, channels[0], first, "evict_last").astype(dtype)
+    terms = min(config.chunk, view.spatial) * (config.each // config.parts)
+    (total,) = over_groups([channel_sum(view, tile)], channels[:1], config.each, max(config.each, config.block))
+    pivot = total / terms
+
+    def add(c, positions, carry):
+        x = load_tile(x_ref, view, image, c, positions, "evict_last").astype(dtype)
+        d = where(tile_mask(view, c, positions), x - spread(view, pivot))
+        return carry[0] + d, carry[1] + jnp.square(d)
+
+    zero = jnp.zeros(tile.shape, dtype)
+    sums = [over_chunks(config, partial(add, c), (zero, zero)) for c in channels]
+    offset, squares = (_over([channel_sum(view, s[i]) for s in sums], channels, config) for i in range(2))
+    mean = [pivot + o for o in offset]
+    variance = [jnp.maximum(q - jnp.square(o), 0) for q, o in zip(squares, offset, strict=True)]
+    r = [jax.lax.rsqrt(v + plan.epsilon) for v in variance]
+    for j, c in enumerate(channels):
+
+        def write(positions, carry, c=c, j=j):
+            x = load_tile(x_ref, view, image, c, positions, "evict_first").astype(dtype)
+            h = (x - spread(view, mean[j])) * spread(view, r[j])
+            store_tile(y_ref, view, image, c, positions, activate(h * gamma[j] + beta[j], plan.activation))
+            return carry
+
+        over_chunks(config, write, 0)
+    return mean, r
+
+
+def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns dx, dgamma, dbeta; `saved` is (x, gamma, beta, mean, r), flat."""
+    x, gamma, beta, _, _ = saved
+    view, wide = plan.view, jnp.dtype(plan.dtype)
+    key = view.key("group_norm.backward", f"{plan.groups} groups", x.dtype.name)
+    config = tuned(backward_config(view, plan.groups, x.dtype.name, wide.itemsize), key)
+    single = config.splits == 1
+    sums = [
+        jax.ShapeDtypeStruct((config.splits * view.channels,), array.dtype if single else wide)
+        for array in (gamma, beta)
+    ]
+    out = (jax.ShapeDtypeStruct(x.shape, x.dtype), *sums)
+    inputs = (x, dy, *saved[1:])
+    dx, *found = triton_call(
+        partial(_backward_kernel, plan=plan, config=config),
+        grid=config.blocks * config.splits,
+        out=out,
+        warps=config.warps,
+        name="group_norm_backward",
+        cost=cost(inputs, out, () if config.resident else (x, dy), flops=16 * x.size),
+    )(*inputs)
+    if not single:
+        shape = config.splits, view.channels
+        found = sum_partials([a.reshape(shape) for a in found], [gamma.dtype.name, beta.dtype.name])
+    return dx, *found
+
+
+class _Channels(NamedTuple):
+    """What is known of the channels of one tile, for one image: statistics and parameters lined up with the tile."""
+
+    part: Part
+    mean: jax.Array
+    r: jax.Array
+    gamma: jax.Array
+    beta: jax.Array
+
+
+def _backward_kernel(
+    x_ref, dy_ref, gamma_ref, beta_ref, mean_ref, r_ref, dx_ref, *sums, plan, config: GroupConfig
+) -> None:
+    """Reads an image once: dx, and sums of dz and dz h of its channels, for this program's groups, in all images."""
+    program = triton_program_id()
+    split = program // config.blocks
+    channels = channel_parts(program % config.blocks, config)
+    parameters = [[load_vector(ref, c, plan.dtype) for ref in (gamma_ref, beta_ref)] for c in channels]
+    images = config.view.images // config.splits
+    body = _resident_backward if config.resident else _streamed_backward
+
+    def step(index, carry):
+        image = split * images + index
+        known = []
+        for c, (gamma, beta) in zip(channels, parameters, strict=True):
+            statistics = (load_statistic(ref, image, c, config) for ref in (mean_ref, r_ref))
+            known.append(_Channels(c, *(spread(plan.view, v) for v in (*statistics, gamma, beta))))
+        found = body(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config)
+        return tuple(total + value for total, value in zip(carry, found, strict=True))
+
+    zero = tuple(jnp.zeros((config.width,), jnp.dtype(plan.dtype)) for _ in range(2 * config.parts))
+    totals = step(0, zero) if images == 1 else jax.lax.fori_loop(0, images, step, zero)
+    for j, c in enumerate(channels):
+        for ref, value in zip(sums, totals[2 * j : 2 * j + 2], strict=True):
+            triton_store(ref, split * config.view.channels + c.index, value.astype(ref.dtype), c.mask)
+
+
+def _h_and_dz(x, dy, c: _Channels, plan: GroupPlan):
+    dtype = jnp.dtype(plan.dtype)
+    h, dz = (x.astype(dtype) - c.mean) * c.r, dy.astype(dtype)
+    if plan.activation != "none":
+        (dz,) = jax.vjp(partial(activate, activation=plan.activation), h * c.gamma + c.beta)[1](dz)
+    return h, dz
+
+
+def _means(sums: list[tuple[Any, Any]], known: list[_Channels], parameters, config: GroupConfig) -> list:
+    """E[gamma dz h] and E[gamma dz] of each tile's channels, from the sums over positions."""
+    parts = [c.part for c in known]
+    found = []
+    for i in range(2):
+        vectors = [gamma * s[i] for s, (gamma, _) in zip(sums, parameters, strict=True)]
+        totals = over_groups(vectors, parts, config.each, config.block)
+        found.append([spread(config.view, total / config.count) for total in totals])
+    return list(zip(*found, strict=True))
+
+
+def _dx(h, dz, c: _Channels, means):
+    mean_dh_h, mean_dh = means
+    return c.r * (c.gamma * dz - mean_dh - h * mean_dh_h)
+
+
+def _resident_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config):
+    view, positions = plan.view, position_parts(config)
+    tiles = [
+        [tuple(load_tile(ref, view, image, c.part, p, "evict_first") for ref in (x_ref, dy_ref)) for p in positions]
+        for c in known
+    ]
+    sums = []
+    for c, row in zip(known, tiles, strict=True):
+        pairs = [_h_and_dz(x, dy, c, plan) for x, dy in row]
+        sums.append((channel_sum(view, sum(dz * h for h, dz in pairs)), channel_sum(view, sum(dz for _, dz in pairs))))
+    for c, row, means in zip(known, tiles, _means(sums, known, parameters, config), strict=True):
+        for p, (x, dy) in zip(positions, row, strict=True):
+            store_tile(dx_ref, view, image, c.part, p, _dx(*_h_and_dz(x, dy, c, plan), c, means))
+    return [value for pair in sums for value in pair]
+
+
+def _streamed_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config):
+    view = plan.view
+
+    def load(c, positions, eviction):
+        x, dy = (load_tile(ref, view, image, c.part, positions, eviction) for ref in (x_ref, dy_ref))
+        return _h_and_dz(x, dy, c, plan)
+
+    def add(c, positions, carry):
+        h, dz = load(c, positions, "evict_last")
+        return carry[0] + dz * h, carry[1] + dz
+
+    shape = (config.chunk, config.width) if view.last else (config.width, config.chunk)
+    zero = jnp.zeros(shape, jnp.dtype(plan.dtype))
+    sums = []
+    for c in known:
+        found = over_chunks(config, partial(add, c), (zero, zero))
+        sums.append(tuple(channel_sum(view, tile) for tile in found))
+    for c, means in zip(known, _means(sums, known, parameters, config), strict=True):
+
+        def write(positions, carry, c=c, means=means):
+            store_tile(dx_ref, view, image, c.part, positions, _dx(*load(c, positions, "evict_first"), c, means))
+            return carry
+
+        over_chunks(config, write, 0)
+    return [value for pair in sums for value in pair]

@@ -1,0 +1,173 @@
+"""How group norm and instance norm are cut into blocks: a program has whole groups of channels of one image.
+
+The groups are held in registers while they are summed and written; where they do not fit, they are streamed: read once
+for the statistics and once more for the output. None of it is tuned on a device.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from normbench.kernels.pallas.hardware import (
+    MULTIPROCESSORS,
+    WARP,
+    power_of_two_from,
+    power_of_two_to,
+    vector_elements,
+    workspace_programs,
+)
+from normbench.kernels.pallas.triton.channel_tiles import View
+
+WARPS = (1, 2, 4, 8, 16)
+"""512 threads at most: they have 128 registers each, and with 1024 of 64 the compiler spills before the block fills
+them."""
+
+FORWARD_ELEMENTS = 80
+"""Of x per thread, in float32, whatever the dtype of x: the compiler unpacks elements before it sums. The rest of 128
+registers is for indices and arithmetic."""
+
+BACKWARD_ELEMENTS = 40
+"""Of x and of dy, each, per thread: the derivative of an activation and the recomputed h take registers, too."""
+
+USUAL_ELEMENTS = 32
+"""Of x per thread where there is a choice: four vectors in flight of two bytes an element."""
+
+MOST_TILES = 48
+"""Unrolled in a program: the compiler's time grows with them."""
+
+PROGRAM_ELEMENTS = 2048
+"""Of x per program at least, where smaller groups can share one."""
+
+CONTIGUOUS_BYTES = (64, 32, 16)
+"""That a program reads of each position where channels come last, the preferred first: two sectors of 32 bytes; one
+where two do not fit; and half of one, whose other half a neighbouring program reads at about the same time from the L2
+cache, before a group is read twice."""
+
+STREAM_CONTIGUOUS_BYTES = (64, 32)
+"""The same where groups are streamed: fewer bytes where the first leaves multiprocessors idle."""
+
+STREAM_VECTORS = 2
+"""Of each thread in a streamed tile."""
+
+WIDEST = 8192
+"""Channels of a group beyond which a tile of one position would not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupConfig:
+    """Blocks of channels and chunks of positions.
+
+    Attributes:
+      view: of x.
+      each: channels of a group.
+      block: channels of a program, whole groups.
+      width: channels of a tile, a power of two; `parts` tiles make the block.
+      chunk: positions of a tile, a power of two.
+      warps: per program.
+      resident: True where a program holds its groups in registers, False where it streams them.
+      splits: how many programs share the images of a block in the backward pass.
+    """
+
+    view: View
+    each: int
+    block: int
+    width: int
+    chunk: int
+    warps: int
+    resident: bool
+    splits: int = 1
+
+    @property
+    def parts(self) -> int:
+        return -(-self.block // self.width)
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.view.spatial // self.chunk)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.view.channels // self.block)
+
+    @property
+    def masks_channels(self) -> bool:
+        return self.block % self.width != 0 or self.view.channels % self.block != 0
+
+    @property
+    def groups(self) -> int:
+        return self.view.channels // self.each
+
+    @property
+    def count(self) -> int:
+        """Terms of a statistic."""
+        return self.each * self.view.spatial
+
+
+def forward_config(view: View, groups: int, dtype: str) -> GroupConfig:
+    """One program for a block of groups of one image."""
+    return _config(view, groups, dtype, FORWARD_ELEMENTS)
+
+
+def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> GroupConfig:
+    """The same, or fewer programs that walk over images, so that their partial sums of `wide_bytes` stay small."""
+    config = _config(view, groups, dtype, BACKWARD_ELEMENTS)
+    item = 16 // vector_elements(dtype)
+    allowed = min(view.images, workspace_programs(view.size * item, 2 * wide_bytes * view.channels))
+    enough = min(view.images, -(-8 * MULTIPROCESSORS // config.blocks))
+    most = min(allowed, enough)
+    splits = max(s for s in range(1, most + 1) if view.images % s == 0)
+    return replace(config, splits=splits)
+
+
+def _config(view: View, groups: int, dtype: str, most: int) -> GroupConfig:
+    each, vector = view.channels // groups, vector_elements(dtype)
+    most = most if vector > 2 else most // 2
+    for block, width in _blocks(view, each, groups, vector, CONTIGUOUS_BYTES):
+        found = _resident(view, block, width, vector, most)
+        if found:
+            return GroupConfig(view, each, block, width, *found, True)
+    # One tile for all channels, some of it masked: loops over several in a row spill.
+    blocks = [(b, power_of_two_from(b)) for b, _ in _blocks(view, each, groups, vector, STREAM_CONTIGUOUS_BYTES)]
+    busy = [b for b in blocks if view.images * -(-view.channels // b[0]) >= MULTIPROCESSORS]
+    block, width = (busy or blocks[-1:])[0]
+    chunk = max(1, min(WARPS[-1] * WARP * vector * STREAM_VECTORS // width, power_of_two_from(view.spatial)))
+    return GroupConfig(view, each, block, width, chunk, min(WARPS[-1], _most_warps(chunk * width, vector)), False)
+
+
+def _blocks(view: View, each: int, groups: int, vector: int, sizes_bytes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(channels of a program, channels of a tile), the preferred first."""
+    if view.last:
+        item, found = 16 // vector, []
+        # A multiple of the vector, so that the blocks of all programs start aligned.
+        step = vector // math.gcd(each, vector)
+        for size in sizes_bytes:
+            count = min(-(-(size // item) // (each * step)) * step, groups)
+            found.append((count * each, power_of_two_from(count * each)))
+        return found
+    odd = each // (each & -each)
+    if 1 < odd <= MOST_TILES // 2:
+        return [(each, each & -each)]
+    count = 1
+    while count * 2 <= groups and count * each * view.spatial < PROGRAM_ELEMENTS:
+        count *= 2
+    return [(count * each, power_of_two_from(count * each))]
+
+
+def _resident(view: View, block: int, width: int, vector: int, most: int) -> tuple[int, int] | None:
+    """(positions of a tile, warps) that waste least, with at most `most` elements for each thread."""
+    found = []
+    for warps in WARPS:
+        chunk = min(warps * WARP * vector // width, power_of_two_from(view.spatial))
+        if chunk == 0:
+            continue
+        tiles = -(-block // width) * -(-view.spatial // chunk)
+        elements = tiles * width * chunk
+        fitting = min(warps, _most_warps(width * chunk, vector))
+        each = elements / (fitting * WARP)
+        if each <= most and tiles <= MOST_TILES:
+            found.append((elements, abs(math.log2(each / USUAL_ELEMENTS)), chunk, fitting))
+    return min(found)[2:] if found else None
+
+
+def _most_warps(elements: int, vector: int) -> int:
+    """No more threads than a tile has vectors: further ones would load the same again."""
+    return max(1, power_of_two_to(elements // (WARP * vector)))

@@ -1,0 +1,54 @@
+"""The one small reduction behind partial sums: deterministic, and one launch for all parameters."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
+from normbench.kernels.pallas.cost import cost
+from normbench.kernels.pallas.hardware import power_of_two_from
+from normbench.kernels.pallas.triton.tiles import columns_from, load_tile, rows_from
+
+BLOCK_COLUMNS = 128
+"""A warp with 16 bytes of float32 for each thread; 4096 columns then are 32 programs."""
+BLOCK_ROWS = 16
+"""Partial sums in flight together: 8 KiB for each program of 4 warps."""
+WARPS = 4
+
+
+def sum_partials(partials: Sequence[jax.Array], dtypes: Sequence[str]) -> tuple[jax.Array, ...]:
+    """Sums each array of shape (programs, columns) over the programs, always in the same order.
+
+    Args:
+      partials: float32 or float64, all of one shape.
+      dtypes: of the results.
+    """
+    programs, columns = partials[0].shape
+    out = tuple(jax.ShapeDtypeStruct((columns,), jnp.dtype(dtype)) for dtype in dtypes)
+    return triton_call(
+        partial(_kernel, programs=programs, columns=columns),
+        grid=-(-columns // BLOCK_COLUMNS),
+        out=out,
+        warps=WARPS,
+        name="sum_partials",
+        cost=cost(partials, out, flops=sum(array.size for array in partials)),
+    )(*(array.reshape(-1) for array in partials))
+
+
+def _kernel(*refs, programs, columns):
+    inputs, outputs = refs[: len(refs) // 2], refs[len(refs) // 2 :]
+    block_rows = min(BLOCK_ROWS, power_of_two_from(programs))
+    columns_here = columns_from(
+        triton_program_id() * BLOCK_COLUMNS, BLOCK_COLUMNS, columns, columns % BLOCK_COLUMNS != 0
+    )
+
+    def step(index, sums):
+        rows = rows_from(index * block_rows, block_rows, programs, programs % block_rows != 0)
+        return tuple(s + load_tile(ref, rows, columns_here, columns) for s, ref in zip(sums, inputs, strict=True))
+
+    zero = tuple(jnp.zeros((block_rows, BLOCK_COLUMNS), ref.dtype) for ref in inputs)
+    sums = jax.lax.fori_loop(0, -(-programs // block_rows), step, zero)
+    for ref, values in zip(outputs, sums, strict=True):
+        triton_store(ref, columns_here.numbers, values.sum(0).astype(ref.dtype), columns_here.mask)

@@ -1,0 +1,120 @@
+"""Layer norm and RMS norm over rows, with neighbours fused in and a gradient by hand: what both families call."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from normbench.errors import UserError
+from normbench.kernels.common.activations import activate
+from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
+from normbench.kernels.pallas.pointwise import Pointwise
+from normbench.kernels.pallas.triton.rows import RowPlan, backward, forward
+from normbench.kernels.problem import Problem
+
+
+def row_norm(
+    x: jax.Array,
+    rows: tuple[int, int],
+    parameters: Sequence[jax.Array],
+    affine: Callable[..., jax.Array],
+    activation: str,
+    *,
+    name: str,
+    centered: bool,
+    epsilon: float,
+    residual: jax.Array | None = None,
+    epilogue: Pointwise | None = None,
+    output_dtype: str | None = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """y = epilogue(act(affine(h, *parameters))), or (y, z) with a residual; gradients for every array.
+
+    Args:
+      x: any shape whose last axes are normalized; h of it is as in `RowPlan`.
+      rows: x seen as (rows, columns).
+      parameters: gamma and what else there is, in the shape of the normalized axes.
+      affine: (h, *parameters) -> what is activated, elementwise.
+      activation: as for the operator.
+      name: of the operator.
+      centered, epsilon: as in `RowPlan`.
+      residual: in x's shape and dtype: added to x first; z is the sum, in x's dtype.
+      epilogue: done to y inside the kernel.
+      output_dtype: of y; None: x's.
+
+    Raises:
+      UserError: for a residual or arrays of the epilogue that do not fit x, or more elements than 32-bit indices reach.
+    """
+    if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
+        raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
+    after = epilogue or Pointwise(_same)
+    after.check(parameters[0].shape, x.shape)
+    if x.size > MOST_ELEMENTS:
+        raise UserError(f"x has {x.size} elements; allowed for pallas_triton: {MOST_ELEMENTS} (32-bit indices)")
+    extras = (*parameters, *after.vectors, *after.tensors)
+    dtype = jnp.dtype(output_dtype or x.dtype)
+    if x.size == 0:
+        return _of_nothing(x, extras, residual, dtype)
+    plan = RowPlan(
+        name=name,
+        centered=centered,
+        epsilon=epsilon,
+        post=partial(_post, affine, activation, len(parameters), len(after.vectors), after.function),
+        affine=activation == "none" and epilogue is None,
+        vectors=len(parameters) + len(after.vectors),
+        tensors=len(after.tensors),
+        output_dtype=dtype.name,
+        dtype=jnp.dtype(compute_dtype(x, *extras)).name,
+    )
+    flat = [array.reshape(-1) for array in extras[: plan.vectors]] + [a.reshape(rows) for a in after.tensors]
+    sides = None if residual is None else residual.reshape(rows)
+    y, z = _differentiable(x.reshape(rows), sides, tuple(flat), plan)
+    y = y.reshape(x.shape)
+    return y if residual is None else (y, z.reshape(x.shape))
+
+
+def _same(y: jax.Array) -> jax.Array:
+    return y
+
+
+def _post(affine, activation, parameters, vectors, function, h, *extras):
+    between = parameters + vectors
+    y = activate(affine(h, *extras[:parameters]), activation)
+    return function(y, *extras[parameters:between], *extras[between:])
+
+
+def _of_nothing(x, extras, residual, dtype):
+    """Of an empty batch: nothing, with gradients of zero for everything."""
+    zero = sum(jnp.sum(array * 0) for array in extras).astype(dtype)
+    y = x.astype(dtype) + zero
+    return y if residual is None else (y, x + residual)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _differentiable(x, residual, extras, plan):
+    return forward(x, residual, extras, plan, save=False)[:2]
+
+
+def _forward(x, residual, extras, plan):
+    y, z, mean, r = forward(x, residual, extras, plan, save=True)
+    return (y, z), (x if z is None else z, extras, mean, r)
+
+
+def _backward(plan, saved, cotangents):
+    dy, dz = cotangents
+    dx, dextras = backward(saved, dy, dz, plan)
+    return dx, None if dz is None else dx, dextras
+
+
+_differentiable.defvjp(_forward, _backward)
+
+
+def unsupported(problem: Problem, target: str) -> str | None:
+    """The reason why the row kernels cannot compute `problem` on `target`, or None."""
+    if refused := not_for_triton(target):
+        return refused
+    if math.prod(problem.shape) > MOST_ELEMENTS:
+        return f"more than {MOST_ELEMENTS} elements; the kernel's indices are 32-bit"
+    return None

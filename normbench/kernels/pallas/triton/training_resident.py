@@ -1,0 +1,128 @@
+"""Batch norm in training where a channel fits on the chip: one launch forward and one backward.
+
+A program holds all terms of its channels in registers, between the sums over them and what needs the sums, so that x is
+read once (and dy once), as against twice in `batch_statistics`, which has the equations.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
+from normbench.kernels.common.activations import activate
+from normbench.kernels.pallas.cost import cost
+from normbench.kernels.pallas.triton.channel_tiles import (
+    Part,
+    View,
+    channel_sum,
+    load_tile,
+    load_vector,
+    part,
+    spread,
+    store_tile,
+    tile_mask,
+)
+from normbench.kernels.pallas.triton.tiles import where
+from normbench.kernels.pallas.triton.training_resident_config import ResidentConfig
+from normbench.kernels.pallas.triton.training_shares import BatchPlan, h_and_dz_of, known_vectors, write_statistics
+
+
+def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, plan: BatchPlan, config: ResidentConfig):
+    """As `batch_statistics.forward`."""
+    out = (
+        jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype)),
+        *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in running),
+        *(jax.ShapeDtypeStruct((plan.view.channels,), jnp.dtype(plan.dtype)),) * 2,
+    )
+    return _launch(_forward_kernel, (x, gamma, beta, *running), out, plan, config, "batch_norm_training_forward")
+
+
+def backward(saved: tuple, dy: jax.Array, plan: BatchPlan, config: ResidentConfig):
+    """As `batch_statistics.backward`."""
+    x, gamma, beta, _, _ = saved
+    out = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, gamma, beta))
+    return _launch(_backward_kernel, (x, dy, *saved[1:]), out, plan, config, "batch_norm_training_backward")
+
+
+def _launch(kernel, inputs: tuple, out: tuple, plan: BatchPlan, config: ResidentConfig, name: str):
+    return triton_call(
+        partial(kernel, plan=plan, config=config),
+        grid=config.blocks,
+        out=out,
+        warps=config.warps,
+        name=name,
+        cost=cost(inputs, out, flops=8 * plan.view.size),
+    )(*inputs)
+
+
+def _channels(config: ResidentConfig) -> Part:
+    """Those of the running program."""
+    first = triton_program_id() * config.width
+    return part(first, config.width, config.view.channels, config.masks_channels)
+
+
+def _positions(config: ResidentConfig) -> list[Part]:
+    """The terms of a channel by tile, as positions after its first one.
+
+    Where channels come first, what lies between two images are the other channels: a division by a constant, which
+    leaves the compiler the knowledge of which positions are neighbours.
+    """
+    view, found = config.view, []
+    for first, size in config.tiles:
+        terms = part(first, size, config.terms, first + size > config.terms)
+        if not view.last and view.images > 1:
+            image = jax.lax.div(terms.index, jnp.int32(view.spatial))
+            terms = Part(terms.index + image * ((view.channels - 1) * view.spatial), terms.mask)
+        found.append(terms)
+    return found
+
+
+def _total(view: View, tiles: Iterable[jax.Array]) -> jax.Array:
+    """The sum over all terms of each channel, of tiles of one size and perhaps a smaller one."""
+    by_shape: dict[tuple[int, ...], jax.Array] = {}
+    for tile in tiles:
+        by_shape[tile.shape] = by_shape[tile.shape] + tile if tile.shape in by_shape else tile
+    first, *others = (channel_sum(view, tile) for tile in by_shape.values())
+    return sum(others, first)
+
+
+def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: ResidentConfig) -> None:
+    *running, y_ref = refs[:3]
+    view, dtype = plan.view, jnp.dtype(plan.dtype)
+    channels, positions = _channels(config), _positions(config)
+    tiles = [load_tile(x_ref, view, 0, channels, p, "evict_first") for p in positions]
+    near = _total(view, (tile.astype(dtype) for tile in tiles)) / config.terms
+    centred = [
+        where(tile_mask(view, channels, p), tile.astype(dtype) - spread(view, near))
+        for tile, p in zip(tiles, positions, strict=True)
+    ]
+    # The sum of many terms that are large beside their differences is rounded; that of the differences is hardly.
+    offset = _total(view, centred) / config.terms
+    mean = near + offset
+    variance = jnp.maximum(_total(view, map(jnp.square, centred)) / config.terms - jnp.square(offset), 0)
+    r = write_statistics(running, refs[3:], mean, variance, channels, config.terms, plan)
+    gamma, beta = (spread(view, load_vector(ref, channels, dtype)) for ref in (gamma_ref, beta_ref))
+    mean, r = spread(view, mean), spread(view, r)
+    for tile, p in zip(tiles, positions, strict=True):
+        y = activate((tile.astype(dtype) - mean) * (r * gamma) + beta, plan.activation)
+        store_tile(y_ref, view, 0, channels, p, y)
+
+
+def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: ResidentConfig) -> None:
+    view = plan.view
+    channels, positions = _channels(config), _positions(config)
+    known = known_vectors(refs[:4], channels, plan)
+    dx_ref, *out = refs[4:]
+    tiles = [[load_tile(ref, view, 0, channels, p, "evict_first") for ref in (x_ref, dy_ref)] for p in positions]
+    pairs = [h_and_dz_of(x, dy, known, plan) for x, dy in tiles]
+    sums = [_total(view, (dz * h for h, dz in pairs)), _total(view, (dz for _, dz in pairs))]
+    for ref, value in zip(out, sums, strict=True):
+        triton_store(ref, channels.index, value.astype(ref.dtype), channels.mask)
+    _, r, gamma, _ = known
+    scale = r * gamma
+    mean_h, mean_dz = (spread(view, value / config.terms) for value in sums)
+    for (x, dy), p in zip(tiles, positions, strict=True):
+        h, dz = h_and_dz_of(x, dy, known, plan)
+        store_tile(dx_ref, view, 0, channels, p, scale * (dz - mean_dz - h * mean_h))

@@ -1,0 +1,119 @@
+"""How the kernels of batch norm walk over x: a program has some channels and a share of the batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from normbench.jax_compat.triton import triton_load, triton_program_id, triton_store
+from normbench.kernels.common.activations import activate
+from normbench.kernels.pallas.triton.channel_tiles import Part, View, load_tile, load_vector, part, spread
+from normbench.kernels.pallas.triton.tiles import span
+from normbench.kernels.pallas.triton.training_streamed_config import BatchConfig
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What is computed; `view` is x's, `dtype` that of the arithmetic, `output_dtype` that of y, `momentum` the weight
+    of the batch in the new running statistics."""
+
+    view: View
+    epsilon: float
+    momentum: float
+    activation: str
+    output_dtype: str
+    dtype: str
+
+
+def share(config: BatchConfig, backwards: bool) -> tuple[Any, Part]:
+    """Which share of the batch the running program has, and its channels.
+
+    The second launch starts with what the first ended with, which the L2 cache may still hold.
+    """
+    program = triton_program_id()
+    if backwards:
+        program = config.blocks * config.splits - 1 - program
+    first = program % config.blocks * config.block
+    return program // config.blocks, part(first, config.block, config.view.channels, config.masks_channels)
+
+
+def over_share(config: BatchConfig, split: Any, step: Callable[..., Any], carry: Any) -> Any:
+    """`carry = step(image, positions, carry)` for every tile of a share."""
+
+    def at(index, carry):
+        tile = split * config.steps + index
+        image = tile // config.chunks
+        positions = part(tile % config.chunks * config.chunk, config.chunk, config.view.spatial, config.masks_positions)
+        if config.masks_tiles:
+            exists = jnp.broadcast_to(image < config.view.images, positions.index.shape)
+            positions = Part(positions.index, exists if positions.mask is None else exists & positions.mask)
+        return step(image, positions, carry)
+
+    return jax.lax.fori_loop(0, config.steps, at, carry)
+
+
+def _before(tile: Any, config: BatchConfig) -> Any:
+    """How many terms of a channel lie before this tile."""
+    tile = jnp.minimum(tile, config.tiles)
+    return tile // config.chunks * config.view.spatial + tile % config.chunks * config.chunk
+
+
+def terms_of(split: Any, config: BatchConfig, dtype: Any) -> Any:
+    """Terms of a channel in a share; at least 1, so that an empty share divides by something."""
+    terms = _before((split + 1) * config.steps, config) - _before(split * config.steps, config)
+    return jnp.maximum(terms, 1).astype(dtype), terms.astype(dtype)
+
+
+def zero_tile(plan: BatchPlan, config: BatchConfig) -> jax.Array:
+    shape = (config.chunk, config.block) if plan.view.last else (config.block, config.chunk)
+    return jnp.zeros(shape, jnp.dtype(plan.dtype))
+
+
+def found_by_shares(refs: tuple, channels: Part, config: BatchConfig) -> tuple[list[jax.Array], jax.Array]:
+    """What the shares have left for the channels of a program, as (shares, channels), and which shares there are."""
+    shares = span(config.padded_splits)
+    mask = jnp.broadcast_to((shares < config.splits)[:, None], (config.padded_splits, config.block))
+    if channels.mask is not None:
+        mask = mask & channels.mask[None, :]
+    index = (shares * config.view.channels)[:, None] + channels.index[None, :]
+    return [triton_load(ref, index, mask, "evict_last") for ref in refs], shares
+
+
+def h_and_dz(refs, known, image, channels, positions, plan: BatchPlan, eviction):
+    """Of a tile that is loaded from x and dy; `h_and_dz_of` has one at hand."""
+    x, dy = (load_tile(ref, plan.view, image, channels, positions, eviction) for ref in refs)
+    return h_and_dz_of(x, dy, known, plan)
+
+
+def h_and_dz_of(x, dy, known, plan: BatchPlan):
+    mean, r, gamma, beta = known
+    h, dz = (x.astype(plan.dtype) - mean) * r, dy.astype(plan.dtype)
+    if plan.activation != "none":
+        (dz,) = jax.vjp(partial(activate, activation=plan.activation), h * gamma + beta)[1](dz)
+    return h, dz
+
+
+def write_statistics(running, out, mean, variance, channels: Part, count: int, plan: BatchPlan) -> jax.Array:
+    """Writes the new running statistics, mean and r; returns r.
+
+    Args:
+      running: references to the old mean and variance.
+      out: references to what is written, in this order.
+      mean, variance: of the `channels` of a program over `count` terms.
+    """
+    r = jax.lax.rsqrt(variance + plan.epsilon)
+    old = (load_vector(ref, channels, plan.dtype) for ref in running)
+    found = mean, variance * (count / max(count - 1, 1))
+    moved = ((1 - plan.momentum) * o + plan.momentum * value for o, value in zip(old, found, strict=True))
+    for ref, value in zip(out, (*moved, mean, r), strict=True):
+        triton_store(ref, channels.index, value.astype(ref.dtype), channels.mask)
+    return r
+
+
+def known_vectors(refs, channels: Part, plan: BatchPlan) -> tuple:
+    """mean, r, gamma, beta lined up with a tile; `refs` are gamma, beta, mean, r."""
+    gamma, beta, mean, r = (spread(plan.view, load_vector(ref, channels, plan.dtype)) for ref in refs)
+    return mean, r, gamma, beta

@@ -1,0 +1,1 @@
+"""Others' libraries as variants: PyTorch, Flax, JAX's own kernels, PyTensor."""

@@ -1,0 +1,54 @@
+"""Checks of what a caller hands to the operators of this package, and the dtypes that they compute in."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.scalar import upcast
+from pytensor.tensor.variable import TensorVariable
+
+from normbench.errors import UserError
+
+FLOAT_DTYPES = ("float16", "float32", "float64")
+
+
+def float_tensor(name: str, value: Any) -> TensorVariable:
+    """Returns `value` as a symbolic tensor of one of the supported dtypes."""
+    tensor = pt.as_tensor_variable(value)
+    if tensor.type.dtype not in FLOAT_DTYPES:
+        raise UserError(f"{name} has dtype {tensor.type.dtype}; allowed: {', '.join(FLOAT_DTYPES)}")
+    return tensor
+
+
+def check_epsilon(epsilon: float) -> float:
+    """Epsilon is a number of the graph, not a variable: finite and not negative."""
+    if not isinstance(epsilon, Real) or isinstance(epsilon, bool):
+        raise UserError(f"epsilon {epsilon!r} is not a number; allowed: a Python float, 0 or more")
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        raise UserError(f"epsilon {epsilon!r} is not allowed; allowed: 0 or more, finite")
+    return float(epsilon)
+
+
+def check_lengths(sizes: dict[str, int | None]) -> int | None:
+    """Returns the one number of channels that the arguments agree on, None where no size is known.
+
+    Raises:
+      UserError: naming every argument whose size is known, where two of them differ.
+    """
+    known = {name: size for name, size in sizes.items() if size is not None}
+    if len(set(known.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in known.items())
+        raise UserError(f"the numbers of channels differ: {listed}; allowed: the same number for each")
+    return next(iter(known.values()), None)
+
+
+def compute_dtype(*dtypes: str) -> str:
+    """The dtype to compute in: the widest of `dtypes`, float32 at least."""
+    return upcast("float32", *dtypes)
+
+
+def number(value: float, dtype: str) -> np.ndarray:
+    """A constant of that dtype; PyTensor would give a Python float the dtype of `floatX`."""
+    return np.asarray(value, dtype)

@@ -1,0 +1,180 @@
+"""The one registry: operators, and the variants that compute them."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from normbench.errors import unknown
+from normbench.kernels.contexts import residuals_of
+from normbench.kernels.hosted import Hosted
+from normbench.kernels.problem import Problem
+
+COMPILERS = ("xla", "pytensor", "peer", "torch")
+"""xla: of this project, and of JAX and Flax; peer: other libraries for JAX; torch: PyTorch, and libraries for it."""
+PEERS = ("peer", "torch")
+"""The compilers whose variants are other libraries, each of which is measured in a process of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One array argument of an operator.
+
+    `role` says which values are plausible: "activation", "residual", "weight", "bias", "scale", "shift", "mean",
+    "variance".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: str
+
+
+def _bind_all(problem: Problem, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    return arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A mathematical operation.
+
+    Attributes:
+      name: "batch_norm", ...
+      arguments: problem -> its array arguments, x first, in the order of the signature. Registration adds what the
+        context brings: a residual after x.
+      keywords: problem -> the static keyword arguments that every variant and the reference take.
+      reference: float64 NumPy, with the operator's signature; the oracle of every variant.
+      validate: raises `UserError` for a problem that makes no sense (rank, channels, options).
+      contexts: what may surround it; see `normbench.kernels.contexts`.
+      reduction: problem -> number of terms in one sum; tolerances scale with its square root.
+      bind: (problem, arrays of `arguments` without a residual) -> positional arguments of the signature, with None in
+        the place of an optional argument that the problem leaves out.
+      statistics: number of running statistics: the last arguments, which no gradient is taken of; the output is then
+        the tuple (y, *new statistics).
+    """
+
+    name: str
+    arguments: Callable[[Problem], tuple[Argument, ...]]
+    keywords: Callable[[Problem], dict[str, Any]]
+    reference: Callable[..., Any]
+    validate: Callable[[Problem], None]
+    contexts: tuple[str, ...]
+    reduction: Callable[[Problem], int]
+    bind: Callable[[Problem, tuple[Any, ...]], tuple[Any, ...]] = _bind_all
+    statistics: int = 0
+
+
+def _supports_all(problem: Problem, target: str) -> str | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Variant:
+    """One way to compute an operator; callable with the operator's own signature, and by `jax.jit` and `jax.grad` as
+    any function is: each is equal to itself alone.
+
+    Attributes:
+      operator, name: its place in the registry.
+      function: the operator's signature.
+      summary: one line.
+      supports_problem: (problem, target) -> a reason why not, or None.
+      prepare: for a variant with work done ahead: (*parameters, **keywords) -> the tuple that `apply` takes after x.
+      apply: (x, *prepared, **keywords) -> output.
+      output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
+      interpreted_on_cpu: True where a CPU can only check it, never time it.
+      interpreted_elements: up to which size of x a CPU checks it then: beyond it takes minutes.
+      compiler: of `COMPILERS`; `variants` names those of the first unless asked.
+      compile_host: for a variant that is no JAX program: (the arguments of `function`, abstract, or of `apply` where
+        there is one, **keywords) -> a function of NumPy arrays, those arguments that are not None.
+      fused_contexts: context -> a function that computes the context too, for a variant that the compiler cannot fuse
+        with it. It has the operator's signature and one more keyword: `residual`, an array shaped as x, for "residual",
+        where it returns (y, z) in the place of y; `output_dtype`, a name, for "cast".
+      host: for a variant of another framework: (problem, target) -> the whole program, its context and pass included.
+        Shapes and dtypes are those of the baseline, and `function` is never called.
+    """
+
+    operator: str
+    name: str
+    function: Callable[..., Any]
+    summary: str
+    supports_problem: Callable[[Problem, str], str | None] = _supports_all
+    prepare: Callable[..., tuple] | None = None
+    apply: Callable[..., Any] | None = None
+    output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
+    interpreted_on_cpu: bool = False
+    interpreted_elements: int = 100_000
+    compiler: str = COMPILERS[0]
+    compile_host: Callable[..., Callable[..., Any]] | None = None
+    fused_contexts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    host: Callable[[Problem, str], Hosted] | None = None
+
+    @property
+    def is_jax(self) -> bool:
+        """Whether it is a JAX program, which XLA compiles."""
+        return self.compile_host is None and self.host is None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def supports(self, case: Any, target: str = "gpu") -> str | None:
+        """Returns None where the variant can compute `case` (a problem, or anything with its attributes) on `target`,
+        else the reason why it cannot."""
+        return self.supports_problem(case, target)
+
+
+_OPERATORS: dict[str, Operator] = {}
+_VARIANTS: dict[str, dict[str, Variant]] = {}
+
+
+def register_operator(operator: Operator) -> Operator:
+    registered = replace(operator, arguments=partial(_with_residual, operator.arguments))
+    _OPERATORS[operator.name] = registered
+    _VARIANTS.setdefault(operator.name, {})
+    return registered
+
+
+def _with_residual(arguments: Callable[[Problem], tuple[Argument, ...]], problem: Problem) -> tuple[Argument, ...]:
+    x, *others = arguments(problem)
+    residuals = (Argument("residual", x.shape, x.dtype, "residual"),) * residuals_of(problem.context)
+    return (x, *residuals, *others)
+
+
+def register_variant(variant: Variant) -> Variant:
+    """Adds a variant; the first one of an operator is its baseline."""
+    if variant.operator not in _OPERATORS:
+        _load_families()
+    _VARIANTS[variant.operator][variant.name] = variant
+    return variant
+
+
+def operators() -> tuple[str, ...]:
+    """Names of all operators, sorted."""
+    _load_families()
+    return tuple(sorted(_OPERATORS))
+
+
+def operator(name: str) -> Operator:
+    _load_families()
+    if name not in _OPERATORS:
+        raise unknown("operator", name, operators())
+    return _OPERATORS[name]
+
+
+def variants(operator_name: str, compilers: Sequence[str] = COMPILERS[:1]) -> tuple[str, ...]:
+    """Names of the variants of an operator that these of `COMPILERS` compile; the baseline first."""
+    operator(operator_name)
+    return tuple(name for name, variant in _VARIANTS[operator_name].items() if variant.compiler in compilers)
+
+
+def get(operator_name: str, variant_name: str) -> Variant:
+    """The variant by name: callable with the operator's own signature."""
+    operator(operator_name)
+    if variant_name not in _VARIANTS[operator_name]:
+        raise unknown(f"variant of {operator_name}", variant_name, _VARIANTS[operator_name])
+    return _VARIANTS[operator_name][variant_name]
+
+
+def _load_families() -> None:
+    """The families register themselves when they are imported; while that goes on, this does nothing."""
+    importlib.import_module("normbench.kernels.families")

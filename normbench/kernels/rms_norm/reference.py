@@ -1,0 +1,14 @@
+"""RMS norm in float64 NumPy: the oracle of every variant."""
+
+from typing import Any
+
+import numpy as np
+
+from normbench.kernels.common.activations import activate_numpy
+
+
+def reference(x: Any, gamma: Any, epsilon: float = 1e-5, *, ndim: int = 1, activation: str = "none") -> np.ndarray:
+    """y = act(x / sqrt(E[x²] + epsilon) * gamma) over the last `ndim` axes, in float64."""
+    x, gamma = (np.asarray(array).astype(np.float64) for array in (x, gamma))
+    square = np.square(x).mean(tuple(range(-ndim, 0)), keepdims=True)
+    return activate_numpy(x / np.sqrt(square + epsilon) * gamma, activation)

@@ -1,0 +1,1 @@
+"""The tables of a run as data frames, their statistics and summaries."""

@@ -1,0 +1,1 @@
+"""What a run shows, in sentences that were checked against its tables."""

@@ -1,0 +1,146 @@
+"""How wrong is the prediction of the compile-only study? Predicted against measured seconds, per launch and per case.
+
+The size of an error is by how much the longer of the two times exceeds the shorter: 0.25 is 25 %, 1 a factor of two,
+in either direction. Where the device of a measurement has no prediction in the run, there is nothing to compare, and
+the tables are empty.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from normbench.display.units import count
+from normbench.report.data.frames import Run
+from normbench.report.model.calibration import Calibration, calibration
+from normbench.report.model.predictions import MODELS, devices, predicted
+from normbench.schema import DEVICELESS_TARGETS
+
+ABSENT = "The model's error is not known: no case of this run has both a predicted and a measured time."
+NO_GPU = (
+    "The predictions for {targets} have no error yet: no GPU was measured in this run; "
+    "on a machine with one, this does it: make gpu PRESET=standard"
+)
+_OF_CASE = ["case", "problem", "operator", "pass", "variant"]
+_TIMES = ["device", "model", "predicted_s", "measured_s"]
+_CASE = ["case", "clock", "cache", *_TIMES]
+_LAUNCH = ["case", "problem", "operator", "pass", "name", "kind", "bytes", "decade", *_TIMES]
+_CACHES = {"datasheet": "cold", "streaming": "cold", "attained": "warm"}
+"""The cache of the case that a model speaks of: time launch by launch, from which the last is made, is told warm."""
+
+
+@lru_cache(maxsize=4)
+def calibrations(run: Run) -> dict[str, Calibration | None]:
+    """Of every device that was measured."""
+    return {device: calibration(run.ceilings, device) for device in devices(run)}
+
+
+@lru_cache(maxsize=8)
+def predictions(run: Run, device: str) -> tuple[pd.DataFrame, str]:
+    """Of `normbench.report.model.predictions.predicted`, with the calibration of the run."""
+    return predicted(run, device, calibrations(run).get(device))
+
+
+@lru_cache(maxsize=4)
+def launch_errors(run: Run) -> pd.DataFrame:
+    """A row per launch and model that have both times.
+
+    Columns: `case`, `problem`, `operator`, `pass`, `device`, `name`, `kind`, `bytes`, `decade` (of bytes, 10^decade at
+    least), `model`, `predicted_s`, `measured_s`, `error` (measured / predicted - 1: above 0 where the model was too
+    hopeful) and `off`, its size.
+    """
+    found = []
+    for device in devices(run):
+        launches, _ = predictions(run, device)
+        for model in MODELS:
+            rows = launches.drop(columns=list(MODELS)).assign(device=device, model=model, predicted_s=launches[model])
+            found.append(rows)
+    return _with_error(_joined(found, _LAUNCH))
+
+
+@lru_cache(maxsize=4)
+def case_errors(run: Run) -> pd.DataFrame:
+    """A row per case and model that have both times: a call, by the clock of the calibration.
+
+    Columns: `case`, `problem`, `operator`, `pass`, `variant`, `device`, `clock`, `cache`, `model`, `predicted_s`,
+    `measured_s`, `error`, `off`. A case of which a launch has no prediction is left out: the sum of the rest is not its
+    time.
+    """
+    found = []
+    for device, costs in calibrations(run).items():
+        launches, _ = predictions(run, device)
+        clock = costs.clock if costs else "device_kernels"
+        for model in MODELS:
+            whole = launches.groupby("case")[model].agg(lambda seconds: seconds.sum(skipna=False)).dropna()
+            if model != "datasheet" and costs:
+                whole = costs.of_call(whole)
+            rows = whole.rename("predicted_s").reset_index()
+            rows = rows.merge(_timed(run, device, clock, _CACHES[model]), on="case")
+            found.append(rows.assign(device=device, clock=clock, cache=_CACHES[model], model=model))
+    return _with_error(_joined(found, _CASE).merge(run.cases[_OF_CASE], on="case"))
+
+
+def _timed(run: Run, device: str, clock: str, cache: str) -> pd.DataFrame:
+    rows = run.timings[run.timings["seconds"].notna() & (run.timings["status"] == "ok")]
+    rows = rows[(rows["device"] == device) & (rows["stage"] == "call")]
+    rows = rows[(rows["clock"] == clock) & (rows["cache"] == cache)]
+    return rows.groupby("case")["seconds"].median().rename("measured_s").reset_index()
+
+
+def _joined(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    known = [frame[columns] for frame in frames if len(frame)]
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame(columns=columns)
+
+
+def _with_error(told: pd.DataFrame) -> pd.DataFrame:
+    told = told.dropna(subset=["predicted_s", "measured_s"]).reset_index(drop=True)
+    told = told[(told["predicted_s"].astype(float) > 0) & (told["measured_s"].astype(float) > 0)]
+    ratio = told["measured_s"].astype(float) / told["predicted_s"].astype(float)
+    return told.assign(error=ratio - 1, off=np.maximum(ratio, 1 / ratio) - 1).reset_index(drop=True)
+
+
+def spread(errors: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """A row per group: `n`, `median` and `p90` of the size of the errors, and `hopeful`, the share whose measured time
+    is the longer."""
+    groups = errors.groupby(by, sort=False, dropna=True)
+    found = groups.agg(
+        n=("off", "size"),
+        median=("off", "median"),
+        p90=("off", lambda off: off.quantile(0.9)),
+        hopeful=("error", lambda error: float((error > 0).mean())),
+    )
+    return found.reset_index()
+
+
+def size(off: float) -> str:
+    """An error in words: 31 %, or a factor where it is more than two."""
+    return f"{100 * off:.0f} %" if off < 1 else f"factor {1 + off:.1f}"
+
+
+def off_by(row: pd.Series) -> str:
+    return f"{size(row['median'])} (median), {size(row['p90'])} (90th percentile)"
+
+
+def model_error_lines(run: Run) -> list[str]:
+    """The error in words: median and 90th percentile of its size, per case and per launch of every kind, by model."""
+    cases, launches = case_errors(run), launch_errors(run)
+    lines = [] if len(cases) or len(launches) else [ABSENT]
+    for _, row in spread(cases, ["device", "model"]).iterrows():
+        lines.append(f"{_model(row)} per case: off by {off_by(row)} ({count(row['n'], 'case')}).")
+    for _, row in spread(launches, ["device", "model"]).iterrows():
+        lines.append(f"{_model(row)} per launch: off by {off_by(row)} ({count(row['n'], 'launch', 'launches')}).")
+    for _, row in spread(launches[launches["model"] == "streaming"], ["device", "model", "kind"]).iterrows():
+        what = count(row["n"], "launch", "launches")
+        lines.append(f"{_model(row)} per launch of kind {row['kind']}: off by {off_by(row)} ({what}).")
+    return lines + missing_lines(run)
+
+
+def missing_lines(run: Run) -> list[str]:
+    """What was predicted and not measured, and the command that measures it."""
+    foretold = run.compiled[run.compiled["predicted_s"].notna()]["target"].unique()
+    targets = [target for target in run.targets if target in DEVICELESS_TARGETS and target in foretold]
+    return [NO_GPU.format(targets=", ".join(targets))] if targets and "gpu" not in devices(run) else []
+
+
+def _model(row: pd.Series) -> str:
+    return f"Model {row['model']!r} on {row['device']},"

@@ -1,0 +1,57 @@
+"""What a page holds compressed and unpacks when it is asked for: a page of thousands of cases opens at once."""
+
+import base64
+import json
+import zlib
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from normbench.display.palette import INK
+from normbench.explanation.picture import fusion_picture
+from normbench.report.data.frames import Run
+from normbench.report.plots.figure_parts import to_svg
+from normbench.report.plots.gallery import Picture
+
+_POINT_PX = 4 / 3
+
+
+def packed(name: str, value: Any) -> str:
+    """A <script> element that holds `value` as JSON, deflated, in base64; `report.js` unpacks it."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    data = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return f'<script type="application/octet-stream" id="{name}">{data}</script>'
+
+
+def figure_places(found: list[Picture]) -> tuple[str, dict[str, str]]:
+    """The plots' captions with a place for each, as high as its plot, and the plots as SVG by name."""
+    places, drawn = [], {}
+    for picture in found:
+        svg = to_svg(picture.figure, picture.name).replace(INK, "currentColor")
+        drawn[picture.name] = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
+        title, name = escape(picture.title), escape(picture.name, quote=True)
+        height = picture.figure.get_figheight() * 72 * _POINT_PX
+        places.append(
+            f'<figure><figcaption>{title}</figcaption><div class="scroll plot" role="img" aria-label="{title}" '
+            f'tabindex="0" data-plot="{name}" style="min-height:{height:.0f}px"></div></figure>'
+        )
+    return "".join(places), drawn
+
+
+def fusion_pictures(run: Run) -> dict[str, dict[str, str]]:
+    """By case and target, the picture of the compiled program; absent where nothing was compiled."""
+    compiled = {(str(row["case"]), str(row["target"])): row for row in run.compiled.to_dict("records")}
+    found: dict[str, dict[str, str]] = {}
+    ordered = run.launches.sort_values(["case", "target", "index"], kind="stable")
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in ordered.to_dict("records"):
+        rows.setdefault((str(row["case"]), str(row["target"])), []).append(row)
+    for (case, target), launches in rows.items():
+        facts = {name: _known(value) for name, value in compiled.get((case, target), {}).items()}
+        found.setdefault(case, {})[target] = fusion_picture(f"{target}", launches, facts).inline()
+    return found
+
+
+def _known(value: Any) -> Any:
+    return None if pd.isna(value) else value

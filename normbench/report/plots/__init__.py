@@ -1,0 +1,1 @@
+"""The plots of a run, each of which answers one question."""

@@ -1,0 +1,193 @@
+"""Compiles in worker processes, several at once; a worker that dies costs one case, and the rest goes on."""
+
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from normbench.study.schedule.store import Tables
+from normbench.study.schedule.units import Unit
+from normbench.study.schedule.worker_process import Death, Settings, Worker
+
+POLL_S = 0.25
+UNITS_PER_WORKER = 400
+"""After which a worker is replaced: compiled programs stay in its memory."""
+
+
+class WorkerError(RuntimeError):
+    """A worker process cannot be started: the installation is broken, not a case."""
+
+
+@dataclass
+class Progress:
+    """What is known of a unit so far: the rows by case and table, and the cases that are done."""
+
+    unit: Unit
+    worker_s: float = 0.0
+    rows: dict[tuple[str | None, str], list[dict[str, Any]]] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Takes rows; later ones replace those of the same case and table."""
+        for table, rows in message["tables"].items():
+            self.rows[message["case"], table] = rows
+        if message["done"]:
+            self.done.add(message["case"])
+
+    def bury(self, death: Death, asked: Sequence[str]) -> None:
+        """Ends the case that killed its worker, or all that are left where it was none in particular."""
+        victims = [asked[death.case]] if death.case is not None else self.remaining
+        for slug in victims:
+            for table, row in _epitaph(self.unit, slug, death).items():
+                self.rows.setdefault((slug, table), [row])
+            self.done.add(slug)
+
+    @property
+    def remaining(self) -> list[str]:
+        return [slug for slug in self.unit.cases if slug not in self.done]
+
+    @property
+    def untimed(self) -> set[str]:
+        """The cases that are done without a sample."""
+        return {slug for slug in self.done if not has_samples(self.rows.get((slug, "timings"), []))}
+
+    def tables(self) -> Tables:
+        tables: Tables = {}
+        for (_, table), rows in self.rows.items():
+            tables.setdefault(table, []).extend(rows)
+        return tables
+
+    def cost(self) -> dict[str, Any]:
+        unit = self.unit
+        return {"kind": unit.kind, "target": unit.target, "cases": len(unit.cases), "worker_s": self.worker_s}
+
+
+def has_samples(rows: Sequence[dict[str, Any]]) -> bool:
+    return any(row.get("seconds") is not None for row in rows)
+
+
+def _epitaph(unit: Unit, slug: str, death: Death) -> dict[str, dict[str, Any]]:
+    """A row with the status for each table in which a case of this unit has one."""
+    verdict = {"case": slug, "status": death.status, "reason": death.reason}
+    if unit.kind == "attribute":
+        return {"launch_times": {**verdict, "device": unit.target}}
+    compiled = {"compiled": {**verdict, "target": unit.target}}
+    if unit.kind == "compile":
+        return compiled
+    timings = {"timings": {**verdict, "device": unit.target, "process": unit.process}}
+    if unit.process > 0:
+        return timings
+    return {**compiled, **timings, "accuracy": {**verdict, "device": unit.target}}
+
+
+class Sweep:
+    """Carries out units in order, in up to `workers` processes at once, each with the settings that its unit needs.
+
+    Attributes:
+      settings: what a worker for a unit is started with.
+      case_timeout_s: limit of one step of one case: compiling it, checking it, one burst of samples.
+      finished: called with what was found as each unit is done.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        settings: Callable[[Unit], Settings],
+        workers: int,
+        case_timeout_s: float,
+        finished: Callable[[Progress], None],
+    ):
+        self._waiting = deque(units)
+        self._settings = settings
+        self._workers = workers
+        self._case_timeout_s = case_timeout_s
+        self._finished = finished
+        self._busy: dict[int, _Desk] = {}
+
+    def run(self) -> None:
+        """Returns when all units are done.
+
+        Raises:
+          WorkerError: where a worker dies before it is ready.
+        """
+        try:
+            while self._waiting or self._busy:
+                while self._waiting and len(self._busy) < self._workers:
+                    unit = self._waiting.popleft()
+                    self._seat(_Desk(Worker(self._settings(unit)), Progress(unit)))
+                readable, _, _ = select.select(list(self._busy), (), (), POLL_S)
+                for descriptor in readable:
+                    self._listen(self._busy[descriptor])
+                for desk in self._busy.values():
+                    desk.worker.watch(self._case_timeout_s)
+        finally:
+            for desk in self._busy.values():
+                desk.worker.close()
+
+    def _seat(self, desk: "_Desk") -> None:
+        self._busy[desk.worker.results] = desk
+
+    def _dismiss(self, desk: "_Desk") -> None:
+        del self._busy[desk.worker.results]
+        desk.worker.close()
+
+    def _listen(self, desk: "_Desk") -> None:
+        messages, ended = desk.worker.receive()
+        for message in messages:
+            if message["event"] == "ready":
+                desk.worker.ready = True
+                desk.begin()
+            elif message["event"] == "rows":
+                desk.progress.add(message)
+            elif message["event"] == "end":
+                self._finish(desk)
+        if ended and desk.worker.results in self._busy:
+            self._after_death(desk)
+
+    def _finish(self, desk: "_Desk") -> None:
+        """Hands over the unit and gives the worker the next one, or ends it."""
+        desk.count_time()
+        self._finished(desk.progress)
+        if self._waiting and desk.units < UNITS_PER_WORKER and self._settings(self._waiting[0]) == desk.worker.settings:
+            desk.progress = Progress(self._waiting.popleft())
+            desk.begin()
+        else:
+            self._dismiss(desk)
+
+    def _after_death(self, desk: "_Desk") -> None:
+        """Gives what is left of the unit to a new worker, which begins once it is ready."""
+        death = desk.worker.death()
+        if not desk.worker.ready:
+            raise WorkerError(f"a worker process did not start: {death.reason}")
+        self._dismiss(desk)
+        desk.progress.bury(death, desk.asked)
+        if desk.progress.remaining:
+            desk.worker = Worker(desk.worker.settings)
+            self._seat(desk)
+        else:
+            desk.count_time()
+            self._finished(desk.progress)
+
+
+class _Desk:
+    """A worker, the unit on it, and since when."""
+
+    def __init__(self, worker: Worker, progress: Progress):
+        self.worker = worker
+        self.progress = progress
+        self.asked: tuple[str, ...] = ()
+        self.units = 0
+        self._since = time.monotonic()
+
+    def begin(self) -> None:
+        """Asks the worker for what is left of the unit."""
+        self.asked = tuple(self.progress.remaining)
+        self.worker.begin(replace(self.progress.unit, cases=self.asked))
+        self.units += 1
+
+    def count_time(self) -> None:
+        now = time.monotonic()
+        self.progress.worker_s += now - self._since
+        self._since = now

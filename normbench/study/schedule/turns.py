@@ -1,0 +1,188 @@
+"""Carries out measurements: the processes that repeat a case are alive together and take turns.
+
+A machine drifts: its memory was seen to be a third slower for some seconds, with nothing else running. Processes that
+measure a case one after the other each meet another machine; processes that take turns, round by round, meet the same
+one, and what their medians differ by is what differs between processes. Only one of them is ever busy.
+"""
+
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from normbench.study.schedule.compiling import POLL_S, UNITS_PER_WORKER, Progress, WorkerError
+from normbench.study.schedule.units import Unit
+from normbench.study.schedule.worker_process import Settings, Worker
+
+
+@dataclass
+class _Lane:
+    """One of the processes: its units in order, the one in hand, and its worker.
+
+    Attributes:
+      asked: the cases that its worker was asked for, None while it is not on a unit.
+      prepared: whether its worker has come to the first round of the unit in hand.
+      units: how many units the worker has had.
+    """
+
+    waiting: deque[Unit]
+    progress: Progress | None = None
+    worker: Worker | None = None
+    asked: tuple[str, ...] | None = None
+    prepared: bool = False
+    units: int = 0
+
+    @property
+    def has_work(self) -> bool:
+        return self.progress is not None or bool(self.waiting)
+
+    def will_prepare(self, problem_name: str) -> bool:
+        """Whether it has this problem still before it, prepared or begun."""
+        if self.progress and self.progress.unit.problem_name == problem_name:
+            return not self.prepared
+        return any(unit.problem_name == problem_name for unit in self.waiting)
+
+
+@dataclass
+class Turns:
+    """Carries out units of measurement, the same problem by all processes at about the same time.
+
+    Attributes:
+      units: what is to be done, problem by problem in the same order for every process.
+      settings: what a worker for a unit is started with.
+      case_timeout_s: limit of one step of one case: compiling it, checking it, one burst of samples.
+      finished: called with what was found as each unit is done.
+      untimed: unit -> the cases that the first process is known to have failed to time, from an earlier attempt; None
+        where it has not been there yet. They are not tried again: their row is there.
+    """
+
+    units: Sequence[Unit]
+    settings: Callable[[Unit], Settings]
+    case_timeout_s: float
+    finished: Callable[[Progress], None]
+    untimed: Callable[[Unit], set[str] | None]
+    _found: dict[str, set[str]] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Returns when all units are done.
+
+        Raises:
+          WorkerError: where a worker dies before it is ready.
+        """
+        lanes = [_Lane(units) for units in _by_process(self.units)]
+        try:
+            while any(lane.has_work for lane in lanes):
+                for lane in lanes:
+                    if (lane.progress or self._take_up(lane)) and not _waits(lane, lanes):
+                        self._give_turn(lane)
+        finally:
+            for lane in lanes:
+                if lane.worker:
+                    lane.worker.close()
+
+    def _take_up(self, lane: _Lane) -> bool:
+        """Puts the next unit in hand; False where there is none to be had now."""
+        if not lane.waiting:
+            return False
+        untimed = self._not_to_be_tried(lane.waiting[0])
+        if untimed is None:
+            return False
+        unit = lane.waiting.popleft()
+        lane.progress = Progress(replace(unit, cases=tuple(slug for slug in unit.cases if slug not in untimed)))
+        if lane.progress.unit.cases:
+            return True
+        self._finish(lane)
+        return False
+
+    def _not_to_be_tried(self, unit: Unit) -> set[str] | None:
+        if unit.process == 0:
+            return set()
+        first = unit.of_process(0)
+        return self._found[first] if first in self._found else self.untimed(unit)
+
+    def _give_turn(self, lane: _Lane) -> None:
+        """Lets the lane's worker work until it has come to its next pause, its end or its death."""
+        assert lane.progress
+        began_s = time.monotonic()
+        if lane.asked is not None:
+            assert lane.worker
+            lane.worker.go_on()
+        else:
+            self._start_unit(lane)
+        lane.progress.worker_s += self._hear(lane) - began_s
+        if lane.progress.unit.process == 0:
+            self._found[lane.progress.unit.name] = lane.progress.untimed
+        if lane.asked is None and not lane.progress.remaining:
+            self._finish(lane)
+
+    def _start_unit(self, lane: _Lane) -> None:
+        """Asks a worker with the right settings for what is left of the unit in hand."""
+        assert lane.progress
+        settings = self.settings(lane.progress.unit)
+        if lane.worker and (lane.units >= UNITS_PER_WORKER or lane.worker.settings != settings):
+            lane.worker.close()
+            lane.worker = None
+        if not lane.worker:
+            lane.worker, lane.units = Worker(settings), 0
+        lane.asked = tuple(lane.progress.remaining)
+        lane.units += 1
+        lane.worker.begin(replace(lane.progress.unit, cases=lane.asked))
+
+    def _hear(self, lane: _Lane) -> float:
+        """Takes what the worker sends until it pauses, has finished or is dead; returns when that was."""
+        worker, progress = lane.worker, lane.progress
+        assert worker
+        assert progress
+        while True:
+            select.select([worker.results], (), (), POLL_S)
+            messages, ended = worker.receive()
+            for message in messages:
+                if message["event"] == "ready":
+                    worker.ready = True
+                elif message["event"] == "rows":
+                    progress.add(message)
+                elif message["event"] == "pause":
+                    lane.prepared = True
+                elif message["event"] == "end":
+                    progress.done.update(progress.unit.cases)
+                    lane.asked = None
+            if ended:
+                self._bury(lane)
+            if ended or any(message["event"] in ("pause", "end") for message in messages):
+                return time.monotonic()
+            worker.watch(self.case_timeout_s)
+
+    def _bury(self, lane: _Lane) -> None:
+        """Ends the case that killed the worker; what is left of the unit gets a new one, at the lane's next turn."""
+        assert lane.worker
+        assert lane.progress
+        death = lane.worker.death()
+        if not lane.worker.ready:
+            raise WorkerError(f"a worker process did not start: {death.reason}")
+        lane.worker.close()
+        if lane.asked is not None:
+            lane.progress.bury(death, lane.asked)
+        lane.worker = lane.asked = None
+        lane.prepared = False
+
+    def _finish(self, lane: _Lane) -> None:
+        assert lane.progress
+        self.finished(lane.progress)
+        lane.progress, lane.prepared = None, False
+
+
+def _by_process(units: Sequence[Unit]) -> list[deque[Unit]]:
+    """The units of each process; a peer's processes are its own, and come after ours."""
+    found: dict[tuple[str, int], deque[Unit]] = {}
+    for unit in units:
+        found.setdefault((unit.peer, unit.process), deque()).append(unit)
+    return [found[key] for key in sorted(found)]
+
+
+def _waits(lane: _Lane, lanes: Sequence[_Lane]) -> bool:
+    """Whether the lane is ready to time a problem that others are still preparing: they begin together."""
+    if not lane.prepared:
+        return False
+    assert lane.progress
+    return any(other.will_prepare(lane.progress.unit.problem_name) for other in lanes if other is not lane)

@@ -1,0 +1,124 @@
+"""Which pieces of work a study consists of: one unit per problem, target and process, the same for the same config.
+
+A peer has units of its own, and so processes of its own: the threads of two libraries in one process disturb each
+other's timings. Those processes take turns with ours.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from normbench import kernels
+from normbench.cases.case import Case
+from normbench.kernels import Problem
+from normbench.kernels.registry import PEERS
+from normbench.schema import DEVICELESS_TARGETS
+
+LONGEST_NAME = 160
+AA_UNITS, LEAST_AA_PROBLEMS = 8, 4
+"""So many units of a run, evenly spread over it, have their baseline timed against itself; with several processes at
+least so many problems."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """All the variants of one problem: compiled for one target, or measured by one process on one device.
+
+    Attributes:
+      name: the name of its part in the run's folder.
+      kind: "compile", "measure", or "attribute": the time of a measured case to its launches.
+      target: what it is compiled for; for "measure" and "attribute" the device, "cpu" or "gpu".
+      process: repetition of the measurement, from 0; 0 for "compile".
+      cases: slugs, all of the same problem.
+      wide: whether it needs JAX's 64-bit mode.
+      aa: whether its first case is also timed against itself: the A/A test.
+      peer: the peer whose own processes this is for; empty for the variants that share ours.
+      problem_name: the same for the units that measure one problem on one device in several processes.
+    """
+
+    name: str
+    kind: str
+    target: str
+    process: int
+    cases: tuple[str, ...]
+    wide: bool
+    aa: bool = False
+    peer: str = ""
+
+    @property
+    def problem_name(self) -> str:
+        return self.name.removesuffix(f"-{self.peer}").replace(f"-p{self.process}-", "-", 1)
+
+    def of_process(self, process: int) -> str:
+        """The name of the unit that measures the same in another process."""
+        return self.name.replace(f"-p{self.process}-", f"-p{process}-", 1)
+
+
+def compile_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
+    """A unit for each problem and each target that is not here, target by target."""
+    groups = by_problem(cases)
+    wanted = [target for target in targets if target in DEVICELESS_TARGETS]
+    return [_unit("compile", target, 0, problem, group) for target in wanted for problem, group in groups]
+
+
+def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int) -> list[Unit]:
+    """A unit for each problem, device and process; those of one problem, which take turns, beside each other."""
+    groups = by_problem(cases)
+    devices = [target for target in targets if target not in DEVICELESS_TARGETS]
+    wanted = max(LEAST_AA_PROBLEMS, AA_UNITS // processes)
+    tested = {len(groups) * place // wanted for place in range(wanted)}
+    return [
+        replace(unit, aa=number in tested and not unit.peer)
+        for device in devices
+        for number, (problem, group) in enumerate(groups)
+        for process in range(processes)
+        for unit in _apart(device, process, problem, group)
+    ]
+
+
+def _apart(device: str, process: int, problem: Problem, cases: list[Case]) -> Iterator[Unit]:
+    """Ours, then each peer that runs here; one that does not needs no process to say so."""
+    peers = [case for case in cases if is_peer(case) and not _refused(case, device)]
+    ours = [case for case in cases if case not in peers]
+    if ours:
+        yield _unit("measure", device, process, problem, ours)
+    for case in peers:
+        unit = _unit("measure", device, process, problem, [case])
+        yield replace(unit, name=f"{unit.name}-{case.variant}", peer=case.variant)
+
+
+def is_peer(case: Case) -> bool:
+    """Whether the variant is another's library, of `PEERS`; what is not registered is none."""
+    return case.operator in kernels.operators() and case.variant in kernels.variants(case.operator, PEERS)
+
+
+def _refused(case: Case, device: str) -> str | None:
+    return kernels.get(case.operator, case.variant).supports(case.problem, device)
+
+
+def attribution_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
+    """A unit for each problem and device."""
+    groups = by_problem(cases)
+    devices = [target for target in targets if target not in DEVICELESS_TARGETS]
+    return [_unit("attribute", device, 0, problem, group) for device in devices for problem, group in groups]
+
+
+def by_problem(cases: Iterable[Case]) -> list[tuple[Problem, list[Case]]]:
+    """Cases grouped by problem, those in 64-bit mode last, else in the order in which they come."""
+    groups: dict[Problem, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.problem, []).append(case)
+    return sorted(groups.items(), key=lambda item: _is_wide(item[0]))
+
+
+def _is_wide(problem: Problem) -> bool:
+    return "float64" in (problem.dtype, problem.param_dtype)
+
+
+def _unit(kind: str, target: str, process: int, problem: Problem, cases: list[Case]) -> Unit:
+    slug = cases[0].problem_slug
+    if len(slug) > LONGEST_NAME:
+        slug = f"{slug[:LONGEST_NAME]}-{hashlib.sha256(slug.encode()).hexdigest()[:16]}"
+    repetition = f"-p{process}" if kind == "measure" else ""
+    name = f"{kind}-{target}{repetition}-{slug}"
+    return Unit(name, kind, target, process, tuple(case.slug for case in cases), _is_wide(problem))

@@ -1,0 +1,1 @@
+"""The search for the block sizes of a kernel."""

@@ -1,0 +1,1 @@
+"""A worker process: compiles, checks and times cases."""

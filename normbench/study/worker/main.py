@@ -1,0 +1,114 @@
+"""A worker process, which `normbench.start` starts: it compiles or measures unit after unit, and dies with its parent.
+
+It reads JSON lines from standard input: first its settings, then one unit a line; the end of the input ends it. While
+it measures it pauses between rounds, says so, and goes on at the next line: the turns of
+`normbench.study.schedule.turns`. It writes JSON lines to a descriptor of its own, as libraries write to standard
+output. What it is busy with stands in a shared page that costs a timed region nothing: the parent reads it when the
+worker dies or takes too long.
+"""
+
+import argparse
+import ctypes
+import json
+import mmap
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from normbench.study.schedule.mark import Mark
+from normbench.study.schedule.units import Unit
+from normbench.study.user_modules import import_modules
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m normbench.study.worker.main", description=__doc__)
+    for name in ("results", "mark", "parent"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    options = parser.parse_args()
+    _die_with(options.parent)
+    os.dup2(2, 1)
+    mark = Mark(mmap.mmap(options.mark, Mark.SIZE_BYTES))
+    with os.fdopen(options.results, "w") as results:
+
+        def send(**message: Any) -> None:
+            results.write(json.dumps(message) + "\n")
+            results.flush()
+
+        _serve(send, mark)
+
+
+def _die_with(parent: int) -> None:
+    """The kernel kills this process when its parent dies; a parent that is dead already is noticed here."""
+    if sys.platform.startswith("linux"):
+        set_parent_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _serve(send, mark: Mark) -> None:
+    lines = _lines_until_parent_ends()
+    settings = json.loads(next(lines))
+    import_modules(settings["imports"])
+
+    def pause() -> None:
+        mark(None, "waiting")
+        send(event="pause")
+        next(lines)
+
+    handle = _handler(settings, send, mark, pause)
+    send(event="ready")
+    for line in lines:
+        unit = Unit(**{**json.loads(line), "cases": tuple(json.loads(line)["cases"])})
+        mark.units(unit.cases)
+        handle(unit)
+        mark(None, "waiting")
+        send(event="end", unit=unit.name)
+
+
+def _lines_until_parent_ends():
+    """Lines of standard input; when it ends the process ends, whatever it is busy with."""
+    import queue
+
+    received: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            received.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield received.get()
+
+
+def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], None]):
+    from normbench.study.clocks.memory import limit_memory
+    from normbench.study.clocks.sampling import StoppingRule
+    from normbench.study.worker.attribution import attribute_unit
+    from normbench.study.worker.bench import Bench
+    from normbench.study.worker.compile import compile_unit
+    from normbench.study.worker.measure import Measurement
+
+    run = Path(settings["run"])
+
+    def emit(case: str | None, tables: dict[str, list], done: bool = False) -> None:
+        send(event="rows", case=case, tables=tables, done=done)
+
+    if settings["target"] != "gpu":  # CUDA maps more than it uses
+        limit_memory(settings["memory_share"])
+    if settings["kind"] == "compile":
+        return lambda unit: compile_unit(unit, run, emit, mark)
+    if settings["kind"] == "attribute":
+        return lambda unit: attribute_unit(unit, run, emit, mark)
+    bench = Bench(settings["target"], settings["process"], settings["processes"], settings["seed"])
+    rule = StoppingRule(**settings["rule"])
+    return lambda unit: Measurement(unit, rule, bench, run, emit, mark, pause).run()
+
+
+if __name__ == "__main__":
+    main()

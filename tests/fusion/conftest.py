@@ -1,0 +1,29 @@
+"""Interpreters at hand: this one, and every `.venv-<jax version>` beside the packages (`make matrix` makes them)."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INTERPRETERS = [sys.executable, *(str(path) for path in sorted(ROOT.glob(".venv-*/bin/python")))]
+
+
+@cache
+def _facts(interpreter: str) -> dict:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment.pop("XLA_FLAGS", None)
+    command = [interpreter, str(ROOT / "tests" / "fusion" / "facts.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session", params=INTERPRETERS, ids=lambda path: Path(path).parents[1].name)
+def facts(request) -> dict:
+    """What `explain` says of the programs in facts.py, by name, under one version of JAX."""
+    return _facts(request.param)["facts"]

@@ -1,0 +1,92 @@
+"""The Pallas Triton kernels of group norm and instance norm, interpreted, against the float64 reference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from normbench import kernels
+from normbench.errors import UserError
+from normbench.kernels.group_norm.pallas_triton import pallas_triton
+from normbench.kernels.pallas.triton.channel_tiles import View
+from normbench.kernels.pallas.triton.groups_config import WIDEST, backward_config, forward_config
+from normbench.kernels.problem import Problem
+from normbench.study.check.accuracy import compare
+from tests.kernels.norm_cases import check
+
+CASES = [
+    ((4, 12), "nc", 3, "float64", "alone"),
+    ((2, 6, 4, 4), "nchw", 3, "float32", "silu"),
+    ((1, 10, 7, 7), "nchw", 2, "bfloat16", "cast"),
+    ((2, 7, 5, 12), "nhwc", 3, "float32", "relu"),
+    ((1, 127, 40), "nlc", 4, "float16", "gelu"),
+    ((1, 6, 129, 129), "nchw", 1, "float32", "alone"),
+    ((1, 16385, 4), "nlc", 2, "bfloat16", "silu"),
+]
+"""Groups in registers and streamed (the last two), several to a tile, in several tiles, whole and ragged."""
+
+
+@pytest.mark.parametrize(("shape", "layout", "groups", "dtype", "context"), CASES)
+def test_group_norm(shape, layout, groups, dtype, context):
+    options = (("groups", groups),)
+    check(
+        Problem("group_norm", shape, layout, dtype, "float32", "forward_backward", context, options=options),
+        "pallas_triton",
+    )
+
+
+@pytest.mark.parametrize(("shape", "layout"), [((2, 5, 9, 16), "nhwc"), ((2, 5, 7, 7), "nchw"), ((1, 131, 3), "nlc")])
+def test_instance_norm_with_parameters_in_another_dtype(shape, layout):
+    problem = Problem("instance_norm", shape, layout, "float32", "bfloat16", "forward_backward", "silu")
+    check(problem, "pallas_triton")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_partial_sums_of_several_programs(last):
+    shape = (4, 16, 16, 16)
+    config = backward_config(View(4, 16, 256, last), 4, "float32", 4)
+    assert config.splits > 1
+    layout = "nhwc" if last else "nchw"
+    check(Problem("group_norm", shape, layout, pass_="backward", options=(("groups", 4),)), "pallas_triton")
+
+
+@pytest.mark.parametrize(("shape", "last"), [((1, 4, 64), False), ((1, 65536, 4), True)])
+def test_hard_data(shape, last):
+    """A mean of 1000 and a deviation of 0.01: the statistics are as good as those of the textbook formula."""
+    view = View(1, 4, shape[1 if last else 2], last)
+    assert forward_config(view, 2, "float32").resident is not last
+    random = np.random.default_rng(0)
+    x = jnp.asarray(1e3 + 1e-2 * random.normal(size=shape), jnp.float32)
+    arrays = (x, jnp.asarray(random.normal(size=4), jnp.float32), jnp.zeros(4, jnp.float32))
+    keywords = {"epsilon": 1e-9, "groups": 2, "channel_axis": -1 if last else 1}
+    exact = kernels.operator("group_norm").reference(*map(np.asarray, arrays), **keywords)
+    errors = [
+        compare(kernels.get("group_norm", name)(*arrays, **keywords), exact, ("float32",), 1).max_abs
+        for name in ("two_pass", "pallas_triton")
+    ]
+    assert errors[1] <= 4 * errors[0]
+
+
+def test_vmap_and_an_empty_batch():
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 1, 4, 9)), jnp.float32)
+    vector = jnp.linspace(0.5, 2, 4, dtype=jnp.float32)
+
+    def loss(x):
+        return jnp.sum(jnp.sin(pallas_triton(x, vector, vector, groups=2)))
+
+    expected = [jax.grad(loss)(one) for one in x]
+    np.testing.assert_allclose(jax.vmap(jax.grad(loss))(x), expected, rtol=1e-5, atol=1e-5)
+    empty = Problem("group_norm", (0, 8, 3, 3), pass_="forward_backward", options=(("groups", 2),))
+    check(empty, "pallas_triton")
+
+
+def test_what_is_refused_has_a_reason():
+    vector = jnp.ones(2 * WIDEST)
+    with pytest.raises(UserError, match=f"more than {WIDEST} channels in a group"):
+        pallas_triton(jnp.ones((1, 2 * WIDEST)), vector, vector, groups=1)
+    variant = kernels.get("group_norm", "pallas_triton")
+    assert "interpret" in variant.supports(Problem("group_norm", (2, 32, 4, 4)), "cpu")
+    assert variant.supports(Problem("group_norm", (2, 32, 4, 4)), "h200") is None
+    assert "32-bit" in variant.supports(Problem("group_norm", (2**16, 32, 64, 64)), "h200")
+    few = Problem("instance_norm", (1, 512, 512, 8), "nhwc")
+    assert "multiprocessors" in kernels.get("instance_norm", "pallas_triton").supports(few, "h200")

@@ -1,0 +1,88 @@
+"""Layer norm and RMS norm in Mosaic GPU: interpreted, with races looked for, and compiled for absent GPUs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from normbench import explain, kernels
+from normbench.errors import UserError
+from normbench.kernels import Problem
+from normbench.kernels.layer_norm.pallas_mosaic import pallas_mosaic
+from normbench.kernels.pallas.mosaic import limits as mosaic_config
+from tests.kernels.norm_cases import check
+
+READS_PROGRAMS = True
+
+ROWS = (3, 256)
+
+
+def interpreted(
+    operator, dtype="float32", context="alone", shape=ROWS, pass_="forward_backward", param_dtype="float32"
+):
+    check(Problem(operator, shape, "nc", dtype, param_dtype, pass_, context), "pallas_mosaic")
+
+
+@pytest.mark.parametrize("context", ["alone", "silu", "gelu", "residual", "cast"])
+def test_layer_norm_is_right_in_every_context(context):
+    interpreted("layer_norm", context=context)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rms_norm_is_right_in_half_precision(dtype):
+    interpreted("rms_norm", dtype, "relu")
+
+
+def test_a_row_of_several_chunks_and_parameters_of_half_precision():
+    interpreted("layer_norm", "bfloat16", shape=(2, 5 * 1024), param_dtype="bfloat16")
+
+
+def test_more_rows_than_programs_with_one_row_in_shared_memory(monkeypatch):
+    columns = 384
+    monkeypatch.setattr(mosaic_config, "SHARED_BYTES", mosaic_config.RESERVED_BYTES + columns * (3 * 8 + 7))
+    assert mosaic_config.backward_config(5, columns, "float32", 2, 8 * columns, 16 * columns + 4096).slots == 1
+    interpreted("layer_norm", shape=(5, columns))
+
+
+def test_an_offset_does_not_cancel():
+    x = 1e3 + 1e-2 * jax.random.normal(jax.random.key(0), ROWS, jnp.float32)
+    y = pallas_mosaic(x, jnp.ones(ROWS[1], jnp.float32), jnp.zeros(ROWS[1], jnp.float32), 0.0)
+    assert abs(float(jnp.std(y)) - 1) < 1e-3
+
+
+def test_what_it_does_not_take_is_refused_with_a_reason():
+    variant = kernels.get("layer_norm", "pallas_mosaic")
+    assert "float64" in variant.supports(Problem("layer_norm", (4, 128), "nc", "float64", "float32"), "h200")
+    with jax.enable_x64(True), pytest.raises(UserError, match="float64"):
+        pallas_mosaic(jnp.ones((4, 128), "float64"), *[jnp.ones(128, jnp.float32)] * 2)
+    long = Problem("layer_norm", (4, 128 * 1024), "nc", "bfloat16", "float32")
+    assert "131072 elements" in variant.supports(long, "h200")  # taken, piece by piece, and left to XLA
+
+
+def test_it_is_for_hopper_and_newer():
+    variant = kernels.get("rms_norm", "pallas_mosaic")
+    problem = Problem("rms_norm", (64, 4096), "nc", "bfloat16")
+    assert "Hopper" in variant.supports(problem, "a100")
+    assert variant.supports(problem, "h200") is None
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("shape", [(8192, 4096), (1576, 384)])
+def test_it_moves_the_streaming_minimum_for_the_h200(shape, dtype):
+    """Forward in one launch; backward in two, with x, dy and dx and partial sums of at most 2 % of x."""
+    pytest.importorskip("jax_cuda13_plugin")
+    x = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+    p = jax.ShapeDtypeStruct(shape[1:], jnp.float32)
+    forward = explain(pallas_mosaic, x, p, p, target="h200")
+    assert len(forward.launches) == 1
+    size_bytes = math.prod(shape) * x.dtype.itemsize
+    assert forward.declared_bytes == 2 * size_bytes + 2 * p.size * 4  # statistics are for the backward pass alone
+
+    def backward(x, gamma, beta, dy):
+        y, pull = jax.vjp(pallas_mosaic, x, gamma, beta)
+        return y, pull(dy)
+
+    both = explain(backward, x, p, p, x, target="h200")
+    assert len(both.launches) == 3
+    assert both.bytes <= 1.05 * 5 * size_bytes

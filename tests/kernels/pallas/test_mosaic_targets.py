@@ -1,0 +1,64 @@
+"""What the assembler makes of the Pallas Mosaic kernels for the H200: registers, and how memory is accessed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import sys
+from functools import partial
+import jax
+from normbench import kernels
+from normbench import explain
+from normbench.kernels import Problem
+for operator, shape, layout, dtype in eval(sys.argv[1]):
+    definition = kernels.operator(operator)
+    context = "alone" if operator in ("layer_norm", "rms_norm") else "silu"
+    problem = Problem(operator, shape, layout, dtype, "float32", context=context)
+    x, *parameters = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in definition.arguments(problem)]
+    called = partial(kernels.get(operator, "pallas_mosaic").function, **definition.keywords(problem))
+    def y_of(*arrays):
+        found = called(*arrays)
+        return found[0] if isinstance(found, tuple) else found
+    def both(dy, *arrays):
+        y, pull = jax.vjp(y_of, *arrays)
+        return y, pull(dy)
+    explain(both, x, x, *parameters, target="h200")
+"""
+ALIGNED = [
+    ("layer_norm", (8192, 4096), "nc", "bfloat16"),
+    ("rms_norm", (4096, 1000), "nc", "bfloat16"),
+    ("batch_norm", (32, 64, 56, 56), "nchw", "float32"),
+    ("batch_norm_training", (32, 256, 28, 28), "nchw", "bfloat16"),
+    ("group_norm", (32, 256, 28, 28), "nchw", "float32"),
+    ("group_norm", (32, 32, 32, 256), "nhwc", "bfloat16"),
+    ("instance_norm", (32, 31, 31, 64), "nhwc", "bfloat16"),
+]
+ODD = [("layer_norm", (4096, 4097), "nc", "bfloat16"), ("batch_norm", (8192, 1001), "nc", "float32")]
+
+
+def dumped(cases, folder):
+    """The PTX of the kernels of the cases, forward and backward, and what ptxas said of them."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "MOSAIC_GPU_DUMP_TO": str(folder)}
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", SCRIPT, repr(cases)], env=environment, cwd=root, check=True)
+    programs, resources = ([path.read_text() for path in folder.glob(f"*.{kind}")] for kind in ("ptx", "ptxas"))
+    assert len(programs) == len(resources) == 2 * len(cases)
+    return programs, resources
+
+
+@pytest.mark.parametrize("cases", [ALIGNED, ODD], ids=["aligned", "odd"])
+def test_nothing_is_spilled_and_tensors_move_in_bulk(cases, tmp_path):
+    pytest.importorskip("jax_cuda13_plugin")
+    programs, resources = dumped(cases, tmp_path)
+    for text in resources:
+        assert re.findall(r"(\d+) bytes (?:stack frame|spill)", text) == ["0", "0", "0"]
+    for ptx in programs:
+        assert ".local" not in ptx
+        if cases is ALIGNED:  # parameters and sums of float32 take the way through the registers
+            assert "cp.async.bulk" in ptx
+            assert not re.search(r"(ld|st)\.global\.b16", ptx)

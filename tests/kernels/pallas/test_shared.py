@@ -1,0 +1,170 @@
+"""What the hand-written kernels share: declared bytes, partial sums, choices of blocks, the study of the barrier."""
+
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from analysis.pages import barrier
+from normbench import explain, kernels
+from normbench.declared import declare, declared
+from normbench.errors import UserError
+from normbench.kernels import Problem
+from normbench.kernels.pallas import tuning
+from normbench.kernels.pallas.cost import cost
+from normbench.kernels.pallas.hardware import power_of_two_from, power_of_two_to, warps_for, workspace_programs
+from normbench.kernels.pallas.triton.partial_sums import sum_partials
+from normbench.kernels.pallas.triton.rows_config import forward_config
+from normbench.study.check.accuracy import Oracle
+from normbench.study.tune import search as tune
+
+READS_PROGRAMS = True
+
+needs_compiler = pytest.mark.skipif(
+    not importlib.util.find_spec("jax_cuda13_plugin"), reason="needs the extra gpu-targets"
+)
+
+
+def test_the_arithmetic_of_blocks():
+    assert [power_of_two_from(n) for n in (0, 1, 2, 3, 1024, 1025)] == [1, 1, 2, 4, 1024, 2048]
+    assert [power_of_two_to(n) for n in (0, 1, 3, 1024, 2047)] == [1, 1, 2, 1024, 1024]
+    assert [warps_for(n, 16) for n in (1, 512, 513, 10**6)] == [1, 1, 2, 32]
+    assert workspace_programs(8192 * 4096 * 2, 4096 * 8) == 40
+    assert workspace_programs(10, 4096 * 8) == 1
+
+
+def test_a_cost_counts_every_walk():
+    x, y = jax.ShapeDtypeStruct((8, 4), jnp.bfloat16), jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    found = cost([x], [y], again=[x])
+    assert (found.read_bytes, found.write_bytes, found.bytes) == (128, 128, 256)
+
+
+def test_what_is_declared_is_read_again():
+    assert declared(f"jit(f)/jit(main)/{declare(12, 34)}/pallas_call") == (12, 34)
+    assert declared("jit(f)/jit(main)/pallas_call") is None
+
+
+@needs_compiler
+def test_the_study_shows_what_a_kernel_declares_beside_what_crosses_its_boundary():
+    parts = jax.ShapeDtypeStruct((64, 1024), jnp.float32)
+    report = explain(lambda a, b: sum_partials([a, b], ["float32", "bfloat16"]), parts, parts, target="h200")
+    assert list(report.launches.declared_bytes) == [2 * 64 * 1024 * 4 + 1024 * 6]
+    assert report.declared_bytes == report.bytes
+    plain = explain(lambda a: a + 1, parts, target="h200")
+    assert plain.declared_bytes is None
+    assert plain.launches.declared_bytes.isna().all()
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (17, 129), (40, 256)])
+def test_partial_sums_are_added_up(shape):
+    arrays = [jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32) for seed in range(2)]
+    first, second = sum_partials(arrays, ["float32", "bfloat16"])
+    assert (first.dtype, second.dtype) == (jnp.float32, jnp.bfloat16)
+    np.testing.assert_allclose(first, np.asarray(arrays[0]).sum(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(second.astype(jnp.float32), np.asarray(arrays[1]).sum(0), rtol=1e-2, atol=5e-2)
+
+
+def fake(seconds):
+    return iter(seconds).__next__
+
+
+def test_the_search_takes_the_best_median_and_stores_it(tmp_path):
+    key = tuning.problem_key("layer_norm.forward", (8192, 4096), "bfloat16")
+    runs = {"heuristic": ({}, fake([3.0, 3.0, 3.0])), "8 warps": ({"warps": 8}, fake([2.0, 9.0, 2.0]))}
+    choice = tuning.search(key, runs, "heuristic", rounds=3)
+    assert (choice.config, choice.median_s, choice.heuristic_s, choice.candidates) == ({"warps": 8}, 2.0, 3.0, 2)
+    assert tuning.note("NVIDIA H200", key, tmp_path).startswith("untuned: ")
+    path = tuning.store("NVIDIA H200", [choice], {"driver": "1"}, tmp_path)
+    assert path.name == "nvidia-h200.json"
+    assert json.loads(path.read_text())["environment"] == {"driver": "1"}
+    assert tuning.chosen("NVIDIA H200", key, tmp_path) == choice
+    assert "1.50 times as fast as the heuristic" in tuning.note("NVIDIA H200", key, tmp_path)
+    with pytest.raises(UserError, match="'none' is not among those to tune"):
+        tuning.search(key, runs, "none")
+    path.write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        tuning.load("NVIDIA H200", tmp_path)
+
+
+def test_what_is_tried_replaces_the_heuristic_and_nothing_else_does_here():
+    config = forward_config(64, 4096, "float32")
+    assert tuning.tuned(config, "a key") == config
+    with tuning.trying("a key", {"warps": 2}):
+        assert tuning.tuned(config, "a key").warps == 2
+        assert tuning.tuned(config, "another key") == config
+    assert tuning.tuned(config, "a key") == config
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+def test_the_command_that_tunes_lists_its_candidates_and_wants_a_gpu(pass_, capsys):
+    arguments = ["rms_norm", "--shape", "8192x4096", "--pass", pass_]
+    assert tune.main([*arguments, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"rms_norm.{pass_} 8192x4096 bfloat16"
+    assert lines[1] == "  heuristic"
+    assert len(lines) > 3
+    assert tune.main(arguments) == 2
+    assert "try --dry-run" in capsys.readouterr().err
+    assert tune.main(["rms_norm", "--shape", "8192"]) == 2
+    assert tune.main(["rms_norm", "--shape", "8192x64", "--layout", "nchw"]) == 2
+    assert "layout 'nchw' is not allowed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize(
+    ("operator", "shape", "layout"),
+    [
+        ("batch_norm", (8, 16, 7, 7), "nchw"),
+        ("batch_norm_training", (8, 16, 7, 7), "nchw"),
+        ("batch_norm_training", (64, 512, 40, 40), "nchw"),
+        ("group_norm", (2, 7, 7, 64), "nhwc"),
+        ("instance_norm", (32, 3, 300, 300), "nchw"),
+        ("layer_norm", (3, 70000), "nc"),
+    ],
+)
+def test_every_kernel_can_be_tuned(operator, shape, layout, pass_):
+    problem = Problem(operator, shape, layout, "bfloat16", pass_=pass_)
+    found = tune.candidates(problem)
+    assert len(found) == 1
+    ((key, fields),) = found.items()
+    assert key.startswith(f"{'group_norm' if operator == 'instance_norm' else operator}.{pass_} ")
+    assert len(fields) > 3
+    assert all(fields[name] for name in fields if name != tune.HEURISTIC)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "layout", "pass_"),
+    [
+        ("batch_norm", (3, 4, 5, 7), "nchw", "forward"),
+        ("batch_norm_training", (3, 4, 5, 7), "nchw", "backward"),
+        ("group_norm", (2, 32, 5, 7), "nchw", "forward"),
+        ("rms_norm", (5, 300), "nc", "backward"),
+    ],
+)
+def test_a_candidate_computes_the_same(operator, shape, layout, pass_):
+    problem = Problem(operator, shape, layout, "float32", pass_=pass_)
+    program, oracle = kernels.program(problem, "pallas_triton"), Oracle(problem, 0)
+    inputs = jax.jit(program.setup)(*oracle.arrays_for(program))
+    ((key, fields),) = tune.candidates(problem).items()
+    for chosen in list(fields.values())[-1:]:
+        with tuning.trying(key, chosen):
+            outputs = jax.jit(lambda *arrays: program.function(*arrays))(*inputs)
+        assert oracle.check(program, outputs).ok
+
+
+@needs_compiler
+@pytest.mark.parametrize("context", ["residual", "silu"])
+def test_an_opaque_kernel_is_a_barrier_and_a_fused_one_is_none(context):
+    """An activation behind it costs a kernel all that it gains; with it inside, it moves the least of the three."""
+    plain, opaque, fused = barrier.facts("layer_norm", (8192, 4096), context, "forward")
+    assert fused.launches == 1
+    assert fused.ratio == pytest.approx(1, abs=0.01)
+    assert opaque.launches == 2
+    assert opaque.ratio > 1.2
+    assert plain.ratio >= fused.ratio
+    start = f"| layer_norm | 8192 × 4096 | {context} |"
+    line = next(line for line in barrier.PAGE.read_text().splitlines() if line.startswith(start))
+    assert line.endswith("| **1: 1.00 ×** |")
