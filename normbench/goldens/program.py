@@ -10,13 +10,13 @@ import jax
 from normbench.cases.case import Case
 from normbench.fusion.compilation import lower_with_text
 from normbench.fusion.targets import Target
+from normbench.jax_compat.embedded import without_source_lines
 
 _CONSTRAINT = re.compile(r"^\s*(%\S+) = sdy\.sharding_constraint (%[\w#]+) .*$", re.MULTILINE)
 _MESH = re.compile(r"^\s*sdy\.mesh .*\n", re.MULTILINE)
 _VALUE = re.compile(r"%\w+")
 _DECLARED = re.compile(rb"declared_read_\d+_write_\d+_bytes|wide_outputs\w*")
 """What a program declares in the names of its scopes, which only the bytecode holds: see `normbench.declared`."""
-_LONG_STRING = re.compile(r'"(?:[^"\\]|\\.){500,}"')
 
 
 def golden_program(slug: str, target: str) -> Any:
@@ -42,10 +42,7 @@ def wide(slug: str) -> AbstractContextManager:
 def lowered(program: Any, target: str | Target) -> tuple[bytes, str]:
     """The StableHLO module of a program, and a digest of it in which source lines do not count."""
     bytecode, text = lower_with_text(program.function, program.inputs, target)
-    plain = plain_text(text)
-    if _LONG_STRING.search(plain):  # a Pallas kernel, in bytecode that holds source lines: its jaxpr stands for it
-        plain = _LONG_STRING.sub("", plain) + str(jax.make_jaxpr(program.function)(*program.inputs))
-    plain += str(sorted(set(_DECLARED.findall(bytecode))))
+    plain = plain_text(without_source_lines(text)) + str(sorted(set(_DECLARED.findall(bytecode))))
     return bytecode, hashlib.sha256(plain.encode()).hexdigest()[:12]
 
 

@@ -6,12 +6,17 @@ Importing this module does not initialise a backend.
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+from normbench.jax_compat.embedded import without_source_lines
+
+_FINGERPRINT = re.compile(r'fingerprint_before_lhs="\w*"')
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Compiling for a device that is not there
@@ -129,10 +134,14 @@ def cost_analysis_of_proto(hlo_module_proto: bytes) -> dict[str, float]:
 
 
 def canonical_text(hlo_module: Any) -> str:
-    """An HLO module as text in which names, metadata and source lines do not count: equal for equal programs."""
+    """An HLO module as text in which names, metadata and source lines do not count: equal for equal programs.
+
+    XLA stores its own fingerprint from before scheduling among the attributes, for which source lines count: it goes.
+    """
     from jax._src.lib import xla_client
 
-    return hlo_module.to_string(xla_client.hlo.HloPrintOptions.fingerprint())
+    text = hlo_module.to_string(xla_client.hlo.HloPrintOptions.fingerprint())
+    return without_source_lines(_FINGERPRINT.sub('fingerprint_before_lhs=""', text))
 
 
 def local_client(platform: str) -> Any:
