@@ -46,4 +46,4 @@ def kernel_text(bytecode: bytes) -> str:
         mosaic_gpu_dialect.register_dialect(context)
         context.allow_unregistered_dialects = True  # Mosaic names those of a stored kernel anew
         module = ir.Module.parse(bytecode)
-        return module.operation.get_asm(enable_debug_info=False, print_generic_op_form=True)
+        return str(module.operation.get_asm(enable_debug_info=False, print_generic_op_form=True))

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from normbench import start
 from normbench.cases.case import Case
 from normbench.cli import gpu as cli_gpu
 from normbench.cli import gpu_described, gpu_target
@@ -175,7 +176,7 @@ def test_a_session_on_a_gpu_compiles_for_what_it_dumped(monkeypatch, tmp_path):
     with pytest.raises(subprocess.CalledProcessError):
         gpu_target.describe(tmp_path, 5.0)
     ((command, variables),) = asked
-    assert command[1:] == ["-m", "normbench.cli.gpu_described", str(tmp_path), "--limit", "5"]
+    assert command == start.command("normbench.cli.gpu_described", str(tmp_path), "--limit", "5")
     assert variables["JAX_PLATFORMS"] == "cpu", "the process must not take the GPU"
     assert "xla_gpu_autotune_level=0" in variables["XLA_FLAGS"]
 

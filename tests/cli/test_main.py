@@ -41,9 +41,9 @@ def refused(capsys, *arguments):
 
 def test_help_imports_neither_jax_nor_pandas():
     code = (
-        "import sys\nfrom benchmarks import cli\n"
+        "import sys\nfrom normbench.cli import main as cli\n"
         "try:\n    cli.main(['--help'])\nexcept SystemExit as done:\n    assert done.code == 0\n"
-        "print(sorted({'jax', 'pandas', 'numpy', 'kernels', 'analysis'} & set(sys.modules)), file=sys.stderr)"
+        "print(sorted({'jax', 'pandas', 'numpy', 'normbench.kernels', 'normbench.report'} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"

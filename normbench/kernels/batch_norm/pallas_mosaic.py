@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
+from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
 from normbench.kernels.pallas.mosaic import (
     rows as mosaic_any_rows,
@@ -42,7 +43,7 @@ from normbench.kernels.pallas.mosaic.exact.positions import LEAST_POSITIONS, TIL
 from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
 from normbench.kernels.pallas.mosaic.limits import WARPGROUP, shared_refusal
 from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
-from normbench.kernels.pallas.mosaic.row_norm import DTYPES, LEAST_COLUMNS, TARGETS
+from normbench.kernels.pallas.mosaic.row_norm import DTYPES, LEAST_COLUMNS
 from normbench.kernels.pallas.mosaic.rows import Rows
 from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
 from normbench.kernels.problem import Problem
@@ -82,10 +83,8 @@ def pallas_mosaic(
 
 def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernel cannot compute `problem` on `target`, or None."""
-    if target == "cpu":
-        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
-    if target not in TARGETS:
-        return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
+    if refused := not_for_mosaic(target):
+        return refused
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
     plan = ChannelsPlan(problem.epsilon, activation_of(problem.context), dtype)
     axis, backward = problem.channel_axis % len(problem.shape), problem.pass_ != "forward"

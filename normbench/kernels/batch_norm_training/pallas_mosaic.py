@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.batch_norm_training.arguments import Outputs, checked
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
+from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import TRAINING, left_to_xla
 from normbench.kernels.pallas.mosaic import (
     columns as mosaic_any_columns,
@@ -28,7 +29,7 @@ from normbench.kernels.pallas.mosaic.exact import columns as mosaic_columns
 from normbench.kernels.pallas.mosaic.exact.batch import LEAST_ELEMENTS, TrainingPlan, channel_refusal
 from normbench.kernels.pallas.mosaic.exact.columns import ColumnsPlan
 from normbench.kernels.pallas.mosaic.limits import WARPGROUP
-from normbench.kernels.pallas.mosaic.row_norm import DTYPES, TARGETS
+from normbench.kernels.pallas.mosaic.row_norm import DTYPES
 from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
 from normbench.kernels.problem import Problem
 
@@ -76,10 +77,8 @@ def pallas_mosaic(
 
 def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernels cannot compute `problem` on `target`, or None."""
-    if target == "cpu":
-        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
-    if target not in TARGETS:
-        return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
+    if refused := not_for_mosaic(target):
+        return refused
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
     plan = TrainingPlan(problem.epsilon, problem.option("momentum", 0.1), activation_of(problem.context), dtype)
     first = _first(problem.shape, problem.channel_axis % len(problem.shape))

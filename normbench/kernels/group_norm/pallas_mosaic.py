@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.group_norm.arguments import checked
+from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, left_to_xla
 from normbench.kernels.pallas.mosaic import (
     columns as mosaic_any_columns,
@@ -30,7 +31,7 @@ from normbench.kernels.pallas.mosaic.exact.columns import ColumnsPlan
 from normbench.kernels.pallas.mosaic.exact.groups import shared_bytes
 from normbench.kernels.pallas.mosaic.limits import LINE, row_refusal, shared_refusal
 from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
-from normbench.kernels.pallas.mosaic.row_norm import DTYPES, TARGETS
+from normbench.kernels.pallas.mosaic.row_norm import DTYPES
 from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
 from normbench.kernels.problem import Problem
 
@@ -77,10 +78,8 @@ def pallas_mosaic(
 
 def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernel cannot compute `problem`, of group norm or instance norm, on `target`, or None."""
-    if target == "cpu":
-        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
-    if target not in TARGETS:
-        return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
+    if refused := not_for_mosaic(target):
+        return refused
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
     plan = ChannelsPlan(problem.epsilon, activation_of(problem.context), dtype)
     groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels

@@ -57,12 +57,20 @@ def workspace_programs(tensor_bytes: int, program_bytes: int) -> int:
 
 TRITON_TARGETS = ("gpu", "a100", "h100", "h200", "b200")
 """Ampere and newer; "gpu" is the device that is present, which its compiler refuses where it is older."""
+MOSAIC_TARGETS = ("gpu", "h100", "h200", "b200")
 
 
 def not_for_triton(target: str) -> str | None:
     """The reason why Pallas Triton is nothing for `target`, or None."""
+    return _target_refusal(target, TRITON_TARGETS, "Pallas Triton needs Ampere or newer")
+
+
+def not_for_mosaic(target: str) -> str | None:
+    """The reason why Pallas Mosaic is nothing for `target`, or None."""
+    return _target_refusal(target, MOSAIC_TARGETS, "Mosaic GPU needs the bulk copies of Hopper or newer")
+
+
+def _target_refusal(target: str, allowed: tuple[str, ...], need: str) -> str | None:
     if target == "cpu":
         return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
-    if target not in TRITON_TARGETS:
-        return f"target {target}; Pallas Triton needs Ampere or newer ({', '.join(TRITON_TARGETS[1:])})"
-    return None
+    return None if target in allowed else f"target {target}; {need} ({', '.join(allowed[1:])})"

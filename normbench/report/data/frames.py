@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from normbench import __version__
 from normbench.errors import UserError
-from normbench.schema import LATER_TABLES, SCHEMA_VERSION, TABLES
+from normbench.run_folder import arrow_schema, read_info
+from normbench.schema import LATER_TABLES, TABLES
 
-_ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 _PANDAS = {pa.string(): pd.StringDtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -97,34 +96,9 @@ def load_run(path: Path) -> Run:
       UserError: for a folder that is not a run, is damaged, or was written by a newer normbench.
     """
     path = Path(path)
-    info = _read_info(path)
+    info = read_info(path)
     tables = _read_tables(path) if info.get("status") == "complete" else _read_parts(path / "parts")
     return Run(path, MappingProxyType(info), MappingProxyType(tables))
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    file = path / "run.json"
-    if not path.is_dir():
-        raise UserError(f"run {str(path)!r} is not a folder; give the folder that holds run.json")
-    if not file.is_file():
-        raise UserError(f"run {str(path)!r} has no run.json; give the folder of a run, e.g. results/runs/<run id>")
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(file)!r} cannot be read as JSON: {_one_line(error)}") from error
-    if not isinstance(info, dict):
-        raise UserError(f"{str(file)!r} holds a {type(info).__name__} where an object is expected")
-    version = info.get("schema_version")
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise UserError(f"{str(file)!r} has schema_version {version!r}; a whole number is expected")
-    if version > SCHEMA_VERSION:
-        writer = info.get("normbench_version") or (info.get("environment") or {}).get("normbench")
-        needed = f"normbench {writer}" if writer else "a newer normbench"
-        raise UserError(
-            f"run {str(path)!r} has schema version {version}; normbench {__version__} reads up to {SCHEMA_VERSION}: "
-            f"read it with {needed} or later"
-        )
-    return info
 
 
 def _read_tables(path: Path) -> dict[str, pd.DataFrame]:
@@ -137,7 +111,7 @@ def _read_parquet(file: Path, name: str) -> pa.Table:
         return _conform(table, name)
     except FileNotFoundError as error:
         if name in LATER_TABLES:
-            return _schema(name).empty_table()
+            return arrow_schema(name).empty_table()
         raise UserError(f"table {str(file)!r} is missing, though run.json says that the run is complete") from error
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(f"table {str(file)!r} cannot be read: {_one_line(error)}") from error
@@ -165,24 +139,20 @@ def _read_part(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _from_rows(rows: list[dict[str, Any]], name: str, folder: Path) -> pa.Table:
     try:
-        return pa.Table.from_pylist(rows, schema=_schema(name))
+        return pa.Table.from_pylist(rows, schema=arrow_schema(name))
     except (pa.ArrowException, TypeError, AttributeError) as error:
         raise UserError(f"parts in {str(folder)!r} do not fit table {name!r}: {_one_line(error)}") from error
-
-
-def _schema(name: str) -> pa.Schema:
-    return pa.schema([(column, _ARROW[kind]) for column, kind in TABLES[name].items()])
 
 
 def _conform(table: pa.Table, name: str) -> pa.Table:
     """The schema's columns in its order and types; a column that an older writer did not know is null."""
     columns = []
-    for field in _schema(name):
+    for field in arrow_schema(name):
         if field.name in table.column_names:
             columns.append(table.column(field.name).cast(field.type))
         else:
             columns.append(pa.nulls(table.num_rows, field.type))
-    return pa.table(columns, schema=_schema(name))
+    return pa.table(columns, schema=arrow_schema(name))
 
 
 def _to_pandas(table: pa.Table, name: str) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 STATUSES = ("ok", "warn", "missing")
+JAX_RANGE = (0, 10, 2), (0, 13)
+"""The lowest supported version of JAX and the first that is not; pyproject.toml says the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,12 @@
 
 import os
 import platform
-import shutil
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
+from normbench.fusion.ptx import find_ptxas
 from normbench.study.clocks.device_records import missing
-from normbench.study.doctor.check import Check, version_tuple
+from normbench.study.doctor.check import JAX_RANGE, Check, version_tuple
 from normbench.study.doctor.tracking import tracking
 from normbench.study.machine import environment
 
@@ -19,7 +17,7 @@ INSTALL_GPU_TARGETS = "pip install 'normbench[gpu-targets]'"
 _SUPPORTED = {
     # Lowest supported, first not supported.
     "python": ((3, 11), (3, 14)),
-    "jax": ((0, 10, 2), (0, 13)),
+    "jax": JAX_RANGE,
     "numpy": ((2, 0), None),
     "pandas": ((2, 2), None),
     "pyarrow": ((16,), None),
@@ -139,16 +137,6 @@ def plugin_check(plugin: str | None, jaxlib: str | None) -> Check:
     if version_tuple(plugin)[:3] != version_tuple(jaxlib or "")[:3]:
         return Check("gpu-targets", "warn", found, f"plugin and jaxlib are not in step: {INSTALL_GPU_TARGETS}")
     return Check("gpu-targets", "ok", found)
-
-
-def find_ptxas() -> str | None:
-    """Path of NVIDIA's assembler: on the search path, in CUDA_HOME, or in the wheel nvidia-cuda-nvcc."""
-    on_path = shutil.which("ptxas")
-    if on_path:
-        return on_path
-    folders = [Path(os.environ["CUDA_HOME"], "bin")] if "CUDA_HOME" in os.environ else []
-    folders += [found for entry in sys.path if entry for found in Path(entry).glob("nvidia/*/bin")]
-    return next((str(folder / "ptxas") for folder in folders if (folder / "ptxas").is_file()), None)
 
 
 def ptxas_check(path: str | None) -> Check:

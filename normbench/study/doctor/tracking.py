@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from normbench.study.doctor.check import Check, version_tuple
+from normbench.study.doctor.check import JAX_RANGE, Check, version_tuple
 from normbench.study.machine import environment
 
 ROOT = Path(__file__).resolve().parents[3]
 INSTALL = "pip install 'normbench[asv]'"
 NO_TESTS = 5
 """Exit status of pytest where there was nothing to collect."""
-JAX_RANGE = ((0, 10, 2), (0, 13))
 
 
 def tracking(root: Path = ROOT) -> Iterator[Check]:

@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 import zstandard
 
 from normbench.errors import UserError
+from normbench.run_folder import arrow_schema, read_info
 from normbench.schema import SCHEMA_VERSION, STATUSES, TABLES
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
 
 _TEMPORARY = ".tmp-"
-_TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 
 
 class Store:
@@ -152,27 +152,6 @@ class Store:
         return self.path / "parts" / f"{unit}.json.zst"
 
 
-def read_info(path: Path) -> dict[str, Any]:
-    """Reads run.json.
-
-    Raises:
-      UserError: where there is none, it is damaged, or it was written by another version of the schema.
-    """
-    try:
-        info = json.loads((path / "run.json").read_bytes())
-    except OSError as error:
-        raise UserError(f"run {str(path)!r} is not the folder of a run: run.json: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"run {str(path)!r} is damaged: run.json is not JSON ({error})") from error
-    version = info.get("schema_version") if isinstance(info, dict) else None
-    if not isinstance(version, int) or info.get("status") not in ("running", "complete"):
-        raise UserError(f"run {str(path)!r} is damaged: run.json has no valid schema_version and status")
-    if version != SCHEMA_VERSION:
-        age = "newer" if version > SCHEMA_VERSION else "older"
-        raise UserError(f"run {str(path)!r} has schema version {version}, {age} than this normbench's {SCHEMA_VERSION}")
-    return info
-
-
 def write_hlo(run: Path, module: bytes, digest: str) -> None:
     """Stores a serialized module once per content, as `digest` tells contents apart."""
     path = run / "hlo" / f"{digest}.pb.zst"
@@ -215,7 +194,7 @@ def _is_known(value: Any) -> bool:
 
 def write_parquet(path: Path, table: str, rows: list[Row]) -> None:
     """Writes a table of the schema, whole or not at all; what a row does not say is absent."""
-    schema = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in TABLES[table].items()])
+    schema = arrow_schema(table)
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
     growing = _temporary(path)
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), growing, compression="zstd")

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from normbench.study.doctor import doctor
-from normbench.study.doctor.check import STATUSES
+from normbench.study.doctor.check import JAX_RANGE, STATUSES
 from normbench.study.machine import environment
 
 MIB = 2**20
@@ -133,10 +135,17 @@ def test_cache_sizes_that_are_not_numbers_are_left_out():
 
 
 def test_preallocation_is_off_unless_asked_for():
-    code = "import os, benchmarks; print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])"
+    code = "import os, normbench.study; print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])"
     for given, expected in (({}, "false"), ({"XLA_PYTHON_CLIENT_PREALLOCATE": "true"}, "true")):
         variables = {name: value for name, value in os.environ.items() if name != "XLA_PYTHON_CLIENT_PREALLOCATE"}
         done = subprocess.run(
             [sys.executable, "-c", code], env={**variables, **given}, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == expected
+
+
+def test_the_supported_jax_is_the_one_that_is_asked_for_at_installation():
+    project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())["project"]
+    (asked,) = (one for one in project["dependencies"] if one.startswith("jax>"))
+    lowest, limit = (".".join(map(str, version)) for version in JAX_RANGE)
+    assert asked == f"jax>={lowest},<{limit}"

@@ -134,13 +134,13 @@ def test_a_second_process_is_refused(store):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "not the folder of a run"),
-        ("{", "damaged"),
-        ("[]", "damaged"),
-        ("{}", "damaged"),
-        ('{"schema_version": 1, "status": "half"}', "damaged"),
-        (json.dumps({"schema_version": SCHEMA_VERSION + 1, "status": "complete"}), "newer than this normbench"),
-        ('{"schema_version": 0, "status": "complete"}', "older than this normbench"),
+        (None, "has no run.json; give the folder of a run"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "an object is expected"),
+        ("{}", "schema_version None"),
+        ('{"schema_version": 1, "status": "half"}', "status 'half'; allowed: running, complete"),
+        (json.dumps({"schema_version": SCHEMA_VERSION + 1, "status": "complete"}), "a newer normbench"),
+        ('{"schema_version": 0, "status": "complete"}', "a whole number from 1 is expected"),
     ],
 )
 def test_a_folder_that_cannot_be_read_is_refused_and_left_alone(tmp_path, content, message):

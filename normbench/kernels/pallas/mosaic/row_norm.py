@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from normbench.errors import UserError
+from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.mosaic import rows as mosaic_any_rows
 from normbench.kernels.pallas.mosaic import rows_backward as mosaic_any_rows_backward
 from normbench.kernels.pallas.mosaic.exact import rows as mosaic_rows
@@ -19,7 +20,6 @@ from normbench.kernels.pallas.mosaic.rows import Rows
 from normbench.kernels.problem import Problem
 
 DTYPES = ("float32", "bfloat16", "float16")
-TARGETS = ("gpu", "h100", "h200", "b200")
 LEAST_COLUMNS = 64
 """A program computes 128 elements of a row at a time: of shorter rows more than half of its threads do nothing."""
 
@@ -57,10 +57,8 @@ def mosaic_row_norm(
 
 def unsupported(plan: MosaicPlan, problem: Problem, target: str) -> str | None:
     """The reason why the kernels cannot compute `problem` on `target`, or None."""
-    if target == "cpu":
-        return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
-    if target not in TARGETS:
-        return f"target {target}; Mosaic GPU needs the bulk copies of Hopper or newer ({', '.join(TARGETS[1:])})"
+    if refused := not_for_mosaic(target):
+        return refused
     columns = math.prod(problem.shape[-problem.option("ndim", 1) :])
     rows = math.prod(problem.shape) // max(columns, 1), columns
     residual, backward = problem.context == "residual", problem.pass_ != "forward"
