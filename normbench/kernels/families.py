@@ -1,7 +1,7 @@
 """The operator families, each of which registers its operators and their variants when it is imported.
 
-`normbench.kernels.registry` imports this module when something is first looked up: `import kernels` alone imports no
-JAX. PyTensor's variants and the peers come last: they belong to operators of the others.
+`normbench.kernels.registry` imports this module when something is first looked up: `import
+normbench.kernels` alone imports no JAX. PyTensor's variants and the peers come last: they belong to operators of the others.
 """
 
 from normbench.kernels import batch_norm as batch_norm
@@ -13,5 +13,6 @@ from normbench.kernels import layer_norm as layer_norm
 from normbench.kernels import local_response_norm as local_response_norm
 from normbench.kernels import rms_norm as rms_norm  # isort: split
 
+from normbench.kernels.peers import jax_libraries as jax_libraries
 from normbench.kernels.peers import pytensor_variants as pytensor_variants
 from normbench.kernels.peers import torch_variants as torch_variants
