@@ -39,7 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
-    from normbench.study.schedule.study import StudyConfig, study
+    from normbench.study.schedule.study import Interrupted, StudyConfig, study
 
     out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
     os.environ.update(PRECISION)
@@ -47,17 +47,15 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
         parsed.preset, cases=chosen.chosen, targets=TARGET, out=out, command=shlex.join(parsed.command_line),
         imports=tuple(parsed.imports), attribution=True, processes=1,
     )  # fmt: skip
-    before = set(out.iterdir())
     signal.signal(signal.SIGALRM, _out_of_time)
     signal.setitimer(signal.ITIMER_REAL, budget_s)
     try:
         folder = study(config)
-    except KeyboardInterrupt:
-        begun = set(out.iterdir()) - before
-        if not begun:
-            raise UserError(f"budget {parsed.budget!r}: it was over before a case was measured; give more") from None
-        (folder,) = begun
+    except Interrupted as stopped:
+        folder = stopped.run
         print(f"normbench: out of time; finish with: normbench study --resume {folder}", file=sys.stderr)
+    except KeyboardInterrupt:
+        raise UserError(f"budget {parsed.budget!r}: it was over before a case was measured; give more") from None
     signal.setitimer(signal.ITIMER_REAL, 0)
     try:
         if dump_target_config(folder):

@@ -1,11 +1,11 @@
 """`normbench study`: makes a run, or finishes one, and ends with its table and its report."""
 
 import argparse
-import json
 import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from normbench.cases.case import Case
@@ -45,12 +45,7 @@ def _study(parsed: argparse.Namespace) -> int:
         attribution=True,
         **{name: value for name, value in settings.items() if value is not None},
     )
-    before = set(out.iterdir())
-    try:
-        folder = study(config)
-    except KeyboardInterrupt:
-        return _interrupted(next(iter(_unfinished(set(out.iterdir()) - before)), None))
-    return _conclude(folder)
+    return _conclude_unless_interrupted(lambda: study(config))
 
 
 def _resume(parsed: argparse.Namespace) -> int:
@@ -59,32 +54,22 @@ def _resume(parsed: argparse.Namespace) -> int:
         raise UserError(f"--resume takes its configuration from the run; leave out {', '.join(given)}")
     from normbench.study.schedule.study import resume
 
+    return _conclude_unless_interrupted(lambda: resume(Path(parsed.resume)))
+
+
+def _conclude_unless_interrupted(carry_out: Callable[[], Path]) -> int:
+    from normbench.study.schedule.study import Interrupted
+
     try:
-        folder = resume(Path(parsed.resume))
+        folder = carry_out()
+    except Interrupted as stopped:
+        command = shlex.join(("normbench", "study", "--resume", str(stopped.run)))
+        print(f"normbench: interrupted; resume with: {command}", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
-        return _interrupted(Path(parsed.resume))
+        print("normbench: interrupted; no run was begun", file=sys.stderr)
+        return 130
     return _conclude(folder)
-
-
-def _interrupted(folder: Path | None) -> int:
-    how = (
-        f"resume with: {shlex.join(('normbench', 'study', '--resume', str(folder)))}" if folder else "no run was begun"
-    )
-    print(f"normbench: interrupted; {how}", file=sys.stderr)
-    return 130
-
-
-def _unfinished(folders: set[Path]) -> list[Path]:
-    """Runs that say that they are running, the latest first."""
-    running = []
-    for folder in folders:
-        try:
-            status = json.loads((folder / "run.json").read_text())["status"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if status == "running":
-            running.append(folder)
-    return sorted(running, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 
 def _conclude(folder: Path) -> int:

@@ -1,7 +1,7 @@
 """The operator families, each of which registers its operators and their variants when it is imported.
 
-`normbench.kernels.registry` imports this module when something is first looked up: `import
-normbench.kernels` alone imports no JAX. PyTensor's variants and the peers come last: they belong to operators of the others.
+`normbench.kernels.registry` imports this module when something is first looked up, so that `import normbench.kernels`
+alone imports no JAX. PyTensor's variants and the peers come last: they belong to operators of the others.
 """
 
 from normbench.kernels import batch_norm as batch_norm

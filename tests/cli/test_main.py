@@ -210,17 +210,19 @@ def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(monkeypatch, 
 
 
 def test_an_interrupted_study_says_how_to_resume(monkeypatch, capsys, tmp_path):
-    def interrupted(config):
-        folder = config.out / "some-run"
-        folder.mkdir()
-        (folder / "run.json").write_text('{"status": "running"}')
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("normbench.study.schedule.study.study", interrupted)
-    (tmp_path / "older").mkdir()
     assert cli.main(["study", "--preset", "smoke", "--target", "cpu", "--out", str(tmp_path)]) == 130
-    line = f"normbench: interrupted; resume with: normbench study --resume {tmp_path / 'some-run'}"
-    assert capsys.readouterr().err.splitlines() == [line]
+    assert capsys.readouterr().err.splitlines() == ["normbench: interrupted; no run was begun"]
+
+    monkeypatch.undo()
+    monkeypatch.setattr("normbench.study.schedule.study._sweep", interrupted)
+    assert cli.main(["study", "--preset", "smoke", "--target", "cpu", "--out", str(tmp_path)]) == 130
+    (folder,) = tmp_path.iterdir()
+    line = f"normbench: interrupted; resume with: normbench study --resume {folder}"
+    assert capsys.readouterr().err.splitlines()[-1] == line
 
 
 def test_a_study_is_told_what_was_asked_for(monkeypatch, tmp_path):

@@ -82,7 +82,7 @@ def _epitaph(unit: Unit, slug: str, death: Death) -> dict[str, dict[str, Any]]:
     return {**compiled, **timings, "accuracy": {**verdict, "device": unit.target}}
 
 
-class Sweep:
+class WorkerPool:
     """Carries out units in order, in up to `workers` processes at once, each with the settings that its unit needs.
 
     Attributes:

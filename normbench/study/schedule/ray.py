@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from normbench.errors import UserError
-from normbench.study.schedule.compiling import Progress, Sweep
+from normbench.study.schedule.compiling import Progress, WorkerPool
 from normbench.study.schedule.store import write_atomically
 from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Settings
@@ -58,5 +58,5 @@ def _carry_out(
     with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
         (Path(folder) / "hlo").mkdir()
         here = {unit.name: replace(one, run=folder) for unit, one in zip(units, settings, strict=True)}
-        Sweep(units, lambda unit: here[unit.name], 1, case_timeout_s, found.append).run()
+        WorkerPool(units, lambda unit: here[unit.name], 1, case_timeout_s, found.append).run()
         return found, {path.name: path.read_bytes() for path in (Path(folder) / "hlo").glob("*.pb.zst")}

@@ -13,7 +13,7 @@ from normbench.fusion.targets import require_gpu_targets
 from normbench.schema import DEVICELESS_TARGETS, TARGETS
 from normbench.study.machine.environment import environment, usable_cores
 from normbench.study.schedule.attribution_choice import telling_cases
-from normbench.study.schedule.compiling import Progress, Sweep, has_samples
+from normbench.study.schedule.compiling import Progress, WorkerPool, has_samples
 from normbench.study.schedule.progress import Bar, bar_of
 from normbench.study.schedule.ray import compile_on_ray, require_ray
 from normbench.study.schedule.store import Store
@@ -117,6 +117,7 @@ def study(config: StudyConfig) -> Path:
 
     Raises:
       UserError: for a configuration that cannot be run, or an output folder that cannot be written.
+      Interrupted: by the user, once the run was begun.
     """
     _validate(config)
     _import(config.imports)
@@ -149,12 +150,23 @@ def resume(run: Path) -> Path:
     return _carry_out(config, store)
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user has stopped a study; `run` is the folder with what was done, which can be resumed."""
+
+    def __init__(self, run: Path):
+        super().__init__(str(run))
+        self.run = run
+
+
 def _carry_out(config: StudyConfig, store: Store) -> Path:
-    with store.lock(), bar_of(_units(config)) as bar:
-        _sweep(config, store, compile_units(config.cases, config.targets), bar)
-        _sweep(config, store, measure_units(config.cases, config.targets, config.processes), bar)
-        _attribute(config, store, bar)
-        store.finish(_cost(config, store))
+    try:
+        with store.lock(), bar_of(_units(config)) as bar:
+            _sweep(config, store, compile_units(config.cases, config.targets), bar)
+            _sweep(config, store, measure_units(config.cases, config.targets, config.processes), bar)
+            _attribute(config, store, bar)
+            store.finish(_cost(config, store))
+    except KeyboardInterrupt as error:
+        raise Interrupted(store.path) from error
     return store.path
 
 
@@ -204,12 +216,12 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -
     elif config.executor == "ray":
         compile_on_ray(left, settings, config.case_timeout_s, finished, store.path)
     else:
-        Sweep(left, settings, config.workers, config.case_timeout_s, finished).run()
+        WorkerPool(left, settings, config.workers, config.case_timeout_s, finished).run()
 
 
 def _untimed(store: Store, unit: Unit) -> set[str] | None:
     """The cases that the first process could not time, in an earlier attempt at this run."""
-    first = unit.of_process(0)
+    first = replace(unit, process=0).name
     if first not in store.done():
         return None
     timings = store.read_part(first)["tables"].get("timings", [])

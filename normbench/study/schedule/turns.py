@@ -98,7 +98,7 @@ class Turns:
     def _not_to_be_tried(self, unit: Unit) -> set[str] | None:
         if unit.process == 0:
             return set()
-        first = unit.of_process(0)
+        first = replace(unit, process=0).name
         return self._found[first] if first in self._found else self.untimed(unit)
 
     def _give_turn(self, lane: _Lane) -> None:

@@ -25,33 +25,36 @@ class Unit:
     """All the variants of one problem: compiled for one target, or measured by one process on one device.
 
     Attributes:
-      name: the name of its part in the run's folder.
       kind: "compile", "measure", or "attribute": the time of a measured case to its launches.
       target: what it is compiled for; for "measure" and "attribute" the device, "cpu" or "gpu".
       process: repetition of the measurement, from 0; 0 for "compile".
+      problem: its slug, cut to a length that a file's name can have.
       cases: slugs, all of the same problem.
       wide: whether it needs JAX's 64-bit mode.
       aa: whether its first case is also timed against itself: the A/A test.
       peer: the peer whose own processes this is for; empty for the variants that share ours.
-      problem_name: the same for the units that measure one problem on one device in several processes.
     """
 
-    name: str
     kind: str
     target: str
     process: int
+    problem: str
     cases: tuple[str, ...]
     wide: bool
     aa: bool = False
     peer: str = ""
 
     @property
-    def problem_name(self) -> str:
-        return self.name.removesuffix(f"-{self.peer}").replace(f"-p{self.process}-", "-", 1)
+    def name(self) -> str:
+        """The name of its part in the run's folder."""
+        repetition = f"-p{self.process}" if self.kind == "measure" else ""
+        peer = f"-{self.peer}" if self.peer else ""
+        return f"{self.kind}-{self.target}{repetition}-{self.problem}{peer}"
 
-    def of_process(self, process: int) -> str:
-        """The name of the unit that measures the same in another process."""
-        return self.name.replace(f"-p{self.process}-", f"-p{process}-", 1)
+    @property
+    def problem_name(self) -> str:
+        """The same for all the units that measure one problem on one device, in several processes."""
+        return f"{self.kind}-{self.target}-{self.problem}"
 
 
 def compile_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
@@ -83,8 +86,7 @@ def _apart(device: str, process: int, problem: Problem, cases: list[Case]) -> It
     if ours:
         yield _unit("measure", device, process, problem, ours)
     for case in peers:
-        unit = _unit("measure", device, process, problem, [case])
-        yield replace(unit, name=f"{unit.name}-{case.variant}", peer=case.variant)
+        yield replace(_unit("measure", device, process, problem, [case]), peer=case.variant)
 
 
 def is_peer(case: Case) -> bool:
@@ -119,6 +121,4 @@ def _unit(kind: str, target: str, process: int, problem: Problem, cases: list[Ca
     slug = cases[0].problem_slug
     if len(slug) > LONGEST_NAME:
         slug = f"{slug[:LONGEST_NAME]}-{hashlib.sha256(slug.encode()).hexdigest()[:16]}"
-    repetition = f"-p{process}" if kind == "measure" else ""
-    name = f"{kind}-{target}{repetition}-{slug}"
-    return Unit(name, kind, target, process, tuple(case.slug for case in cases), _is_wide(problem))
+    return Unit(kind, target, process, slug, tuple(case.slug for case in cases), _is_wide(problem))

@@ -1,5 +1,6 @@
 """Peers in a study: in processes of their own, taking turns with ours; refused with a reason where they are missing."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pandas as pd
@@ -58,7 +59,7 @@ def test_the_processes_of_peers_come_after_ours_with_the_problems_in_the_same_or
 
 def test_the_first_process_of_a_peer_is_its_own(torch_is_here):
     units = measure_units(of(PROBLEM, "naive", "torch_eager"), ("cpu",), 2)
-    assert {unit.of_process(0) for unit in units} == {unit.name for unit in units if unit.process == 0}
+    assert {replace(unit, process=0).name for unit in units} == {unit.name for unit in units if unit.process == 0}
 
 
 def config(tmp_path, chosen, **fields):

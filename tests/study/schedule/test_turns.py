@@ -80,7 +80,7 @@ def worker(monkeypatch):
 
 
 def unit(problem, process, *cases):
-    return Unit(f"measure-cpu-p{process}-{problem}", "measure", "cpu", process, cases, False)
+    return Unit("measure", "cpu", process, problem, cases, False)
 
 
 def carry_out(units, untimed=lambda unit: None):

@@ -7,7 +7,7 @@ import pytest
 
 from normbench.cases.case import Case
 from normbench.kernels import Problem
-from normbench.study.schedule.compiling import Progress, Sweep, WorkerError
+from normbench.study.schedule.compiling import Progress, WorkerError, WorkerPool
 from normbench.study.schedule.mark import STEPS, Mark
 from normbench.study.schedule.units import Unit, compile_units, measure_units
 from normbench.study.schedule.worker_process import Death, Settings, explain_death, telling_line
@@ -107,7 +107,7 @@ def test_the_mark_says_which_case_and_step():
 
 
 def test_a_death_ends_one_case_and_keeps_what_the_others_found():
-    unit = Unit("u", "measure", "cpu", 0, ("a", "b", "c"), False)
+    unit = Unit("measure", "cpu", 0, "u", ("a", "b", "c"), False)
     progress = Progress(unit)
     progress.add({"case": "a", "tables": {"compiled": [{"case": "a", "status": "ok"}]}, "done": False})
     progress.add({"case": "b", "tables": {"compiled": [{"case": "b", "status": "ok"}]}, "done": False})
@@ -120,7 +120,7 @@ def test_a_death_ends_one_case_and_keeps_what_the_others_found():
 
 
 def test_a_death_of_no_case_in_particular_ends_all_that_are_left():
-    progress = Progress(Unit("u", "compile", "h200", 0, ("a", "b", "c"), False))
+    progress = Progress(Unit("compile", "h200", 0, "u", ("a", "b", "c"), False))
     progress.add({"case": "a", "tables": {"compiled": [{"case": "a", "status": "ok"}]}, "done": True})
     progress.bury(Death(None, "timeout", "drawing inputs"), ("b", "c"))
     assert progress.remaining == []
@@ -139,7 +139,7 @@ def test_a_worker_that_cannot_start_is_an_error_of_the_installation(tmp_path):
     units = compile_units(CASES[2:], ("h200",))
     broken = settings(tmp_path, "compile", imports=("no_such_module",))
     with pytest.raises(WorkerError, match=r"did not start: .*no_such_module"):
-        Sweep(units, lambda unit: broken, 1, 60.0, lambda progress: None).run()
+        WorkerPool(units, lambda unit: broken, 1, 60.0, lambda progress: None).run()
 
 
 def test_a_crash_while_compiling_costs_one_case(tmp_path):
@@ -150,7 +150,7 @@ def test_a_crash_while_compiling_costs_one_case(tmp_path):
     cases = [Case(problem, name) for problem in (SMALL, Problem("batch_norm", (3, 4), "nc")) for name in names]
     with_faults = settings(tmp_path, "compile", imports=("tests.study.faulty_variants",))
     found = []
-    Sweep(compile_units(cases, ("h200",)), lambda unit: with_faults, 2, 120.0, found.append).run()
+    WorkerPool(compile_units(cases, ("h200",)), lambda unit: with_faults, 2, 120.0, found.append).run()
     rows = [row for progress in found for row in progress.tables()["compiled"]]
     outcomes = {row["case"]: (row["status"], row.get("reason")) for row in rows}
     assert len(rows) == len(outcomes) == 6
