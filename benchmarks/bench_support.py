@@ -1,4 +1,4 @@
-"""What the asv classes share. Only `benchmarks` is of the working tree there: kernels and analysis are each commit's.
+"""What the asv classes share. Only `benchmarks` is of the working tree there: the package is each commit's.
 
 The parameters are written down in `bench_slugs.txt`, as asv hands them over by index: a list made of the variants that
 a commit happens to have would shift. A commit that lacks one is skipped. A test holds that file to `normbench list`.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 
-from analysis.pages.history import Step
+from analysis.pages.history_steps import Step
 from normbench.display.palette import GREEN, VERMILLION
 from normbench.report.plots.figure_parts import STYLE, make_panels, to_svg
 

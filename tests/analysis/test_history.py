@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from analysis.pages import history
-from analysis.pages.history import PAGE, PLOT, page, steps
+from analysis.pages.history import PAGE, PLOT, page
+from analysis.pages.history_steps import steps
 from normbench.goldens.store import FOLDER, read_all
 
 ROOT = Path(__file__).resolve().parents[2]
