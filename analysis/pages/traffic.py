@@ -69,7 +69,7 @@ For each operator there is a variant in plain JAX that reads x as few times as i
 parameters, compiled for the H200 with JAX {jax}: the launches, and what was not fused, in XLA's words.
 
 The pattern is the same: a sum over the rows of a product of many operands is predicted to be slow where it has few
-blocks, so the product is written in float32 first. Parts of the rows give more blocks (`normbench/kernels/common/partial_sums.py`);
+blocks, so the product is written in float32 first. Parts of the rows give more blocks (`kernels.common.partial_sums`);
 where no suitable number divides the rows, they are filled up with zeros, and a launch with such a sum can no longer
 write y and dx beside it. An activation makes the sums of the gradient wait for the statistics, and its derivative is
 written.
