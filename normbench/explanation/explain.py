@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from normbench.errors import UserError
 from normbench.explanation.call import prepared_call
-from normbench.explanation.lowering import lowered_call
-from normbench.explanation.render import html_report, text_report
+from normbench.explanation.lowering import lowered_call, peak_notes
+from normbench.explanation.page import html_report
+from normbench.explanation.render import text_report
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
 from normbench.fusion.targets import check_target, require_gpu_targets
@@ -100,13 +101,36 @@ class Report:
         """The optimised module as text."""
         return self.compilation.hlo_text
 
+    def top(self, number: int = 10) -> "pd.DataFrame":
+        """The launches that move most, equal ones as one row with their number."""
+        from normbench.explanation.tables import top
+
+        return top(self.launches, number)
+
+    def by_scope(self, depth: int = 2) -> "pd.DataFrame":
+        """What the parts of the program move, a row per part: its first `depth` names, as the framework gave them."""
+        from normbench.explanation.tables import by_scope
+
+        return by_scope(self.launches, depth)
+
+    def by_source(self) -> "pd.DataFrame":
+        """What the lines of the program move, a row per file:line."""
+        from normbench.explanation.tables import by_source
+
+        return by_source(self.launches)
+
+    def text(self, full: bool = False) -> str:
+        """The report as it is printed; with `full` every launch, hint and refusal, however many there are."""
+        return text_report(self, full)
+
     @cached_property
     def picture(self) -> "FusionPicture":
         """The program as a picture: launches, what flows between them, what was not fused; `.write(path)` saves it."""
-        from normbench.explanation.picture import fusion_picture
+        from normbench.explanation.picture import fusion_picture, with_flows
 
         compilation = self.compilation
-        return fusion_picture(f"{self.name} on {self.target}", compilation.launch_rows(), compilation.compiled_row())
+        rows = with_flows(compilation.launch_rows(), compilation.reading)
+        return fusion_picture(f"{self.name} on {self.target}", rows, compilation.compiled_row())
 
     def __repr__(self) -> str:
         return text_report(self)
@@ -115,9 +139,7 @@ class Report:
         return html_report(self)
 
 
-def explain(
-    function: Callable, /, *args: Any, target: str = "h200", timeout_s: float = 300.0, **kwargs: Any
-) -> Report:
+def explain(function: Callable, /, *args: Any, target: str = "h200", timeout_s: float = 300.0, **kwargs: Any) -> Report:
     """Compiles `function` for `target` and says what became of it.
 
     Tracing and lowering happen in this process, compiling in another: XLA can abort.
@@ -133,8 +155,8 @@ def explain(
     A function that has arguments called `target` or `timeout_s` itself is explained with `explain_call`.
 
     Raises:
-      UserError: for an unknown target, arguments that JAX does not take as they are, a program that can only be compiled
-        where the device is or does not fit it, or a missing compiler plugin.
+      UserError: for an unknown target, arguments that JAX does not take as they are, a program that can only be
+        compiled where the device is or does not fit it, or a missing compiler plugin.
       CompileError: where the compiler failed, aborted or took too long.
       Exception: whatever `function` raises while it is traced.
     """
@@ -154,14 +176,15 @@ def explain_call(
     call = prepared_call(function, args, kwargs or {})
     bytecode, lower_s = lowered_call(call, target)
     compilation = compiler(target).compile(bytecode, target, lower_s, timeout_s)
-    return Report(call.name, compilation, (*call.notes, *compilation.notes))
+    notes = (*call.notes, *compilation.notes, *peak_notes(compilation.peak_bytes, target))
+    return Report(call.name, compilation, notes)
 
 
 def _require_target_name(target: Any) -> None:
     if not isinstance(target, str):
         raise UserError(
-            f"target is a {type(target).__name__}; it is the name of a device. For a function with an argument 'target' "
-            "of its own: explain_call(function, args, kwargs, target=...)"
+            f"target is a {type(target).__name__}; it is the name of a device. For a function with an argument "
+            "'target' of its own: explain_call(function, args, kwargs, target=...)"
         )
     check_target(target)
     if target in DEVICELESS_TARGETS:

@@ -50,8 +50,8 @@ def _require_no_callbacks(traced: Any, target: str) -> None:
     found = sorted(jax_compat.callbacks_of(traced))
     if found:
         raise UserError(
-            f"the function calls back into Python ({', '.join(found)}), which JAX cannot lower for {target!r}, a device "
-            "that is not there: leave the callback out, or explain it for target 'cpu'"
+            f"the function calls back into Python ({', '.join(found)}), which JAX cannot lower for {target!r}, a "
+            "device that is not there: leave the callback out, or explain it for target 'cpu'"
         )
 
 
@@ -77,9 +77,20 @@ def _require_memory(lowered: Any, facts: Target) -> None:
     arguments, results = jax_compat.entry_bytes(lowered)
     if arguments + results > facts.memory_bytes:
         raise UserError(
-            f"arguments of {_gigabytes(arguments)} and results of {_gigabytes(results)} do not fit {facts.name!r}, which "
-            f"has {_gigabytes(facts.memory_bytes)} of memory"
+            f"arguments of {_gigabytes(arguments)} and results of {_gigabytes(results)} do not fit {facts.name!r}, "
+            f"which has {_gigabytes(facts.memory_bytes)} of memory"
         )
+
+
+def peak_notes(peak_bytes: int | None, target: str) -> tuple[str, ...]:
+    """A sentence where a compiled program needs more memory than the device has."""
+    facts = facts_of(target)
+    if facts is None or peak_bytes is None or peak_bytes <= facts.memory_bytes:
+        return ()
+    return (
+        f"the program needs {_gigabytes(peak_bytes)} at its peak, more than the {_gigabytes(facts.memory_bytes)} of "
+        f"{target!r}: it would run out of memory",
+    )
 
 
 def _gigabytes(size: int) -> str:

@@ -108,24 +108,27 @@ def compile_bytecode_for(bytecode: bytes, target: str | Target, lower_s: float) 
     try:
         return _compile_bytecode(bytecode, target, lower_s, {})
     except Exception as error:
-        if not _may_do_without_triton_products(error):
+        reason = _no_tiling(error)
+        if reason is None:
             raise
-        reason = next(iter(str(error).splitlines()), "")[:60]
     return _compile_bytecode(bytecode, target, lower_s, _WITHOUT_TRITON_PRODUCTS, (_TRITON_NOTE.format(reason),))
 
 
-_NO_TILING = ("Couldn't find output tile sizes", "No supported config found for HLO: %gemm_fusion")
+_NO_TILING = ("Couldn't find output tile sizes", "No supported config found for HLO: %gemm_fusion_dot")
 """What JAX 0.10.2 and 0.11.2 say of the same programs; 0.12 compiles them."""
 _WITHOUT_TRITON_PRODUCTS = {"xla_gpu_enable_triton_gemm": False}
 _TRITON_NOTE = (
-    "compiled with --xla_gpu_enable_triton_gemm=false: with Triton for matrix products XLA does not compile the program "
-    "without a device to tune on ({})"
+    "compiled with --xla_gpu_enable_triton_gemm=false: where there is no device to tune on, XLA does not compile this "
+    "program with Triton's matrix products ({})"
 )
 
 
-def _may_do_without_triton_products(error: Exception) -> bool:
-    asked = "xla_gpu_enable_triton_gemm" in os.environ.get("XLA_FLAGS", "")
-    return not asked and any(words in str(error) for words in _NO_TILING)
+def _no_tiling(error: Exception) -> str | None:
+    """What XLA says where its tiling of matrix products fails; None for another error, and where the user has set the
+    flag himself."""
+    if "xla_gpu_enable_triton_gemm" in os.environ.get("XLA_FLAGS", ""):
+        return None
+    return next((words for words in _NO_TILING if words in str(error)), None)
 
 
 def _compile_bytecode(

@@ -59,7 +59,9 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
         send(answers, answer)
 
 
-_CUSTOM_CALL = re.compile(r"No FFI handler registered for (\S+)|No registered implementation for .*?custom call to (\S+)")
+_CUSTOM_CALL = re.compile(
+    r"No FFI handler registered for (\S+)|No registered implementation for .*?custom call to (\S+)"
+)
 
 
 def failure(error: Exception) -> str:
@@ -68,8 +70,10 @@ def failure(error: Exception) -> str:
     custom_call = _CUSTOM_CALL.search(text)
     if custom_call:
         name = next(group for group in custom_call.groups() if group)
-        return f"the compiler here knows no custom call {name!r}: whatever registers it has to be installed with the CUDA "\
+        return (
+            f"the compiler here knows no custom call {name!r}: whatever registers it has to be installed with the CUDA "
             "compiler, so its program can only be compiled where it runs"
+        )
     line = next(iter(text.splitlines()), "")
     return f"{type(error).__name__}: {line[:300]}"
 

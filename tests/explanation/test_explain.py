@@ -127,11 +127,6 @@ def test_an_unknown_target_is_named_with_what_is_allowed():
         explain(softplus, array(1), array(1), target="v100")
 
 
-def test_an_argument_that_is_no_array_is_named():
-    with pytest.raises(UserError, match="argument 3 is no array"):
-        explain(softplus, array(1), 3, target="cpu")
-
-
 def test_a_missing_plugin_is_named_with_what_to_install(monkeypatch):
     monkeypatch.setattr("normbench.fusion.targets.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"normbench\[gpu-targets\]"):
