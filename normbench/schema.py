@@ -70,7 +70,7 @@ TABLES: dict[str, dict[str, str]] = {
         "target": "string",
         "index": "int64",
         "name": "string",  # of the HLO instruction
-        "kind": "string",  # loop, reduction, transpose, triton, pallas, library, slice, update, fill, copy, collective, ...
+        "kind": "string",  # loop, reduction, triton, pallas, library, slice, update, fill, copy, collective, ...
         "computation": "string",  # that holds it: the entry, or the body of a loop, a branch, what is called
         "repetitions": "int64",  # how often it runs; 1 in a loop of unknown length
         "repetitions_known": "bool",  # false in a loop of unknown length
