@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from normbench import kernels as kernels
     from normbench.explanation.explain import Report as Report
     from normbench.explanation.explain import explain as explain
+    from normbench.explanation.explain import explain_call as explain_call
 
 __version__ = "0.1.0"
 
-_EXPLANATION = ("Report", "explain")
+_EXPLANATION = ("Report", "explain", "explain_call")
 
 
 def __getattr__(name: str) -> Any:

@@ -44,14 +44,16 @@ TABLES: dict[str, dict[str, str]] = {
     "compiled": {
         "case": "string",
         "target": "string",
-        "launches": "int64",
+        "launches": "int64",  # rows of the table "launches"
+        "executed_launches": "int64",  # with the repetitions of loops; a loop of unknown length counts once
         "bytes": "int64",
         "minimum_bytes": "int64",
+        "least_between_barriers_bytes": "int64",  # matrix products, convolutions, collectives and calls kept apart
         "streaming_minimum_bytes": "int64",
         "declared_bytes": "int64",  # `bytes`, with what hand-written kernels declare for theirs; null: none declares
         "traffic_ratio": "float64",
-        "xla_bytes": "int64",  # by XLA's own generic cost analysis, for comparison
-        "flops": "float64",
+        "xla_bytes": "int64",  # by XLA's own generic cost analysis, with the loops' repetitions; null: it does not know
+        "flops": "float64",  # likewise, and of library calls by their shapes; null: a call's are not known
         "peak_bytes": "int64",
         "lower_s": "float64",
         "compile_s": "float64",
@@ -68,11 +70,20 @@ TABLES: dict[str, dict[str, str]] = {
         "target": "string",
         "index": "int64",
         "name": "string",  # of the HLO instruction
-        "kind": "string",  # loop, reduction, transpose, triton, library, copy, ...
-        "ops": "string",  # fused HLO opcodes, comma separated
+        "kind": "string",  # loop, reduction, triton, pallas, library, slice, update, fill, copy, collective, ...
+        "computation": "string",  # that holds it: the entry, or the body of a loop, a branch, what is called
+        "repetitions": "int64",  # how often it runs; 1 in a loop of unknown length
+        "repetitions_known": "bool",  # false in a loop of unknown length
+        "branch": "string",  # "1 of 3 branches": it stands for a conditional, of which one branch runs; null: none
+        "ops": "string",  # fused HLO opcodes, comma separated; the name of a Pallas kernel
         "source_ops": "string",  # JAX operations that they come from
-        "read_bytes": "int64",
+        "scope": "string",  # names that the program gave to the part that its main operation lies in, by "/"
+        "source": "string",  # file:line of the Python code of its main operation
+        "flops": "float64",  # of matrix products and convolutions, for all repetitions; null: not known (a call)
+        "read_bytes": "int64",  # of device memory, for all repetitions, as are the columns below
         "write_bytes": "int64",
+        "workspace_bytes": "int64",  # scratch memory that a library call is given; no traffic
+        "wire_bytes": "int64",  # that a collective sends from each device, or a copy moves from or to the host
         "declared_bytes": "int64",  # read and written, as a hand-written kernel says of itself; null: it does not
         "grid": "string",
         "block": "string",

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from normbench.errors import UserError, unknown
+from normbench.errors import UserError
 from normbench.schema import DEVICELESS_TARGETS
 
+if TYPE_CHECKING:
+    from normbench.explanation.explain import Report
+
+_WIDE = ("float64", "f64", "int64", "i64", "uint64", "u64", "complex128", "c128")
 _OF_OPERATORS = ("operator", "variant", "param_dtype", "layout", "pass_", "context", "epsilon", "option")
 
 
@@ -22,14 +26,26 @@ def run(parsed: argparse.Namespace) -> int:
 
     check_compilers(chosen_targets([target]))
     import_modules(parsed.imports)
-    name, function, arguments = _of_function(parsed) if parsed.function else _of_operator(parsed, target)
-    from normbench import explain
-
-    report = replace(explain(function, *arguments, target=target), name=name)
-    print(report)
+    name, function, args, kwargs = _of_function(parsed) if parsed.function else _of_operator(parsed, target)
+    report = replace(_explained(name, function, args, kwargs, target), name=name)
+    print(report.text(full=parsed.full))
     if parsed.html:
         _write(Path(parsed.html), report._repr_html_())
     return 0
+
+
+def _explained(name: str, function: Callable, args: Sequence[Any], kwargs: dict[str, Any], target: str) -> "Report":
+    from normbench import explain_call
+    from normbench.cli.function_arguments import called_with
+    from normbench.fusion.isolation import CompileError
+
+    try:
+        return explain_call(function, args, kwargs, target=target)
+    except (UserError, CompileError):
+        raise
+    except Exception as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"function {name!r} cannot be called with {called_with(args, kwargs)}: {first_line}") from error
 
 
 def _prepare_process(target: str, parsed: argparse.Namespace) -> None:
@@ -38,19 +54,21 @@ def _prepare_process(target: str, parsed: argparse.Namespace) -> None:
         from normbench.fusion.targets import compile_environment
 
         os.environ.update(compile_environment())
-    if any(name in ("float64", "f64") for name in (*(parsed.dtype or ()), parsed.param_dtype)):
+    if any(name in _WIDE for name in (*(parsed.dtype or ()), parsed.param_dtype)):
         os.environ["JAX_ENABLE_X64"] = "1"
         if "jax" in sys.modules:  # a program that calls this one
             sys.modules["jax"].config.update("jax_enable_x64", True)
 
 
-def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[str, Callable, Sequence[Any]]:
+def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[str, Callable, tuple, dict[str, Any]]:
     from normbench import kernels
     from normbench.cases.case import Case
     from normbench.cases.slugs import decode_value, parse_dtype, parse_layout, parse_shape
 
     if parsed.operator is None or parsed.variant is None:
         raise UserError("explain needs OPERATOR and VARIANT, or --function MODULE:NAME")
+    if parsed.args is not None:
+        raise UserError("--args makes the arguments of a --function; an operator takes --shape and --dtype")
     if len(parsed.shape or ()) != 1 or len(parsed.dtype or ("float32",)) != 1:
         raise UserError("explain of an operator takes one --shape and one --dtype: those of x")
     variant = kernels.get(parsed.operator, parsed.variant)
@@ -70,7 +88,7 @@ def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[str, Callable
     if reason:
         raise UserError(f"{parsed.operator} {parsed.variant} is not supported here on {target}: {reason}")
     program = kernels.program(problem, parsed.variant)
-    return Case(problem, parsed.variant).slug, program.function, program.inputs
+    return Case(problem, parsed.variant).slug, program.function, program.inputs, {}
 
 
 def _options(texts: Sequence[str], decode: Callable[[str], Any]) -> tuple[tuple[str, Any], ...]:
@@ -84,52 +102,18 @@ def _options(texts: Sequence[str], decode: Callable[[str], Any]) -> tuple[tuple[
     return tuple(sorted(found.items()))
 
 
-def _of_function(parsed: argparse.Namespace) -> tuple[str, Callable, Sequence[Any]]:
+def _of_function(parsed: argparse.Namespace) -> tuple[str, Callable, tuple, dict[str, Any]]:
     for name in _OF_OPERATORS:
         if getattr(parsed, name) is not None:
             raise UserError(f"--function takes no {name.strip('_')}: give --shape and --dtype for each array argument")
-    function = _find(parsed.function)
-    arguments = _abstract(parsed.shape or (), parsed.dtype or ["float32"])
-    import jax
+    from normbench.cli.function_arguments import abstract, find, made
 
-    try:
-        jax.eval_shape(function, *arguments)
-    except Exception as error:
-        called = ", ".join(f"{argument.dtype}{list(argument.shape)}" for argument in arguments)
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"function {parsed.function!r} cannot be called with ({called}): {first_line}") from error
-    return parsed.function, function, arguments
-
-
-def _abstract(shapes: Sequence[str], dtypes: Sequence[str]) -> list[Any]:
-    import jax
-    import jax.numpy as jnp
-
-    from normbench.cases.slugs import parse_dtype, parse_shape
-
-    if len(dtypes) not in (1, len(shapes)):
-        raise UserError(f"{len(dtypes)} --dtype for {len(shapes)} --shape; allowed: one for all, or one for each")
-    names = [parse_dtype(name) for name in (dtypes if len(dtypes) == len(shapes) else list(dtypes) * len(shapes))]
-    return [
-        jax.ShapeDtypeStruct(parse_shape(shape), jnp.dtype(name)) for shape, name in zip(shapes, names, strict=True)
-    ]
-
-
-def _find(text: str) -> Callable:
-    from normbench.study.user_modules import import_module
-
-    module_name, separator, path = text.partition(":")
-    if not separator or not module_name or not path:
-        raise UserError(f"function {text!r}: expected MODULE:NAME, e.g. jax.nn:silu")
-    found: Any = import_module(module_name)
-    for name in path.split("."):
-        if not hasattr(found, name):
-            public = [key for key in vars(found) if not key.startswith("_") and callable(getattr(found, key))]
-            raise unknown(f"function of {module_name}", name, public[:20])
-        found = getattr(found, name)
-    if not callable(found):
-        raise UserError(f"function {text!r} is a {type(found).__name__}, which cannot be called")
-    return found
+    function = find("function", parsed.function)
+    if parsed.args is None:
+        return parsed.function, function, abstract(parsed.shape or (), parsed.dtype or ["float32"]), {}
+    if parsed.shape or parsed.dtype:
+        raise UserError("--args makes all arguments: leave out --shape and --dtype")
+    return parsed.function, function, *made(parsed.args)
 
 
 def _write(path: Path, text: str) -> None:

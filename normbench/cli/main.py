@@ -104,10 +104,20 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("variant", nargs="?", metavar="VARIANT", help="e.g. folded")
     parser.add_argument("--function", metavar="MODULE:NAME", help="any jittable function, instead of an operator")
     parser.add_argument(
-        "--shape", action="append", metavar="NxCxHxW", help="shape of x; with --function once per array argument"
+        "--args",
+        metavar="MODULE:NAME",
+        help="with --function, a function that returns its args, or (args, kwargs)",
     )
     parser.add_argument(
-        "--dtype", action="append", help="e.g. bfloat16 or bf16 (default: float32); with --function one for all or each"
+        "--shape",
+        action="append",
+        metavar="NxCxHxW",
+        help="shape of x; with --function once per array argument, () for a scalar",
+    )
+    parser.add_argument(
+        "--dtype",
+        action="append",
+        help="e.g. bfloat16 or bf16 (default: float32); with --function one for all or each, also int8, bool, fp8",
     )
     parser.add_argument("--param-dtype", metavar="DTYPE", help="dtype of the parameters (default: float32)")
     parser.add_argument("--layout", help="e.g. nhwc (default: channels first)")
@@ -118,6 +128,7 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
         "--option", action="append", metavar="NAME=VALUE", help="operator-specific, e.g. kernel=3x3 or features=128"
     )
     parser.add_argument("--target", default="h200", help=f"one of {', '.join(TARGETS)}; default: h200")
+    parser.add_argument("--full", action="store_true", help="every launch, hint and refusal, however many there are")
     parser.add_argument("--html", metavar="FILE", help="also write the explanation as HTML")
     _imports(parser)
 

@@ -1,18 +1,18 @@
 """`explain`: what the compiler does with any JAX function, launch by launch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import jax
-
 from normbench.errors import UserError
-from normbench.explanation.render import html_report, text_report
-from normbench.fusion.compilation import Compilation, lower_bytecode
+from normbench.explanation.call import prepared_call
+from normbench.explanation.lowering import lowered_call, peak_notes
+from normbench.explanation.page import html_report
+from normbench.explanation.render import text_report
+from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
 from normbench.fusion.targets import check_target, require_gpu_targets
-from normbench.jax_compat import no_gpu_is_no_error
 from normbench.schema import DEVICELESS_TARGETS
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ class Report:
     Attributes:
       name: of the function.
       compilation: everything that was read; the properties below are the short way to it.
+      notes: sentences about what was compiled, where it is not what was given.
     """
 
     name: str
     compilation: Compilation
+    notes: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
@@ -99,13 +101,36 @@ class Report:
         """The optimised module as text."""
         return self.compilation.hlo_text
 
+    def top(self, number: int = 10) -> "pd.DataFrame":
+        """The launches that move most, equal ones as one row with their number."""
+        from normbench.explanation.tables import top
+
+        return top(self.launches, number)
+
+    def by_scope(self, depth: int = 2) -> "pd.DataFrame":
+        """What the parts of the program move, a row per part: its first `depth` names, as the framework gave them."""
+        from normbench.explanation.tables import by_scope
+
+        return by_scope(self.launches, depth)
+
+    def by_source(self) -> "pd.DataFrame":
+        """What the lines of the program move, a row per file:line."""
+        from normbench.explanation.tables import by_source
+
+        return by_source(self.launches)
+
+    def text(self, full: bool = False) -> str:
+        """The report as it is printed; with `full` every launch, hint and refusal, however many there are."""
+        return text_report(self, full)
+
     @cached_property
     def picture(self) -> "FusionPicture":
         """The program as a picture: launches, what flows between them, what was not fused; `.write(path)` saves it."""
-        from normbench.explanation.picture import fusion_picture
+        from normbench.explanation.picture import fusion_picture, with_flows
 
         compilation = self.compilation
-        return fusion_picture(f"{self.name} on {self.target}", compilation.launch_rows(), compilation.compiled_row())
+        rows = with_flows(compilation.launch_rows(), compilation.reading)
+        return fusion_picture(f"{self.name} on {self.target}", rows, compilation.compiled_row())
 
     def __repr__(self) -> str:
         return text_report(self)
@@ -114,34 +139,53 @@ class Report:
         return html_report(self)
 
 
-def explain(function: Callable, *abstract_args: Any, target: str = "h200", timeout_s: float = 300.0) -> Report:
+def explain(function: Callable, /, *args: Any, target: str = "h200", timeout_s: float = 300.0, **kwargs: Any) -> Report:
     """Compiles `function` for `target` and says what became of it.
 
     Tracing and lowering happen in this process, compiling in another: XLA can abort.
 
     Args:
-      function: any jittable function of arrays, or pytrees of arrays, jitted or not.
-      *abstract_args: one `jax.ShapeDtypeStruct` or array (or pytree of them) per positional argument.
+      function: any function that `jax.jit` takes, jitted or not. A jitted one keeps what it was jitted with: static and
+        donated arguments, shardings. Of a module that is a pytree (equinox, nnx) the arrays are inputs.
+      *args, **kwargs: its arguments as `jax.jit` takes them: arrays or `jax.ShapeDtypeStruct`s, numbers, pytrees of
+        them. Functions and words, which `jax.jit` refuses, are held fixed.
       target: "h200", "h100", "a100", "b200" (no device needed), "cpu", or "gpu" for the one that is present.
       timeout_s: after which compiling is given up.
 
+    A function that has arguments called `target` or `timeout_s` itself is explained with `explain_call`.
+
     Raises:
-      UserError: for an unknown target, arguments that are no arrays, or a missing compiler plugin.
+      UserError: for an unknown target, arguments that JAX does not take as they are, a program that can only be
+        compiled where the device is or does not fit it, or a missing compiler plugin.
       CompileError: where the compiler failed, aborted or took too long.
+      Exception: whatever `function` raises while it is traced.
     """
+    return explain_call(function, args, kwargs, target=target, timeout_s=timeout_s)
+
+
+def explain_call(
+    function: Callable,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: str = "h200",
+    timeout_s: float = 300.0,
+) -> Report:
+    """As `explain`, with the arguments in a sequence and a mapping, so that none of its own is in the way of a name."""
+    _require_target_name(target)
+    call = prepared_call(function, args, kwargs or {})
+    bytecode, lower_s = lowered_call(call, target)
+    compilation = compiler(target).compile(bytecode, target, lower_s, timeout_s)
+    notes = (*call.notes, *compilation.notes, *peak_notes(compilation.peak_bytes, target))
+    return Report(call.name, compilation, notes)
+
+
+def _require_target_name(target: Any) -> None:
+    if not isinstance(target, str):
+        raise UserError(
+            f"target is a {type(target).__name__}; it is the name of a device. For a function with an argument "
+            "'target' of its own: explain_call(function, args, kwargs, target=...)"
+        )
     check_target(target)
-    if not callable(function):
-        raise UserError(f"function is {function!r}; it must be callable")
     if target in DEVICELESS_TARGETS:
         require_gpu_targets()
-    inputs = tuple(jax.tree.map(_abstract, argument) for argument in abstract_args)
-    with no_gpu_is_no_error():
-        bytecode, lower_s = lower_bytecode(function, inputs, target)
-    compilation = compiler(target).compile(bytecode, target, lower_s, timeout_s)
-    return Report(getattr(function, "__name__", type(function).__name__), compilation)
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-        raise UserError(f"argument {leaf!r} is no array; give jax.ShapeDtypeStruct(shape, dtype) or an array")
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

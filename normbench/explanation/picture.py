@@ -9,8 +9,22 @@ from typing import Any
 
 from normbench.display.palette import GREY, INK
 from normbench.display.units import count, printable
-from normbench.explanation.picture_parts import EXTRA, LINE, NEEDED, REFUSED, arrow, head, size_text, tag, text, wrap
+from normbench.explanation.groups import executed
+from normbench.explanation.picture_parts import (
+    EXTRA,
+    LETTER,
+    LINE,
+    NEEDED,
+    REFUSED,
+    arrow,
+    head,
+    size_text,
+    tag,
+    text,
+    wrap,
+)
 from normbench.explanation.picture_rows import Argument, Box, boxes
+from normbench.fusion.reading import Reading
 
 WIDTH = 900.0
 _BOX_X, _BOX_W = 262.0, 372.0
@@ -51,16 +65,27 @@ def fusion_picture(title: str, rows: Sequence[Mapping[str, Any]], compiled: Mapp
 
     Args:
       title: what was compiled.
-      rows: of the table `launches`, in the order of execution.
+      rows: of the table `launches`, in the order of execution; the JSON lists in it may be lists, too.
       compiled: a row of the table `compiled`: bytes, minimum_bytes and traffic_ratio are shown.
     """
-    found = boxes(rows)
-    drawing = _Drawing(found)
-    parts, height = drawing.draw(title, len(rows), compiled)
-    label = f"{title}: {_sum(len(rows), compiled)}"
+    drawing = _Drawing(boxes(rows))
+    total = _sum(rows, compiled)
+    parts, height = drawing.draw(title, total, compiled)
+    label = f"{title}: {total}"
     attributes = f"xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH:.0f} {height:.0f}' {_FONT} role='img'"
     size = f"width='{WIDTH:.0f}' height='{height:.0f}'"
     return FusionPicture(f"<svg {attributes} {size}>{tag('title', escape(printable(label)))}{''.join(parts)}</svg>")
+
+
+def with_flows(rows: Sequence[Mapping[str, Any]], reading: Reading) -> list[dict[str, Any]]:
+    """Rows of the table `launches` with what flows between them as lists, as it was read, in place of JSON."""
+    refused: dict[int, list] = {}
+    for refusal in reading.refusals:
+        refused.setdefault(refusal.producer, []).append((refusal.consumers, refusal.reason))
+    return [
+        {**row, "inputs": flow.inputs, "results": flow.results, "refused": refused.get(place, [])}
+        for place, (row, flow) in enumerate(zip(rows, reading.flows, strict=True))
+    ]
 
 
 class _Drawing:
@@ -76,7 +101,7 @@ class _Drawing:
         self.lanes: list[int] = []  # per lane on the right, the box down to which it is taken
         self.crossing: list[int] = []  # boxes that a refusal reaches past others
 
-    def draw(self, title: str, launches: int, compiled: Mapping[str, Any]) -> tuple[list[str], float]:
+    def draw(self, title: str, total: str, compiled: Mapping[str, Any]) -> tuple[list[str], float]:
         parts = [text(title, 8, 20, font_weight=600, font_size=14), *_legend(38.0)]
         y = 66.0
         for box in self.boxes:
@@ -88,7 +113,7 @@ class _Drawing:
         for box in self.boxes:
             parts += self._box(box)
             parts += self._refusals(box)
-        bars, height = self._bars(y + 8, launches, compiled)
+        bars, height = self._bars(y + 8, total, compiled)
         return [*parts, *bars], height
 
     def _height(self, box: Box) -> float:
@@ -113,12 +138,13 @@ class _Drawing:
 
     def _box(self, box: Box) -> list[str]:
         top, height = self.tops[box.index], self.heights[box.index]
-        name = box.name if box.count > 1 else f"{box.index}  {box.name}"
+        name = "  ".join(part for part in (box.label, box.name) if part)
+        right = ", ".join(part for part in (box.often, box.kind) if part)
         parts = [
             tag("rect", x=_BOX_X, y=top, width=_BOX_W, height=height, rx=7, fill=INK, fill_opacity=0.13, stroke=INK,
                 stroke_opacity=0.7, stroke_dasharray="5 3" if box.count > 1 else None),
-            text(wrap(name, _BOX_W - 90, 1)[0], _BOX_X + 12, top + 19, font_weight=600),
-            text(box.kind, _RIGHT - 12, top + 19, "end", font_style="italic"),
+            text(wrap(name, _BOX_W - 40 - LETTER * len(right), 1)[0], _BOX_X + 12, top + 19, font_weight=600),
+            text(right, _RIGHT - 12, top + 19, "end", font_style="italic"),
         ]  # fmt: skip
         y = top + 19
         for line in wrap(box.ops, _BOX_W - 24, _OPS_LINES):
@@ -214,7 +240,7 @@ class _Drawing:
         )
         return arrow(path, REFUSED, 1.6, stroke_dasharray="5 4")
 
-    def _bars(self, y: float, launches: int, compiled: Mapping[str, Any]) -> tuple[list[str], float]:
+    def _bars(self, y: float, total: str, compiled: Mapping[str, Any]) -> tuple[list[str], float]:
         """The minimum above what is moved, launch by launch, to one scale."""
         minimum, moved = compiled.get("minimum_bytes") or 0, compiled.get("bytes") or 0
         room, left = _RESULT_X - 70, 108.0
@@ -230,10 +256,10 @@ class _Drawing:
             wide = (box.read_bytes + box.write_bytes) * scale
             parts.append(tag("rect", x=x, y=y + 26, width=max(0.3, wide - 1.2), height=17, fill=GREY))
             if wide > 14 and box.count == 1:
-                parts.append(text(str(box.index), x + wide / 2, y + 39, "middle", fill="#ffffff", font_size=11))
+                parts.append(text(box.label, x + wide / 2, y + 39, "middle", fill="#ffffff", font_size=11))
             x += wide
         parts.append(text(size_text(moved), x + 8, y + 39))
-        parts.append(text(_sum(launches, compiled), left, y + 64, font_weight=600))
+        parts.append(text(total, left, y + 64, font_weight=600))
         return parts, y + 76
 
 
@@ -251,8 +277,9 @@ def _legend(y: float) -> list[str]:
     return parts
 
 
-def _sum(launches: int, compiled: Mapping[str, Any]) -> str:
-    ratio = compiled.get("traffic_ratio")
-    words = f"{count(launches, 'launch', 'launches')}, {size_text(compiled.get('bytes') or 0)} moved"
+def _sum(rows: Sequence[Mapping[str, Any]], compiled: Mapping[str, Any]) -> str:
+    ratio, runs = compiled.get("traffic_ratio"), executed(rows)
+    often = "" if runs == len(rows) else f", {runs:,} executed"
+    words = f"{count(len(rows), 'launch', 'launches')}{often}, {size_text(compiled.get('bytes') or 0)} moved"
     known = isinstance(ratio, int | float) and ratio == ratio
     return f"{words}: {ratio:.2f} times the minimum" if known else words

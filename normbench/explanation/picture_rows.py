@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-MAX_BOXES = 14
-"""Launches that are drawn apart; of a longer program the last ones share a box."""
+from normbench.explanation.groups import Group, how_often, words
+
+MAX_BOXES = 20
+"""Boxes of a picture; of a longer program those launches are drawn apart that move most, and what lies between two of
+them shares a box."""
 _SMALL = 0.01  # of the widest flow: arguments below it are drawn as one
 _NAMED = 3  # small arguments that are named
 
@@ -23,17 +26,21 @@ class Argument:
 
 @dataclass(frozen=True)
 class Box:
-    """A launch, or the rest of a long program.
+    """A launch, or several that follow each other in a long program.
 
     Attributes:
-      index: place in the picture; also that of the launch, but for the last box of a long program.
+      index: place in the picture.
+      label: the index of the launch; "" for several.
       count: launches that it stands for.
+      often: how often it runs, in words; "" for once.
       inner: (index of a box, bytes) read of each earlier launch.
       refused: (indices of the boxes into which it was not fused, reason).
     """
 
     index: int
+    label: str
     count: int
+    often: str
     name: str
     kind: str
     ops: str
@@ -45,42 +52,68 @@ class Box:
     refused: tuple[tuple[tuple[int, ...], str], ...]
 
 
-def boxes(rows: Sequence[Mapping[str, Any]]) -> list[Box]:
-    """A box per launch in the order of execution; empty for rows of a run that did not record flows."""
+def boxes(rows: Sequence[Mapping[str, Any]], most: int = MAX_BOXES) -> list[Box]:
+    """At most `most` boxes in the order of execution; nothing flows between them where a run did not record flows."""
     parsed = [_parsed(place, row) for place, row in enumerate(rows)]
-    if len(parsed) > MAX_BOXES:
-        parsed = [*parsed[: MAX_BOXES - 1], _rest(parsed[MAX_BOXES - 1 :])]
-    widest = max((size for row in parsed for _, size in row["inputs"]), default=0)
-    widest = max([widest, *(size for row in parsed for size in row["results"])])
+    stretches = _stretches([row["read_bytes"] + row["write_bytes"] for row in parsed], most)
+    box_of = {place: index for index, stretch in enumerate(stretches) for place in stretch}
+    drawn = [_joined([parsed[place] for place in stretch]) for stretch in stretches]
+    widest = max((size for row in drawn for _, size in row["inputs"]), default=0)
+    widest = max([widest, *(size for row in drawn for size in row["results"])])
     seen: set[str] = set()
-    found = []
-    for row in parsed:
-        last = len(parsed) - 1
-        inner: dict[int, int] = {}
-        for source, size in row["inputs"]:
-            if isinstance(source, int) and min(source, last) != row["index"]:
-                inner[min(source, last)] = max(size, inner.get(min(source, last), 0))
-        arguments = _arguments(row["inputs"], seen, _SMALL * widest)
-        refused = tuple((tuple(sorted({min(c, last) for c in into})), why) for into, why in row["refused"])
-        facts = {name: row[name] for name in ("index", "count", "name", "kind", "ops", "read_bytes", "write_bytes")}
-        found.append(Box(**facts, arguments=arguments, inner=tuple(inner.items()), results=tuple(row["results"]),
-                         refused=refused))  # fmt: skip
+    return [_box(index, row, box_of, seen, _SMALL * widest) for index, row in enumerate(drawn)]
+
+
+def _stretches(sizes: Sequence[int], most: int) -> list[range]:
+    """The places of the launches in each box: one for those that move most, and all between two of them."""
+    apart: set[int] = set()
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        if len(_cut(len(sizes), apart | {place})) > most:
+            break
+        apart.add(place)
+    return _cut(len(sizes), apart)
+
+
+def _cut(length: int, apart: set[int]) -> list[range]:
+    found, start = [], 0
+    for place in (*sorted(apart), length):
+        if place > start:
+            found.append(range(start, place))
+        if place < length:
+            found.append(range(place, place + 1))
+        start = place + 1
     return found
 
 
+def _box(index: int, row: dict[str, Any], box_of: Mapping[int, int], seen: set[str], small: float) -> Box:
+    inner: dict[int, int] = {}
+    for source, size in row["inputs"]:
+        if isinstance(source, int) and (box := box_of.get(source, index)) != index:
+            inner[box] = max(size, inner.get(box, 0))
+    refused = tuple(
+        (tuple(sorted({box_of[c] for c in into if c in box_of} - {index})), why) for into, why in row["refused"]
+    )
+    facts = {
+        name: row[name] for name in ("label", "count", "often", "name", "kind", "ops", "read_bytes", "write_bytes")
+    }
+    return Box(index=index, **facts, arguments=_arguments(row["inputs"], seen, small), inner=tuple(inner.items()),
+               results=tuple(row["results"]), refused=refused)  # fmt: skip
+
+
 def _parsed(place: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    words = _words(row.get("source_ops")) or _words(row.get("ops"))
+    operations = words(row.get("source_ops")) or words(row.get("ops"))
     return {
-        "index": place,
+        "label": str(place),
         "count": 1,
-        "name": _words(row.get("name")),
-        "kind": _words(row.get("kind")),
-        "ops": ", ".join(dict.fromkeys(words.split(","))),
+        "often": how_often(Group((row,))),
+        "name": words(row.get("name")),
+        "kind": words(row.get("kind")),
+        "ops": ", ".join(dict.fromkeys(operations.split(","))),
         "read_bytes": int(row["read_bytes"]),
         "write_bytes": int(row["write_bytes"]),
-        "inputs": _json(row.get("inputs")),
-        "results": _json(row.get("results")),
-        "refused": [(tuple(into), why) for into, why in _json(row.get("refused"))],
+        "inputs": _list(row.get("inputs")),
+        "results": _list(row.get("results")),
+        "refused": [(tuple(into), why) for into, why in _list(row.get("refused"))],
     }
 
 
@@ -89,26 +122,28 @@ def _named(argument: str) -> str:
     return re.sub(r"^arrays\[(\d+)\]$", r"input \1", argument)
 
 
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _json(cell: Any) -> list:
+def _list(cell: Any) -> Sequence:
+    """A list as it is, or as JSON in a table; an empty one for what a run did not record."""
+    if isinstance(cell, list | tuple):
+        return cell
     return json.loads(cell) if isinstance(cell, str) and cell else []
 
 
-def _rest(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    first = rows[0]["index"]
-    inputs = [pair for row in rows for pair in row["inputs"] if not (isinstance(pair[0], int) and pair[0] >= first)]
+def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One box for launches that follow each other; what flows from one of them to another stays inside."""
+    if len(rows) == 1:
+        return rows[0]
+    within = {int(row["label"]) for row in rows}
     return {
-        "index": first,
+        "label": "",
         "count": len(rows),
+        "often": "",
         "name": f"{len(rows)} more launches",
         "kind": "",
         "ops": ", ".join(dict.fromkeys(word for row in rows for word in row["ops"].split(", "))),
         "read_bytes": sum(row["read_bytes"] for row in rows),
         "write_bytes": sum(row["write_bytes"] for row in rows),
-        "inputs": inputs,
+        "inputs": [pair for row in rows for pair in row["inputs"] if pair[0] not in within],
         "results": [size for row in rows for size in row["results"]],
         "refused": [],
     }

@@ -5,6 +5,8 @@ study's workers).
 """
 
 import hashlib
+import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +37,7 @@ class Compilation:
       lower_s, compile_s, read_s: what it took.
       reading: launches, bytes, hints.
       executable: takes the inputs; None for a device that is not there.
+      notes: sentences about how it was compiled, where that was not as usual.
     """
 
     target: str
@@ -47,12 +50,14 @@ class Compilation:
     read_s: float
     reading: Reading
     executable: Callable[..., Any] | None
+    notes: tuple[str, ...] = ()
 
     def compiled_row(self) -> dict[str, Any]:
         """The columns of the table `compiled`, but case, status and reason."""
         return {
             "target": self.target,
             **self.reading.compiled_columns(),
+            **({"hints": json.dumps([*self.notes, *self.reading.hints])} if self.notes else {}),
             "peak_bytes": self.peak_bytes,
             "lower_s": self.lower_s,
             "compile_s": self.compile_s,
@@ -65,16 +70,9 @@ class Compilation:
         return self.reading.launch_rows(self.target)
 
 
-def lower_bytecode(function: Callable, inputs: tuple, target: str) -> tuple[bytes, float]:
-    """Traces and lowers `function` for `target`; returns the StableHLO module as bytecode and the seconds it took."""
-    check_target(target)
-    start = time.perf_counter()
-    lowered = _lower(function, inputs, target)
-    return jax_compat.module_bytecode(lowered), time.perf_counter() - start
-
-
 def lower_with_text(function: Callable, inputs: tuple, target: str | Target) -> tuple[bytes, str]:
-    """As `lower_bytecode`; returns the module as bytecode, and as text without source lines, equal for equal ones."""
+    """Traces and lowers `function` for `target`; returns the StableHLO module as bytecode, and as text without source
+    lines, equal for equal ones."""
     lowered = _lower(function, inputs, target)
     return jax_compat.module_bytecode(lowered), lowered.as_text()
 
@@ -102,19 +100,53 @@ def compile_for(function: Callable, inputs: tuple, target: str) -> Compilation:
 
 
 def compile_bytecode_for(bytecode: bytes, target: str | Target, lower_s: float) -> Compilation:
-    """Compiles a lowered module for a target, by name or by its facts; the result has no executable."""
+    """Compiles a lowered module for a target, by name or by its facts; the result has no executable.
+
+    What XLA's own tiling of matrix products cannot do where nothing can be tuned is compiled again without it, and
+    the compilation says so.
+    """
+    try:
+        return _compile_bytecode(bytecode, target, lower_s, {})
+    except Exception as error:
+        reason = _no_tiling(error)
+        if reason is None:
+            raise
+    return _compile_bytecode(bytecode, target, lower_s, _WITHOUT_TRITON_PRODUCTS, (_TRITON_NOTE.format(reason),))
+
+
+_NO_TILING = ("Couldn't find output tile sizes", "No supported config found for HLO: %gemm_fusion_dot")
+"""What JAX 0.10.2 and 0.11.2 say of the same programs; 0.12 compiles them."""
+_WITHOUT_TRITON_PRODUCTS = {"xla_gpu_enable_triton_gemm": False}
+_TRITON_NOTE = (
+    "compiled with --xla_gpu_enable_triton_gemm=false: where there is no device to tune on, XLA does not compile this "
+    "program with Triton's matrix products ({})"
+)
+
+
+def _no_tiling(error: Exception) -> str | None:
+    """What XLA says where its tiling of matrix products fails; None for another error, and where the user has set the
+    flag himself."""
+    if "xla_gpu_enable_triton_gemm" in os.environ.get("XLA_FLAGS", ""):
+        return None
+    return next((words for words in _NO_TILING if words in str(error)), None)
+
+
+def _compile_bytecode(
+    bytecode: bytes, target: str | Target, lower_s: float, more: dict[str, Any], notes: tuple[str, ...] = ()
+) -> Compilation:
     name = target.name if isinstance(target, Target) else target
     on_gpu = name != "cpu"
     with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
         dump = Path(folder) if on_gpu else None
-        options = _options(dump)
+        options = {**_options(dump), **more}
         facts = facts_of(target)
         client = _client(facts) if facts else jax_compat.local_client(name)
         start = time.perf_counter()
         compiled = jax_compat.compile_bytecode(bytecode, client, options, load=facts is None)
         compile_s = time.perf_counter() - start
-        return _read(compiled.hlo_modules()[0], compiled.get_compiled_memory_stats(), name, facts, dump,
-                     lower_s, compile_s, None)  # fmt: skip
+        found = _read(compiled.hlo_modules()[0], compiled.get_compiled_memory_stats(), name, facts, dump,
+                      lower_s, compile_s, None)  # fmt: skip
+        return replace(found, notes=notes)
 
 
 def _lower(function: Callable, inputs: tuple, target: str | Target) -> Any:

@@ -7,6 +7,7 @@ pickle. Its standard output is left to libraries that print.
 
 import os
 import pickle
+import re
 import struct
 import sys
 from typing import Any, BinaryIO
@@ -54,8 +55,27 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
         except UserError as error:
             answer = ("bad input", str(error))
         except Exception as error:
-            answer = ("failed", f"{type(error).__name__}: {error}")
+            answer = ("failed", failure(error))
         send(answers, answer)
+
+
+_CUSTOM_CALL = re.compile(
+    r"No FFI handler registered for (\S+)|No registered implementation for .*?custom call to (\S+)"
+)
+
+
+def failure(error: Exception) -> str:
+    """The reason of a failed compilation in one line; what the compiler adds to it, pages of HLO, is left out."""
+    text = str(error)
+    custom_call = _CUSTOM_CALL.search(text)
+    if custom_call:
+        name = next(group for group in custom_call.groups() if group)
+        return (
+            f"the compiler here knows no custom call {name!r}: whatever registers it has to be installed with the CUDA "
+            "compiler, so its program can only be compiled where it runs"
+        )
+    line = next(iter(text.splitlines()), "")
+    return f"{type(error).__name__}: {line[:300]}"
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ Field numbers are those of openxla/xla `xla/service/hlo.proto` and `xla/xla_data
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 from normbench.fusion.wire import integers, message, number, text
 
@@ -20,6 +20,7 @@ _ELEMENT_NAMES = {
     20: "f8e4m3fn", 21: "s4", 22: "u4",
 }  # fmt: skip
 _TUPLE = 13
+_HOST_MEMORY = 5  # xla::Layout::kHostMemorySpace
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Shape:
       dimensions: sizes.
       minor_to_major: layout; the first entry is the dimension that is contiguous in memory.
       leaves: shapes of a tuple's members.
+      on_host: whether it lies in the memory of the host.
     """
 
     element: str
@@ -38,6 +40,7 @@ class Shape:
     dimensions: tuple[int, ...]
     minor_to_major: tuple[int, ...]
     leaves: tuple["Shape", ...] = ()
+    on_host: bool = False
 
     @property
     def elements(self) -> int:
@@ -58,7 +61,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One HLO instruction; `operands` and `called` are ids within the module."""
+    """One HLO instruction; `operands` and `called` are ids within the module.
+
+    `attributes` holds fields of the proto by number, as they are: what only some opcodes have (`ATTRIBUTES`).
+    """
 
     id: int
     name: str
@@ -73,6 +79,8 @@ class Instruction:
     tuple_index: int
     dimensions: tuple[int, ...]
     backend_config: str
+    frame: int = 0
+    attributes: dict[int, int | bytes] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,19 @@ class Computation:
 
 @dataclass(frozen=True)
 class Module:
-    """A module with its computations by id, the entry, and the order in which the entry is executed."""
+    """A module with its computations by id, the entry, and the order in which each is executed.
+
+    Attributes:
+      aliases: number of the argument whose memory an output takes, by the output's place in the flat tuple of results.
+      frames: (file, line) of the Python code by the number of a frame, innermost first.
+    """
 
     name: str
     computations: dict[int, Computation]
     entry_id: int
     sequences: dict[int, tuple[int, ...]]
+    aliases: dict[int, int] = field(default_factory=dict)
+    frames: dict[int, tuple[tuple[str, int], ...]] = field(default_factory=dict)
 
     @property
     def entry(self) -> Computation:
@@ -138,7 +153,14 @@ def read_module(proto: bytes) -> Module:
     module = message(proto)
     computations = [_computation(data) for data in module.get(3, []) if isinstance(data, bytes)]
     sequences = _schedule(module[7][-1]) if 7 in module else {}
-    return Module(text(module.get(1)), {c.id: c for c in computations}, number(module.get(6)), sequences)
+    return Module(
+        name=text(module.get(1)),
+        computations={c.id: c for c in computations},
+        entry_id=number(module.get(6)),
+        sequences=sequences,
+        aliases=_aliases(module.get(8)),
+        frames=_frames(module.get(17)),
+    )
 
 
 def module_of_dump(proto: bytes) -> bytes:
@@ -186,6 +208,42 @@ def _schedule(data: int | bytes) -> dict[int, tuple[int, ...]]:
     return sequences
 
 
+def _aliases(values: list[int | bytes] | None) -> dict[int, int]:
+    """Of HloInputOutputAliasProto: number of the argument by place of the output."""
+    found = {}
+    for entry in _messages(values[-1], 1) if values else ():
+        place = integers(entry.get(1, []))
+        found[place[0] if place else 0] = number(entry.get(2))
+    return found
+
+
+def _frames(values: list[int | bytes] | None) -> dict[int, tuple[tuple[str, int], ...]]:
+    """Of StackFrameIndexProto: the chain of (file, line) by the number of a frame, innermost first."""
+    if not values or not isinstance(values[-1], bytes):
+        return {}
+    files = [text([name]) for name in message(values[-1]).get(1, [])]
+    locations = [(files[number(at.get(1)) - 1], number(at.get(3))) for at in _messages(values[-1], 3)]
+    chains: dict[int, tuple[tuple[str, int], ...]] = {}
+    for place, frame in enumerate(_messages(values[-1], 4), start=1):  # a parent stands before its children
+        own = locations[number(frame.get(1)) - 1]
+        chains[place] = (own, *chains.get(number(frame.get(2)), ()))
+    return chains
+
+
+def _messages(data: int | bytes, number_of_field: int) -> Iterator[dict[int, list[int | bytes]]]:
+    assert isinstance(data, bytes)
+    for item in message(data).get(number_of_field, []):
+        assert isinstance(item, bytes)
+        yield message(item)
+
+
+ATTRIBUTES = {
+    "literal": 8, "window": 15, "convolution dimensions": 16, "slice": 17, "dot dimensions": 30, "replica groups": 49,
+    "feature groups": 50, "batch groups": 58, "device list": 87,
+}  # fmt: skip
+"""Fields of HloInstructionProto that are kept as they are."""
+
+
 def _computation(data: bytes) -> Computation:
     fields = message(data)
     instructions = tuple(_instruction(item) for item in fields.get(2, []) if isinstance(item, bytes))
@@ -194,8 +252,7 @@ def _computation(data: bytes) -> Computation:
 
 def _instruction(data: bytes) -> Instruction:
     fields = message(data)
-    metadata = fields.get(7)
-    op_name = text(message(metadata[-1]).get(2)) if metadata and isinstance(metadata[-1], bytes) else ""
+    metadata = message(fields[7][-1]) if 7 in fields and isinstance(fields[7][-1], bytes) else {}
     return Instruction(
         id=number(fields.get(35)),
         name=text(fields.get(1)),
@@ -203,23 +260,31 @@ def _instruction(data: bytes) -> Instruction:
         shape=_shape(fields[3][-1]) if 3 in fields else Shape("token", 0, (), ()),
         operands=integers(fields.get(36, [])),
         called=integers(fields.get(38, [])),
-        op_name=op_name,
+        op_name=text(metadata.get(2)),
         fusion_kind=text(fields.get(11)),
         custom_call_target=text(fields.get(28)),
         parameter_number=number(fields.get(9)),
         tuple_index=number(fields.get(13)),
         dimensions=integers(fields.get(14, [])),
         backend_config=text(fields.get(43)),
+        frame=number(metadata.get(15)),
+        attributes={key: fields[key][-1] for key in ATTRIBUTES.values() if key in fields},
     )
 
 
+@lru_cache(maxsize=4096)
 def _shape(data: int | bytes) -> Shape:
     assert isinstance(data, bytes)
     fields = message(data)
     kind = number(fields.get(2))
     if kind == _TUPLE:
         return Shape("tuple", 0, (), (), tuple(_shape(leaf) for leaf in fields.get(4, [])))
-    layout = fields.get(5)
-    minor_to_major = integers(message(layout[-1]).get(1, [])) if layout and isinstance(layout[-1], bytes) else ()
+    layout = message(fields[5][-1]) if 5 in fields and isinstance(fields[5][-1], bytes) else {}
     name = _ELEMENT_NAMES.get(kind, f"type{kind}")
-    return Shape(name, _ELEMENT_BITS.get(kind, 0), integers(fields.get(3, [])), minor_to_major)
+    return Shape(
+        element=name,
+        bits=_ELEMENT_BITS.get(kind, 0),
+        dimensions=integers(fields.get(3, [])),
+        minor_to_major=integers(layout.get(1, [])),
+        on_host=number(layout.get(8)) == _HOST_MEMORY,
+    )

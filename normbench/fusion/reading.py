@@ -10,7 +10,9 @@ from normbench.fusion import bounds
 from normbench.fusion.flow import Flow, flows
 from normbench.fusion.hints import hints
 from normbench.fusion.hlo import Module, read_hlo_dump, read_module
-from normbench.fusion.launches import Launch, launches
+from normbench.fusion.launches import Launch
+from normbench.fusion.program.barriers import least_between_barriers_bytes
+from normbench.fusion.program.graph import read_graph
 from normbench.fusion.ptx import Kernel, find_ptxas, kernels_of_dump
 from normbench.fusion.refusals import Refusal, refusals_of_dump
 from normbench.fusion.targets import Target
@@ -32,6 +34,7 @@ class Reading:
       refusals: what the compiler did not fuse.
       bytes: over all launches.
       minimum_bytes, streaming_minimum_bytes: see `normbench.fusion.bounds`; the second is None where it is not known.
+      least_between_barriers_bytes: see `normbench.fusion.program.barriers`.
       xla_bytes, flops: by XLA's own generic analysis; flops are None until somebody has asked for them.
       predicted_launch_s: bytes over bandwidth and a cost per launch; None for a target of unknown bandwidth.
       hints: sentences.
@@ -44,11 +47,17 @@ class Reading:
     refusals: tuple[Refusal, ...]
     bytes: int
     minimum_bytes: int
+    least_between_barriers_bytes: int
     streaming_minimum_bytes: int | None
     xla_bytes: int | None
     flops: float | None
     predicted_launch_s: tuple[float | None, ...]
     hints: tuple[str, ...]
+
+    @property
+    def executed_launches(self) -> int:
+        """Launches with the repetitions of loops; those of a loop of unknown length count once."""
+        return sum(launch.repetitions for launch in self.launches)
 
     @property
     def traffic_ratio(self) -> float | None:
@@ -73,8 +82,10 @@ class Reading:
         """The columns of the table `compiled` that come from reading."""
         return {
             "launches": len(self.launches),
+            "executed_launches": self.executed_launches,
             "bytes": self.bytes,
             "minimum_bytes": self.minimum_bytes,
+            "least_between_barriers_bytes": self.least_between_barriers_bytes,
             "streaming_minimum_bytes": self.streaming_minimum_bytes,
             "declared_bytes": self.declared_bytes,
             "traffic_ratio": self.traffic_ratio,
@@ -96,10 +107,19 @@ class Reading:
             "index": launch.index,
             "name": launch.name,
             "kind": launch.kind,
+            "computation": launch.computation,
+            "repetitions": launch.repetitions,
+            "repetitions_known": launch.repetitions_known,
+            "branch": launch.branch,
             "ops": ",".join(launch.ops),
             "source_ops": ",".join(launch.source_ops),
+            "scope": launch.scope,
+            "source": launch.source,
+            "flops": launch.flops,
             "read_bytes": launch.read_bytes,
             "write_bytes": launch.write_bytes,
+            "workspace_bytes": launch.workspace_bytes,
+            "wire_bytes": launch.wire_bytes,
             "declared_bytes": declared_bytes(launch),
             **asdict(self.kernels[launch.index]),
             "predicted_s": self.predicted_launch_s[launch.index],
@@ -128,24 +148,26 @@ def read_program(
       xla_bytes: by XLA's generic cost analysis, or None.
       on_gpu: whether it was compiled for a GPU.
     """
-    module = read_module(proto)
-    found = launches(module)
+    program = read_graph(read_module(proto))
+    found = program.launches
     unoptimised = _unoptimised(dump)
-    minimum = bounds.minimum_bytes(module, found)
-    counted = None if xla_bytes is None else int(xla_bytes)
+    minimum = bounds.minimum_bytes(program)
+    counted = None if xla_bytes is None or xla_bytes < 0 else int(xla_bytes)
+    kernels = _kernels(dump, found)
     return Reading(
-        parameters=len(module.entry.parameters),
+        parameters=len(program.parameters),
         launches=found,
-        kernels=_kernels(dump, found),
-        flows=flows(module, found),
-        refusals=refusals_of_dump(dump, found) if dump else (),
+        kernels=kernels,
+        flows=flows(program),
+        refusals=refusals_of_dump(dump, program) if dump else (),
         bytes=sum(launch.read_bytes + launch.write_bytes for launch in found),
         minimum_bytes=minimum,
+        least_between_barriers_bytes=least_between_barriers_bytes(program),
         streaming_minimum_bytes=_streaming(minimum, unoptimised, target),
         xla_bytes=counted,
         flops=None,
         predicted_launch_s=tuple(_predicted(launch, target) for launch in found),
-        hints=hints(module, found, unoptimised, on_gpu, counted),
+        hints=hints(program, unoptimised, on_gpu, counted, kernels, target),
     )
 
 
@@ -168,7 +190,7 @@ def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[Kernel, ...]
 
 
 def _predicted(launch: Launch, target: Target | None) -> float | None:
-    if target is None:
+    if target is None or launch.wire_bytes:  # of a link to the host or another device nothing is known here
         return None
     size = launch.read_bytes + launch.write_bytes
     return launch.repetitions * LAUNCH_COST_S + size / target.memory_bandwidth

@@ -6,14 +6,14 @@ why, and the cost model's estimate of the fused and of the separate form. Only w
 kept: a producer that was fused later, or that ended in the same launch as its consumers, is no refusal.
 """
 
-import re
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from normbench.fusion.hlo import Module, read_hlo_dump
+from normbench.fusion.hlo import read_hlo_dump
 from normbench.fusion.launches import Launch
+from normbench.fusion.program.graph import Program, read_graph
+from normbench.fusion.program.identity import same_values
 from normbench.fusion.wire import message, text
 
 _FUSION, _INELIGIBLE, _UPDATE = 4, 5, 6  # fields of a step in the dump
@@ -60,77 +60,61 @@ class Refusal:
 
 @dataclass
 class _Log:
-    """The state of the decisions while the dump is read: what each name stands for, and what is refused at present."""
+    """The state of the decisions while the log is read: what is refused at present, by the full name of the producer.
 
-    root: dict[str, str] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
+    A name that an instruction of the module after the pass bears was not fused away.
+    """
+
     reasons: dict[str, str] = field(default_factory=dict)
 
     def fuse(self, name: str, producer: str, consumer: str) -> None:
-        self.root[name] = self.root.get(consumer, consumer)
-        self.gone |= {producer, consumer} - {name}
+        for fused in {producer, consumer, name}:  # whatever stays is judged anew, and written down again
+            self.reasons.pop(fused, None)
 
     def refuse(self, producer: str, reason: str) -> None:
-        if not any(words in reason for words in _NOT_A_REFUSAL):
+        if any(words in reason for words in _NOT_A_REFUSAL):
+            self.reasons.pop(producer, None)
+        else:
             self.reasons[producer] = reason
 
-    def open(self) -> Iterable[tuple[str, str]]:
-        for name, reason in self.reasons.items():
-            if name not in self.gone:
-                yield self.root.get(name, name), reason
 
-
-def refusals_of_dump(dump: Path, launches: tuple[Launch, ...]) -> tuple[Refusal, ...]:
+def refusals_of_dump(dump: Path, program: Program) -> tuple[Refusal, ...]:
     """The refusals that stand at the end, from a folder into which XLA has dumped one module."""
+    logs, afters = (sorted(dump.glob(f"*{name}*.pb")) for name in ("priority_fusion_dump", "after_priority-fusion"))
+    if not logs or not afters:
+        return ()
+    after = read_graph(read_hlo_dump(afters[-1].read_bytes()), program.branches)
+    return refusals(logs[-1].read_bytes(), after, program)
+
+
+def refusals(log: bytes, after: Program, program: Program) -> tuple[Refusal, ...]:
+    """Joins the open refusals of a log to the launches of the optimised program.
+
+    A producer is found in the module after the pass by its full name, and in the optimised program by what it
+    computes; its consumers are the launches that read that. What ended in the launch of its consumers, or is computed
+    by none, is no refusal.
+    """
+    reasons = _read(log).reasons
+    values = same_values(after, program)
     found: dict[tuple[int, str], Refusal] = {}
-    befores = sorted(dump.glob("*before_priority-fusion.hlo.pb"))
-    for path in sorted(dump.glob("*priority_fusion_dump.pb")):
-        before = read_hlo_dump(befores[0].read_bytes()) if befores else None
-        for refusal in refusals(path.read_bytes(), before, launches):
-            found.setdefault((refusal.producer, refusal.compiler_reason), refusal)
+    for launch in after.launches:
+        reason = reasons.get(launch.name)
+        if reason is None:
+            continue
+        for producer, consumers in _joined(program, [values.get(value) for value in launch.results]).items():
+            refusal = Refusal(producer, consumers, launch.name, plain(reason), reason)
+            found.setdefault((producer, reason), refusal)
     return tuple(sorted(found.values(), key=lambda refusal: refusal.producer))
 
 
-def refusals(log: bytes, before: Module | None, launches: tuple[Launch, ...]) -> list[Refusal]:
-    """Joins the open refusals of one log to the launches, by the names of the instructions inside them."""
-    owners = _Owners(before, launches)
-    users = _users(before) if before else {}
-    result = []
-    for operation, reason in _read(log).open():
-        producer = owners.launch_of(operation)
-        if producer is None:
-            continue
-        used_by = {owners.launch_of(user) for user in users.get(base_name(operation), ())}
-        consumers = tuple(sorted(index for index in used_by if index is not None and index != producer))
-        if before is not None and not consumers:
-            continue
-        result.append(Refusal(producer, consumers, operation, plain(reason), reason))
-    return result
-
-
-class _Owners:
-    """Which launch an instruction of the module before fusion ended in."""
-
-    def __init__(self, before: Module | None, launches: tuple[Launch, ...]):
-        self._by_name = {launch.name: launch.index for launch in launches}
-        self._by_base = {base_name(member): launch.index for launch in launches for member in launch.members}
-        # Fusions that stood before (a Triton kernel, say) are found by what is inside them.
-        fusions = [i for i in before.entry.instructions if i.opcode == "fusion"] if before else []
-        self._inside = {i.name: before.computations[i.called[0]] for i in fusions} if before else {}
-
-    def launch_of(self, name: str) -> int | None:
-        if name in self._inside:
-            members = (self._by_base.get(base_name(i.name)) for i in reversed(self._inside[name].instructions))
-            found = next((index for index in members if index is not None), None)
-            return self._by_name.get(name, found)
-        return self._by_name.get(name, self._by_base.get(base_name(name)))
-
-
-def base_name(instruction: str) -> str:
-    """The name that all copies of an instruction share: "reduce_sum.14.1.clone.1" and "reduce_sum.14.0" both give
-    "reduce_sum.14"."""
-    name = re.sub(r"\.clone(\.\d+)*", "", instruction)
-    return re.sub(r"\.\d+$", "", name)
+def _joined(program: Program, values: list[int | None]) -> dict[int, tuple[int, ...]]:
+    """Producer and consumers, of values that were one launch's."""
+    users: dict[int, set[int]] = {}
+    for value in values:
+        producer = None if value is None else program.nodes[value].launch
+        if value is not None and producer is not None:
+            users.setdefault(producer, set()).update(set(program.users(value)) - {producer})
+    return {producer: tuple(sorted(consumers)) for producer, consumers in users.items() if consumers}
 
 
 def plain(reason: str) -> str:
@@ -172,20 +156,3 @@ def _float(values: list[int | bytes] | None) -> float:
     if not values or not isinstance(values[-1], bytes):
         return 0.0
     return struct.unpack("<f", values[-1])[0]
-
-
-def _users(before: Module) -> dict[str, set[str]]:
-    """Names of the instructions that use each instruction before fusion, by its base name; a bitcast is looked
-    through."""
-    entry = before.entry
-    result: dict[str, set[str]] = {}
-
-    def real_users(identifier: int) -> set[str]:
-        names = set()
-        for user in entry.users[identifier]:
-            names |= real_users(user.id) if user.opcode == "bitcast" else {user.name}
-        return names
-
-    for instruction in entry.instructions:
-        result.setdefault(base_name(instruction.name), set()).update(real_users(instruction.id))
-    return result

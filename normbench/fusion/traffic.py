@@ -7,81 +7,149 @@ whole:
 
 * an operand of which a fusion uses only a slice counts with what the slice reads, not in full;
 * the operands and results of a custom call (a library call, a Pallas kernel) count, where XLA's analysis says zero.
+
+An update in place (`dynamic-update-slice`, `scatter`) counts with what it updates; that the rest had to be copied
+first shows as a launch of its own. What lies in the memory of the host, and the scratch memory of a library call, is
+no traffic of device memory. The two halves of an asynchronous operation are one: it counts where it starts.
 """
 
-from normbench.fusion.hlo import Computation, Instruction, Module
+from normbench.fusion.hlo import Computation, Instruction, Module, Shape
 
 _SLICES = ("slice", "dynamic-slice", "gather")
 _ONE_TO_ONE = ("bitcast", "reshape", "transpose", "copy", "convert", "negate", "abs", "exponential", "rsqrt", "sqrt")
-_ALIASES = ("bitcast", "get-tuple-element", "tuple", "optimization-barrier")
+_STARTS = {"copy-start": 0, "all-gather-start": 1, "collective-permute-start": 1, "recv": 0, "send": 0}
+_LIBRARIES = ("__cublas$", "__cudnn$")
 
 
 def operand_bytes(module: Module, computation: Computation, launch: Instruction) -> tuple[int, ...]:
     """Bytes read of each operand of `launch`, in order."""
     operands = [computation.by_id[operand] for operand in launch.operands]
+    sizes = [_device_bytes(operand.shape) for operand in operands]
     if launch.opcode == "fusion":
         fused = module.computations[launch.called[0]]
-        return tuple(_used_bytes(fused, parameter) for parameter in fused.parameters)
+        return tuple(_used_bytes(module, fused, parameter) for parameter in fused.parameters)
     if launch.opcode in _SLICES:
-        return (min(operands[0].shape.size_bytes, launch.shape.size_bytes), *(o.shape.size_bytes for o in operands[1:]))
+        return (min(sizes[0], launch.shape.size_bytes), *sizes[1:])
     if launch.opcode == "dynamic-update-slice":
-        return (0, *(operand.shape.size_bytes for operand in operands[1:]))
-    return tuple(operand.shape.size_bytes for operand in operands)
+        return (0, *sizes[1:])
+    if _is_single_scatter(launch):
+        return (_touched_bytes(operands[0].shape, operands[2].shape) * _combines(module, launch), *sizes[1:])
+    return tuple(sizes)
 
 
 def write_bytes(module: Module, computation: Computation, launch: Instruction) -> int:
     """Bytes that `launch` writes: its results; of an update in place, only what is updated."""
     if launch.opcode == "dynamic-update-slice":
         return computation.by_id[launch.operands[1]].shape.size_bytes
+    if _is_single_scatter(launch):
+        return _touched_bytes(launch.shape, computation.by_id[launch.operands[2]].shape)
     if launch.opcode == "fusion":
         fused = module.computations[launch.called[0]]
         roots = [fused.by_id[i] for i in fused.root.operands] if fused.root.opcode == "tuple" else [fused.root]
-        return sum(_written(fused, root) for root in roots)
-    return launch.shape.size_bytes
+        written = sum(_written(fused, root) for root in roots)
+        return written - workspace_bytes(module, computation, launch)
+    return _device_bytes(result_shape(launch)) - workspace_bytes(module, computation, launch)
+
+
+def result_shape(launch: Instruction) -> Shape:
+    """The shape of what a launch computes; one that starts an asynchronous operation also returns its operand."""
+    leaves = launch.shape.leaves
+    if launch.opcode in _STARTS and len(leaves) > _STARTS[launch.opcode]:
+        return leaves[_STARTS[launch.opcode]]
+    return launch.shape
+
+
+def workspace_bytes(module: Module, computation: Computation, launch: Instruction) -> int:
+    """Scratch memory that a library call is given: its last result, in bytes, which nothing reads."""
+    call, holder = launch, computation
+    if launch.opcode == "fusion":
+        holder = module.computations[launch.called[0]]
+        call = next((i for i in holder.instructions if i.custom_call_target.startswith(_LIBRARIES)), launch)
+    if not call.custom_call_target.startswith(_LIBRARIES) or len(call.shape.leaves) < 2:
+        return 0
+    last = len(call.shape.leaves) - 1
+    shape = call.shape.leaves[last]
+    users = [user for user in holder.users[call.id] if user.opcode == "get-tuple-element" and user.tuple_index == last]
+    is_read = any(reader.opcode != "tuple" for user in users for reader in holder.users[user.id])
+    return shape.size_bytes if shape.element in ("s8", "u8") and len(shape.dimensions) == 1 and not is_read else 0
+
+
+def _device_bytes(shape: Shape) -> int:
+    if shape.element == "tuple":
+        return sum(_device_bytes(leaf) for leaf in shape.leaves)
+    return 0 if shape.on_host else shape.size_bytes
+
+
+def _is_single_scatter(instruction: Instruction) -> bool:
+    return instruction.opcode == "scatter" and len(instruction.operands) == 3
+
+
+def _touched_bytes(array: Shape, updates: Shape) -> int:
+    return min(array.size_bytes, (updates.elements * array.bits + 7) // 8)
+
+
+def _combines(module: Module, scatter: Instruction) -> bool:
+    """Whether what a scatter finds is combined with the update (an addition, say), and so read; else it is replaced."""
+    applied = module.computations[scatter.called[0]]
+    return applied.root.opcode != "parameter"
 
 
 def _written(fused: Computation, root: Instruction) -> int:
     while root.opcode == "bitcast":
         root = fused.by_id[root.operands[0]]
-    if root.opcode == "dynamic-update-slice":
+    if root.opcode == "dynamic-update-slice" and _is_in_place(fused, root):
         return fused.by_id[root.operands[1]].shape.size_bytes
+    if _is_single_scatter(root) and _is_in_place(fused, root):
+        return _touched_bytes(root.shape, fused.by_id[root.operands[2]].shape)
     return root.shape.size_bytes
 
 
-def _used_bytes(fused: Computation, parameter: Instruction) -> int:
-    used = _used_elements(fused, parameter)
+def _used_bytes(module: Module, fused: Computation, parameter: Instruction) -> int:
+    if parameter.shape.on_host:
+        return 0
+    used = _used_elements(module, fused, parameter)
     return (used * parameter.shape.bits + 7) // 8 if parameter.shape.element != "tuple" else parameter.shape.size_bytes
 
 
-def _used_elements(fused: Computation, value: Instruction) -> int:
+def _used_elements(module: Module, fused: Computation, value: Instruction) -> int:
     """How many elements of `value` are read; all of them unless every use is a slice of it."""
     users = fused.users[value.id]
     if value.id == fused.root_id or not users:
         return value.shape.elements
     used = 0
     for user in users:
-        used += _elements_read_by(fused, user, value)
+        used += _elements_read_by(module, fused, user, value)
         if used >= value.shape.elements:
             return value.shape.elements
     return used
 
 
-def _elements_read_by(fused: Computation, user: Instruction, value: Instruction) -> int:
+def _elements_read_by(module: Module, fused: Computation, user: Instruction, value: Instruction) -> int:
     if user.opcode in _SLICES and user.operands[0] == value.id and value.id not in user.operands[1:]:
         return user.shape.elements
     if user.opcode == "dynamic-update-slice" and user.operands[0] == value.id and _is_in_place(fused, user):
         return 0
+    if _is_single_scatter(user) and user.operands[0] == value.id and _is_in_place(fused, user):
+        touched = min(value.shape.elements, fused.by_id[user.operands[2]].shape.elements)
+        return touched * _combines(module, user)
     if user.opcode in _ONE_TO_ONE and user.shape.elements == value.shape.elements:
-        return _used_elements(fused, user)
+        return _used_elements(module, fused, user)
     return value.shape.elements
 
 
 def _is_in_place(fused: Computation, update: Instruction) -> bool:
-    """True where the updated array is a result of the fusion, so that the rest of it stays where it is."""
-    if update.id == fused.root_id:
+    """True where an operand is updated and is a result of the fusion, so that the rest of it stays where it is."""
+    if source(fused, fused.by_id[update.operands[0]]).opcode != "parameter":
+        return False
+    return _is_only_a_result(fused, update)
+
+
+def _is_only_a_result(fused: Computation, value: Instruction) -> bool:
+    if value.id == fused.root_id:
         return True
-    users = fused.users[update.id]
-    return all(user.id == fused.root_id and user.opcode in ("tuple", "bitcast") for user in users)
+    users = fused.users[value.id]
+    through = ("tuple", "bitcast")
+    return bool(users) and all(user.opcode in through and _is_only_a_result(fused, user) for user in users)
 
 
 def source(computation: Computation, value: Instruction) -> Instruction:

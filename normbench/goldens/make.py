@@ -32,7 +32,7 @@ TIMEOUT_S = 600.0
 COMPILES_PER_WORKER = 300
 """After which a worker is replaced: compiled programs stay in its memory."""
 _PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt")
-_READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "reading", "wire")
+_READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "reading", "wire", "program/*")
 ProgramOf = Callable[[str, str], Any]
 
 
@@ -59,7 +59,8 @@ def toolchain(target: str | Target) -> str:
     facts = target if isinstance(target, Target) else deviceless_target(target)
     digest = hashlib.sha256(json.dumps([_versions(), compile_environment(), _name(target)]).encode())
     own = (Path(inspect.getfile(launch_facts)), Path(declared.__file__))
-    for path in (*(folder / f"{name}.py" for name in _READERS), *own):
+    readers = [path for name in _READERS for path in sorted(folder.glob(f"{name}.py"))]
+    for path in (*readers, *own):
         digest.update(ast.unparse(ast.parse(path.read_text(encoding="utf-8"))).encode())  # comments do not count
     digest.update(facts.config.encode())
     return digest.hexdigest()[:12]

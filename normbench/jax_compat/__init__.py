@@ -6,6 +6,7 @@ Importing this module does not initialise a backend.
 import contextlib
 import io
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,13 +68,105 @@ def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str
 
     `device_kind` names the device where it is not there: from JAX 0.11 Pallas asks for it.
     """
-    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    with _device(device_kind):
+        return _jitted(function).trace(*inputs).lower(lowering_platforms=(platform,))
+
+
+def trace_call(function: Callable, inputs: tuple, keywords: dict[str, Any], device_kind: str | None) -> tuple[Any, Any]:
+    """Traces `function(*inputs, **keywords)` as `jax.jit` does, or as it was jitted.
+
+    Returns the `jax.stages.Traced` and the device kind to lower it with: None where the function brings a mesh of its
+    own, which JAX takes for a contradiction to the one that names the device.
+
+    Raises:
+      Exception: whatever tracing raises.
+    """
+    jitted = _jitted(function)
     if device_kind is None:
-        return jitted.trace(*inputs).lower(lowering_platforms=(platform,))
+        return jitted.trace(*inputs, **keywords), None
+    try:
+        with _device(device_kind):
+            return jitted.trace(*inputs, **keywords), device_kind
+    except Exception as error:
+        if "mesh" not in str(error):
+            raise
+    return jitted.trace(*inputs, **keywords), None
+
+
+def lower_traced(traced: Any, platform: str, device_kind: str | None) -> Any:
+    """Lowers what `trace_call` has returned; returns a `jax.stages.Lowered`."""
+    with _device(device_kind):
+        return traced.lower(lowering_platforms=(platform,))
+
+
+def _jitted(function: Callable) -> Any:
+    return function if hasattr(function, "trace") else jax.jit(function)
+
+
+@contextlib.contextmanager
+def _device(device_kind: str | None) -> Iterator[None]:
+    """Within it, the device that is traced and lowered for is the named one; any for None."""
+    if device_kind is None:
+        yield
+        return
     device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=None, platform="gpu")
     mesh = jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
-        return jitted.trace(*inputs).lower(lowering_platforms=(platform,))
+        yield
+
+
+def callbacks_of(traced: Any) -> frozenset[str]:
+    """Names of the primitives of a traced program that call back into Python, those inside of loops, branches and calls
+    included; none for a `Traced` of a framework's own that does not show its program."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    todo: list[Any] = [getattr(traced, "jaxpr", None)]
+    while todo:
+        value = todo.pop()
+        value = getattr(value, "jaxpr", value)
+        if isinstance(value, tuple | list):
+            todo += value
+        elif hasattr(value, "eqns") and id(value) not in seen:
+            seen.add(id(value))
+            for equation in value.eqns:
+                found.add(equation.primitive.name)
+                todo += equation.params.values()
+    return frozenset(name for name in found if name == "debug_print" or name.endswith("_callback"))
+
+
+def partitions_of(lowered: Any) -> int:
+    """For how many devices a `Lowered` was partitioned."""
+    attributes = lowered.compiler_ir("stablehlo").operation.attributes
+    return int(attributes["mhlo.num_partitions"]) if "mhlo.num_partitions" in attributes else 1
+
+
+def entry_bytes(lowered: Any) -> tuple[int, int]:
+    """Bytes of the arguments and of the results of a `Lowered`; a result in the place of a donated argument counts
+    with the argument alone."""
+    module = lowered.compiler_ir("stablehlo")
+    with module.context:
+        functions = [one for one in module.body.operations if hasattr(one, "arg_attrs")]
+        main = next(function for function in functions if function.name.value == "main")
+        arguments, results = ([_tensor_bytes(one) for one in types] for types in (main.type.inputs, main.type.results))
+        donated = sum(size for size, donor in zip(arguments, _donors(main), strict=True) if donor)
+    return sum(arguments), max(0, sum(results) - donated)
+
+
+def _donors(main: Any) -> list[bool]:
+    names = ("tf.aliasing_output", "jax.buffer_donor")
+    return [any(name in attributes for name in names) for attributes in main.arg_attrs]
+
+
+_TENSOR = re.compile(r"tensor<(?P<sizes>(?:\d+x)*)(?P<complex>complex<)?[a-z]+(?P<bits>\d+)")
+
+
+def _tensor_bytes(tensor_type: Any) -> int:
+    """Bytes of an MLIR tensor type, e.g. tensor<8x4xf8E4M3FN>; 0 for what is no tensor."""
+    match = _TENSOR.match(str(tensor_type))
+    if match is None:
+        return 0
+    elements = math.prod(int(size) for size in match["sizes"].split("x") if size)
+    return elements * max(8, int(match["bits"])) * (2 if match["complex"] else 1) // 8
 
 
 def module_bytecode(lowered: Any) -> bytes:

@@ -32,8 +32,11 @@ def import_module(name: str) -> ModuleType:
     sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except (ImportError, ValueError, TypeError) as error:
+    except ImportError as error:
         raise UserError(f"module {name!r} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        line = next(iter(str(error).splitlines()), "")
+        raise UserError(f"module {name!r} cannot be imported: {type(error).__name__}: {line}") from error
     finally:
         sys.path.remove(here)
         if here not in sys.path:

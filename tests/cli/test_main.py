@@ -121,6 +121,19 @@ BATCH_NORM = ("explain", "batch_norm", "naive")
             ("explain", "--function", "jax.nn:silu", *SHAPE, "--dtype", "f32", "--dtype", "f32", *TARGET),
             "2 --dtype for 1 --shape",
         ),
+        (("explain", "--function", "jax.nn:silu", "--shape", "2x-3", *TARGET), "shape '2x-3'"),
+        (
+            ("explain", "--function", "jax.nn:silu", *SHAPE, "--dtype", "f9", *TARGET),
+            "unknown dtype 'f9'; allowed: float32",
+        ),
+        (
+            ("explain", "--function", "jax.nn:silu", "--args", "nowhere", *TARGET),
+            "args 'nowhere': expected MODULE:NAME",
+        ),
+        (("explain", "--function", "jax.nn:silu", "--args", "math:pi", *TARGET), "args 'math:pi' is a float"),
+        (("explain", "--function", "jax.nn:silu", "--args", "math:sqrt", *TARGET), "args 'math:sqrt' cannot be called"),
+        (("explain", "--function", "jax.nn:silu", "--args", "a:b", *SHAPE, *TARGET), "leave out --shape and --dtype"),
+        ((*BATCH_NORM, *SHAPE, "--args", "a:b", *TARGET), "--args makes the arguments of a --function"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(arguments, message, capsys):
@@ -300,3 +313,82 @@ def test_explain_of_what_a_variant_does_not_support_says_why(capsys):
 def test_explain_where_the_html_cannot_be_written(capsys):
     assert cli.main(["explain", "batch_norm", "naive", *SHAPE, *TARGET, "--html", "/proc/x.html"]) == 2
     assert "HTML file '/proc/x.html' cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtypes", "taken"),
+    [
+        (("8x16", "()"), ("bf16", "i32"), "(bf16[8,16]{1,0}, s32[])->bf16[8,16]"),
+        (("8", "scalar"), ("int8", "bool"), "(s8[8]{0}, pred[])->s8[8]"),
+        (("2x3x4x5x6x7", "7"), ("u8",), "(u8[2,3,4,5,6,7]{5,4,3,2,1,0}, u8[7]{0})->u8[2,3,4,5,6,7]"),
+        (("8", "8"), ("f8e4m3fn",), "(f8e4m3fn[8]{0}, f8e4m3fn[8]{0})->f8e4m3fn[8]"),
+    ],
+)
+def test_explain_of_a_function_takes_any_shape_and_dtype(shapes, dtypes, taken, monkeypatch, capsys):
+    seen = _seen_by_explain(monkeypatch)
+    options = [*(part for shape in shapes for part in ("--shape", shape)), *(p for d in dtypes for p in ("--dtype", d))]
+    assert cli.main(["explain", "--function", "jax.numpy:multiply", *options, *TARGET]) == 0
+    assert taken in seen["report"].hlo.split("\n")[0]
+
+
+MAKER = """
+import jax, jax.numpy as jnp
+
+def step(state, batch, *, target, scale=1):
+    return {"w": state["w"] - scale * (batch @ state["w"] - target).mean()}
+
+def args():
+    return ({"w": jax.ShapeDtypeStruct((16, 4), jnp.float32)}, jnp.ones((8, 16))), {"target": 2.0}
+
+def positional():
+    return {"w": jnp.ones((16, 4))}, jnp.ones((8, 16))
+
+def one():
+    return jnp.ones((3, 5))
+
+def double(x):
+    return x * 2
+"""
+
+
+def test_explain_of_a_function_whose_arguments_another_makes(monkeypatch, capsys, tmp_path):
+    (tmp_path / "made_by_hand.py").write_text(MAKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = _seen_by_explain(monkeypatch)
+    assert cli.main(["explain", "--function", "made_by_hand:step", "--args", "made_by_hand:args", *TARGET]) == 0
+    assert "f32[16,4]" in seen["report"].hlo.split("\n")[0]
+    assert capsys.readouterr().out.startswith("made_by_hand:step on cpu")
+    assert cli.main(["explain", "--function", "made_by_hand:double", "--args", "made_by_hand:one", *TARGET]) == 0
+    assert "f32[3,5]" in seen["report"].hlo.split("\n")[0]
+    capsys.readouterr()
+    line = refused(capsys, "explain", "--function", "made_by_hand:step", "--args", "made_by_hand:positional", *TARGET)
+    assert "cannot be called with (dict, float32[8, 16]): " in line
+    assert "target" in line
+
+
+def test_a_module_that_fails_when_it_is_imported_is_one_line(monkeypatch, capsys, tmp_path):
+    for name, text in (("broken_syntax", "def f(:"), ("broken_value", "1 / 0"), ("broken_exit", "raise SystemExit(3)")):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        line = refused(capsys, "explain", "--function", f"{name}:f", *SHAPE, *TARGET)
+        assert f"module '{name}' cannot be imported: " in line
+
+
+def test_explain_prints_everything_on_request(capsys):
+    options = ("--function", "jax.numpy:dot", "--shape", "8x16", "--shape", "16x4", *TARGET)
+    assert cli.main(["explain", *options, "--full"]) == 0
+    assert "launch" in capsys.readouterr().out
+
+
+def _seen_by_explain(monkeypatch):
+    """The report that the command prints."""
+    import normbench
+
+    seen, explain_call = {}, normbench.explain_call
+
+    def explained(*args, **kwargs):
+        seen["report"] = explain_call(*args, **kwargs)
+        return seen["report"]
+
+    monkeypatch.setattr(normbench, "explain_call", explained, raising=False)
+    return seen

@@ -78,14 +78,55 @@ def test_boxes_do_not_overlap_and_all_lies_within_the_picture():
     assert all(0 < float(text.get("y")) < height for text in picture.iter(f"{_SVG}text"))
 
 
-def test_a_long_program_ends_in_one_box_for_the_rest():
+def test_a_long_program_of_equal_launches_ends_in_one_box_for_the_rest():
     rows = [_row(f"launch{n}", [[n - 1, 4096]] if n else [["x", _BIG]]) for n in range(40)]
     found = boxes(rows)
     assert len(found) == MAX_BOXES
     assert found[-1].count == 40 - MAX_BOXES + 1
     assert sum(box.read_bytes for box in found) == sum(row["read_bytes"] for row in rows)
     assert found[-1].inner == ((MAX_BOXES - 2, 4096),)
-    assert "27 more launches" in _texts(_drawn(rows))
+    assert f"{40 - MAX_BOXES + 1} more launches" in _texts(_drawn(rows))
+
+
+def test_of_a_long_program_the_launches_that_move_most_are_drawn_apart_in_their_order():
+    large = {5: 3, 50: 2, 51: 4, 199: 1}
+    rows = [_row(f"launch{n}", [["x", _BIG * large.get(n, 0) + 8]]) for n in range(200)]
+    found = boxes(rows, most=7)
+    assert [(box.label, box.count) for box in found] == [
+        ("", 5), ("5", 1), ("", 44), ("50", 1), ("51", 1), ("", 147), ("199", 1),
+    ]  # fmt: skip
+    assert sum(box.count for box in found) == 200
+    assert sum(box.read_bytes for box in found) == sum(row["read_bytes"] for row in rows)
+    assert [box.index for box in found] == list(range(7))
+
+
+def test_what_flows_and_is_refused_in_a_long_program_keeps_its_ends():
+    rows = [_row(f"launch{n}", [[n - 1, 64]] if n else [["x", 64]], refused=[[[n + 1], "so"]]) for n in range(100)]
+    rows[60] = _row("large", [[2, _BIG], [59, 64]], [_BIG], refused=[[[61, 99], "so"]])
+    first, large, last = boxes(rows, most=3)
+    assert (first.count, large.count, last.count) == (60, 1, 39)
+    assert large.inner == ((0, _BIG),)
+    assert large.refused == (((2,), "so"),)
+    assert last.inner == ((1, 64),)
+    assert first.inner == ()
+
+
+def test_loops_and_branches_are_marked():
+    rows = [
+        _row("layer", [["x", _BIG]], repetitions=8, repetitions_known=True, branch=None),
+        _row("step", [["x", _BIG]], repetitions=1, repetitions_known=False, branch=None),
+        _row("side", [["x", _BIG]], repetitions=1, repetitions_known=True, branch="1 of 3 branches"),
+    ]
+    texts = _texts(_drawn(rows))
+    assert "x8, loop" in texts
+    assert "x?, loop" in texts
+    assert "one of 3 branches, loop" in texts
+    assert "3 launches, 10 executed, 400.0 MB moved: 2.00 times the minimum" in texts
+
+
+def test_lists_are_drawn_as_json_is():
+    as_lists = [{**row, **{name: json.loads(row[name]) for name in ("inputs", "results", "refused")}} for row in _ROWS]
+    assert fusion_picture("f", as_lists, _COMPILED) == fusion_picture("f", _ROWS, _COMPILED)
 
 
 @pytest.mark.parametrize("absent", [None, float("nan")])

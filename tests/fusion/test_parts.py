@@ -102,14 +102,6 @@ def test_thunks_give_grid_block_and_shared_memory():
     assert ptx.thunks(sequence) == {1: ("loop_fusion_1", ptx.Kernel(grid="64x2", block="128", shared_bytes=4096))}
 
 
-@pytest.mark.parametrize(
-    ("name", "base"),
-    [("reduce_sum.14.0", "reduce_sum.14"), ("reduce_sum.14.1.clone.1", "reduce_sum.14"), ("fusion", "fusion")],
-)
-def test_copies_of_an_instruction_share_a_base_name(name, base):
-    assert refusals.base_name(name) == base
-
-
 def test_an_unknown_reason_is_passed_on_in_the_compilers_words():
     assert refusals.plain("some new reason\nwith a second line") == "some new reason"
     assert "only one" in refusals.plain("both the producer and the consumer contain a reduce")
@@ -122,17 +114,15 @@ def test_a_refusal_that_was_overcome_is_none():
 
     refused = step(5, "a.0", "both the producer and the consumer contain a reduce")
     fused = step(4, "fusion", "a.0", "b.0")
-    assert [name for name, _ in refusals._read(encode([refused])).open()] == ["a.0"]
-    assert list(refusals._read(encode([refused, fused])).open()) == []
+    assert list(refusals._read(encode([refused])).reasons) == ["a.0"]
+    assert refusals._read(encode([refused, fused])).reasons == {}
 
 
 def test_the_cost_models_veto_is_a_refusal():
     fields = encode([(1, b"rsqrt.0"), (2, b"mul.0")])
     fields += encode_varint(3 << 3 | 5) + struct.pack("<f", 40.0) + encode_varint(4 << 3 | 5) + struct.pack("<f", 31.0)
     log = encode([(1, encode([(6, fields)]))])
-    assert list(refusals._read(log).open()) == [
-        ("rsqrt.0", "the compiler expects no gain: 40.0 us fused, 31.0 us apart")
-    ]
+    assert refusals._read(log).reasons == {"rsqrt.0": "the compiler expects no gain: 40.0 us fused, 31.0 us apart"}
 
 
 @pytest.mark.parametrize("name", DEVICELESS_TARGETS)

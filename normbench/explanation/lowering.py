@@ -1,0 +1,101 @@
+"""From a call to the module that the compiler gets, and what can be said before it is compiled."""
+
+import time
+from typing import Any
+
+from normbench import jax_compat
+from normbench.errors import UserError
+from normbench.explanation.call import Call
+from normbench.fusion.isolation import CompileError
+from normbench.fusion.targets import Target, facts_of
+
+
+def lowered_call(call: Call, target: str) -> tuple[bytes, float]:
+    """Traces and lowers a call for a target; returns the StableHLO module as bytecode and the seconds it took.
+
+    Raises:
+      UserError: for what can only be compiled where the device is (callbacks into Python, cuDNN), a program of more
+        than one device, and arguments and results that do not fit the device.
+      CompileError: where JAX cannot lower it.
+      Exception: whatever the function raises while it is traced.
+    """
+    facts = facts_of(target)
+    start = time.perf_counter()
+    with jax_compat.no_gpu_is_no_error():
+        traced, device_kind = _traced(call, facts)
+        if facts is not None:
+            _require_no_callbacks(traced, target)
+        lowered = _lowered(traced, target, device_kind)
+    lower_s = time.perf_counter() - start
+    _require_one_device(lowered)
+    if facts is not None:
+        _require_memory(lowered, facts)
+    return jax_compat.module_bytecode(lowered), lower_s
+
+
+def _traced(call: Call, facts: Target | None) -> tuple[Any, str | None]:
+    device_kind = facts.device_name if facts else None
+    try:
+        return jax_compat.trace_call(call.function, call.inputs, call.keywords, device_kind)
+    except RuntimeError as error:
+        if "cudnn" not in str(error).lower():
+            raise
+        raise UserError(
+            f"{call.name} asks for cuDNN, which JAX does not find here ({_line(error)}); cuDNN's attention can only be "
+            "compiled where cuDNN is: take implementation='xla' in jax.nn.dot_product_attention"
+        ) from error
+
+
+def _require_no_callbacks(traced: Any, target: str) -> None:
+    found = sorted(jax_compat.callbacks_of(traced))
+    if found:
+        raise UserError(
+            f"the function calls back into Python ({', '.join(found)}), which JAX cannot lower for {target!r}, a "
+            "device that is not there: leave the callback out, or explain it for target 'cpu'"
+        )
+
+
+def _lowered(traced: Any, target: str, device_kind: str | None) -> Any:
+    try:
+        return jax_compat.lower_traced(traced, "cpu" if target == "cpu" else "cuda", device_kind)
+    except Exception as error:
+        raise CompileError(
+            "failed", f"JAX cannot lower the function for {target!r}: {type(error).__name__}: {_line(error)}"
+        ) from error
+
+
+def _require_one_device(lowered: Any) -> None:
+    devices = jax_compat.partitions_of(lowered)
+    if devices > 1:
+        raise UserError(
+            f"the function is partitioned over {devices} devices by its shardings; explain compiles for one: give the "
+            "arguments of one device, without shardings"
+        )
+
+
+def _require_memory(lowered: Any, facts: Target) -> None:
+    arguments, results = jax_compat.entry_bytes(lowered)
+    if arguments + results > facts.memory_bytes:
+        raise UserError(
+            f"arguments of {_gigabytes(arguments)} and results of {_gigabytes(results)} do not fit {facts.name!r}, "
+            f"which has {_gigabytes(facts.memory_bytes)} of memory"
+        )
+
+
+def peak_notes(peak_bytes: int | None, target: str) -> tuple[str, ...]:
+    """A sentence where a compiled program needs more memory than the device has."""
+    facts = facts_of(target)
+    if facts is None or peak_bytes is None or peak_bytes <= facts.memory_bytes:
+        return ()
+    return (
+        f"the program needs {_gigabytes(peak_bytes)} at its peak, more than the {_gigabytes(facts.memory_bytes)} of "
+        f"{target!r}: it would run out of memory",
+    )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e12:.1f} TB" if size >= 1e12 else f"{size / 1e9:.1f} GB"
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:300]

@@ -1,0 +1,1 @@
+"""A compiled program as one graph of values: through its fusions, loops, branches and calls."""
