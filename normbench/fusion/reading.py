@@ -7,10 +7,12 @@ from typing import Any
 
 from normbench.declared import declared
 from normbench.fusion import bounds
+from normbench.fusion.assembly import Assembly, assemblies
 from normbench.fusion.flow import Flow, flows
 from normbench.fusion.hints import hints
 from normbench.fusion.hlo import Module, read_hlo_dump, read_module
 from normbench.fusion.launches import Launch, launches
+from normbench.fusion.mosaic import MOSAIC_PRINTED, mosaic_kernels
 from normbench.fusion.ptx import Kernel, find_ptxas, kernels_of_dump
 from normbench.fusion.refusals import Refusal, refusals_of_dump
 from normbench.fusion.targets import Target
@@ -35,6 +37,7 @@ class Reading:
       xla_bytes, flops: by XLA's own generic analysis; flops are None until somebody has asked for them.
       predicted_launch_s: bytes over bandwidth and a cost per launch; None for a target of unknown bandwidth.
       hints: sentences.
+      assembly: the code of each launch, in the same order; None where the compiler's files do not say.
     """
 
     parameters: int
@@ -49,6 +52,7 @@ class Reading:
     flops: float | None
     predicted_launch_s: tuple[float | None, ...]
     hints: tuple[str, ...]
+    assembly: tuple[Assembly | None, ...]
 
     @property
     def traffic_ratio(self) -> float | None:
@@ -133,10 +137,11 @@ def read_program(
     unoptimised = _unoptimised(dump)
     minimum = bounds.minimum_bytes(module, found)
     counted = None if xla_bytes is None else int(xla_bytes)
+    by_name, assembly = _kernels(dump, found)
     return Reading(
         parameters=len(module.entry.parameters),
         launches=found,
-        kernels=_kernels(dump, found),
+        kernels=tuple(by_name.get(launch.name, Kernel()) for launch in found),
         flows=flows(module, found),
         refusals=refusals_of_dump(dump, found) if dump else (),
         bytes=sum(launch.read_bytes + launch.write_bytes for launch in found),
@@ -146,6 +151,7 @@ def read_program(
         flops=None,
         predicted_launch_s=tuple(_predicted(launch, target) for launch in found),
         hints=hints(module, found, unoptimised, on_gpu, counted),
+        assembly=tuple(assembly.get(launch.name) for launch in found),
     )
 
 
@@ -160,11 +166,16 @@ def _streaming(minimum: int, unoptimised: Module | None, target: Target | None) 
     return bounds.streaming_minimum_bytes(minimum, unoptimised, target.l2_bytes, target.core_memory_bytes)
 
 
-def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[Kernel, ...]:
+def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[dict[str, Kernel], dict[str, Assembly]]:
+    """Facts and code of the kernels by name of their launch."""
     if dump is None:
-        return tuple(Kernel() for _ in found)
-    by_name = kernels_of_dump(dump, find_ptxas())
-    return tuple(by_name.get(launch.name, Kernel()) for launch in found)
+        return {}, {}
+    printed = dump / MOSAIC_PRINTED
+    mosaic = mosaic_kernels(found, printed.read_text() if printed.exists() else "")
+    for kernel in mosaic.values():
+        (dump / f"{kernel.entry}.ptx").write_text(kernel.ptx)
+    by_name = kernels_of_dump(dump, find_ptxas(), {name: kernel.launched for name, kernel in mosaic.items()})
+    return by_name, assemblies(dump, mosaic)
 
 
 def _predicted(launch: Launch, target: Target | None) -> float | None:
