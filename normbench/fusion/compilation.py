@@ -17,7 +17,7 @@ from typing import Any
 from normbench import jax_compat
 from normbench.errors import UserError
 from normbench.fusion.hlo import module_of_dump
-from normbench.fusion.mosaic import MOSAIC_PRINTED
+from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED
 from normbench.fusion.reading import Reading, read_program
 from normbench.fusion.targets import GPU_TARGETS_HINT, Target, check_target, facts_of, require_gpu_targets
 from normbench.jax_compat.mosaic_dump import mosaic_dump

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from normbench.fusion.mosaic import MosaicKernel
+from normbench.fusion.machine_code.mosaic import MosaicKernel
 from normbench.fusion.ptx import ENTRY, names_by_thunk, thunks
 
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -31,7 +31,7 @@ def assemblies(dump: Path, mosaic: dict[str, MosaicKernel]) -> dict[str, Assembl
 
     Args:
       dump: the folder into which XLA has dumped one module, with what `normbench.fusion.ptx` assembled there.
-      mosaic: of `normbench.fusion.mosaic.mosaic_kernels`.
+      mosaic: of `normbench.fusion.machine_code.mosaic.mosaic_kernels`.
     """
     programs = {name: ptx for path in sorted(dump.glob("*.ptx")) for name, ptx in _entries(path.read_text())}
     machine = {name: code for path in sorted(dump.glob("*.cubin")) for name, code in machine_code(path.read_bytes())}
