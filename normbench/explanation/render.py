@@ -34,7 +34,7 @@ def text_report(report: "Report", full: bool = False) -> str:
     Args:
       full: every launch in the order of execution and every sentence; else at most a screen, equal ones together.
     """
-    rows = report.compilation.launch_rows()
+    rows = report.rows
     shown, rest = shown_and_rest(rows, len(rows) if full else SHOWN)
     lines = [title(report), "", *_table(shown)]
     if rest:
@@ -60,7 +60,12 @@ def sections(report: "Report", full: bool) -> list[tuple[str, list[str]]]:
     reading = report.compilation.reading
     hints = list(report.hints) if full else hints_together(report.hints)
     refusals = list(report.refusals) if full else refusals_together(reading.refusals, reading.launches)
-    found = (("notes", list(report.notes)), ("hints", hints), ("not fused", refusals))
+    found = (
+        ("notes", list(report.notes)),
+        ("bound by (predicted, not measured)", list(report.bounds)),
+        ("hints", hints),
+        ("not fused", refusals),
+    )
     return [(heading, sentences) for heading, sentences in found if sentences]
 
 
@@ -102,7 +107,7 @@ def rest_line(rest: Sequence[Row], total: int) -> str:
 
 def sum_line(report: "Report") -> str:
     """The whole program in one sentence; what is predicted says so."""
-    rows, facts = report.compilation.launch_rows(), report.compilation.compiled_row()
+    rows, facts = report.rows, report.facts
     ratio = "no minimum" if report.traffic_ratio is None else f"traffic ratio {report.traffic_ratio:.2f}"
     parts = [
         f"{_launches(rows)}, {megabytes(report.bytes)} MB",
@@ -117,8 +122,14 @@ def sum_line(report: "Report") -> str:
     if report.declared_bytes is not None:
         parts.append(f"declared by the kernels {megabytes(report.declared_bytes)} MB")
     if report.predicted_s is not None:
-        parts.append(f"predicted (not measured) {_microseconds(report.predicted_s)}")
+        parts.append(predicted_text(report.predicted_s, report.predicted_range_s))
     return "; ".join(parts)
+
+
+def predicted_text(seconds: float, low_and_high_s: tuple[float, float] | None) -> str:
+    """A prediction in words, with its range; nothing that could be taken for a measurement."""
+    low, high = low_and_high_s or (seconds, seconds)
+    return f"predicted (not measured) {_microseconds(seconds)}, between {_microseconds(low)} and {_microseconds(high)}"
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
