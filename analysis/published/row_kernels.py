@@ -72,7 +72,7 @@ def _row_kernel(plan: Rows, *refs):
     within = jax.lax.iota(jnp.int32, columns)
     mask = None if columns == plan.columns else within < plan.columns
     at = row * plan.columns + within
-    x = sum(triton_load(ref, at, mask=mask) for ref in x_refs)
+    x = _load_sum(x_refs, at, mask)
     if plan.residual:
         triton_store(y_refs[1], at, x, mask=mask)
     parameters = [triton_load(ref, within, mask=mask) for ref in w_refs]
@@ -110,7 +110,7 @@ def _two_pass_kernel(plan: Rows, step: int, *refs):
 
     def add(i, sums):
         _, at, mask = place(i)
-        x = sum(triton_load(ref, at, mask=mask) for ref in x_refs)
+        x = _load_sum(x_refs, at, mask)
         if plan.residual:
             triton_store(y_refs[1], at, x, mask=mask)
         x = x.astype(jnp.float32)
@@ -134,7 +134,7 @@ def _two_pass_kernel(plan: Rows, step: int, *refs):
 
 
 def group_loops(
-    shape: tuple[int, int, int], dtype: str, channels_per_group: int, block: int, num_warps: int
+    shape: tuple[int, ...], dtype: str, channels_per_group: int, block: int, num_warps: int
 ) -> tuple[Callable[..., tuple[jax.Array, ...]], tuple[jax.ShapeDtypeStruct, ...]]:
     """A group norm of x (batch, channels, positions), one program per group; as in Liger-Kernel.
 
@@ -187,6 +187,13 @@ def _split(plan: Rows, refs):
     inputs, outputs = refs[: len(plan.inputs())], refs[len(plan.inputs()) :]
     tensors = 1 + plan.residual
     return inputs[:tensors], inputs[tensors:], outputs[:tensors], outputs[tensors:]
+
+
+def _load_sum(refs, at: jax.Array, mask: jax.Array | None) -> jax.Array:
+    x = triton_load(refs[0], at, mask=mask)
+    for ref in refs[1:]:
+        x = x + triton_load(ref, at, mask=mask)
+    return x
 
 
 def _affine(plan: Rows, h: jax.Array, parameters: list[jax.Array]) -> jax.Array:
