@@ -54,9 +54,11 @@ class Rows:
         x = self.inputs()[0]
         return (x,) * (1 + self.residual) + (jax.ShapeDtypeStruct((self.rows,), "float32"),) * self.statistics
 
-    def call(self, kernel: Callable[..., None], warps: int, name: str) -> Callable[..., tuple[jax.Array, ...]]:
-        """The launch of one program per row."""
-        moved = cost(self.inputs(), self.outputs())
+    def call(
+        self, kernel: Callable[..., None], warps: int, name: str, *, twice: bool = False
+    ) -> Callable[..., tuple[jax.Array, ...]]:
+        """The launch of one program per row; `twice` says that it walks over the row a second time."""
+        moved = cost(self.inputs(), self.outputs(), again=self.inputs()[:1] if twice else ())
         return triton_call(kernel, grid=self.rows, out=self.outputs(), warps=warps, name=name, cost=moved)
 
 
@@ -95,7 +97,7 @@ def two_pass_row(plan: Rows, threads: int, vector: int) -> Callable[..., tuple[j
     if plan.residual and threads * vector >= plan.columns:
         return plan.call(partial(_row_kernel, plan), threads // THREADS_PER_WARP, "published_row")
     kernel = partial(_two_pass_kernel, plan, threads * vector)
-    return plan.call(kernel, threads // THREADS_PER_WARP, "published_two_pass_row")
+    return plan.call(kernel, threads // THREADS_PER_WARP, "published_two_pass_row", twice=True)
 
 
 def _two_pass_kernel(plan: Rows, step: int, *refs):
@@ -149,7 +151,7 @@ def group_loops(
     inputs, outputs = (x, parameter, parameter), (x, statistic, statistic)
     kernel = partial(_group_kernel, groups, channels_per_group, positions, block, -(-size // block))
     call = triton_call(kernel, grid=(batch, groups), out=outputs, warps=num_warps, name="published_group_loops",
-                       cost=cost(inputs, outputs))  # fmt: skip
+                       cost=cost(inputs, outputs, again=(x,)))  # fmt: skip
     return call, inputs
 
 
