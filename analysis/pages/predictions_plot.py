@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from analysis.published.judge import Judged
 from normbench.display.palette import BLUE, GREEN, INK, ORANGE, VERMILLION
@@ -15,7 +17,7 @@ _KINDS = (  # in the legend's order
     ("Triton, a row per program", ORANGE, ("liger_triton", "sglang_triton")),
     ("CUDA and CuTe DSL", VERMILLION, ("aten", "flashinfer", "vllm", "cutlass_cutedsl")),
 )
-_WIDTH_IN, _HEIGHT_IN = 9.0, 4.9
+_WIDTH_IN, _HEIGHT_IN = 9.0, 4.7
 
 
 def predictions_svg(judged: Sequence[Judged]) -> str:
@@ -23,13 +25,20 @@ def predictions_svg(judged: Sequence[Judged]) -> str:
     with mpl.rc_context(STYLE):
         figure, axes = make_panels(1, 2, sharey=True, sharex=True)
         figure.set_size_inches(_WIDTH_IN, _HEIGHT_IN)
-        figure.subplots_adjust(left=0.08, right=0.985, top=0.93, bottom=0.27, wspace=0.06)
+        figure.subplots_adjust(left=0.08, right=0.985, top=0.93, bottom=0.24, wspace=0.06)
         model, by_bytes = axes[0]
         _draw(model, "by the model, with its range", judged, lambda one: one.predicted.seconds, ranges=True)
         _draw(by_bytes, "by bytes over the data sheet's bandwidth", judged, lambda one: one.bytes_s, ranges=False)
         model.set_ylabel("predicted / published time")
-        figure.supxlabel("published device time, us (a prediction is no measurement)", x=0.53, y=0.145)
-        figure.legend(handles=_legend(), loc="lower center", ncols=3, bbox_to_anchor=(0.53, 0.0))
+        figure.supxlabel("published device time, us (a prediction is no measurement)", x=0.53, y=0.14, fontsize=9)
+        figure.legend(
+            handles=_legend(),
+            loc="lower center",
+            ncols=4,
+            bbox_to_anchor=(0.53, 0.0),
+            columnspacing=1.2,
+            handletextpad=0.2,
+        )
         return to_svg(figure, "predictions")
 
 
@@ -59,11 +68,12 @@ def _marker(one: Judged, colour: str) -> dict:
     return {"marker": "o", "color": colour, "markerfacecolor": fill, "markersize": size, "linestyle": "none"}
 
 
-def _legend() -> list[Line2D]:
+def _legend() -> list[Artist]:
     def sign(label: str, colour: str, fill: str, size: float) -> Line2D:
         return Line2D([], [], marker="o", linestyle="none", color=colour, markerfacecolor=fill, markersize=size,
                       label=label)  # fmt: skip
 
     kinds = [sign(name, colour, colour, 5.5) for name, colour, _ in _KINDS]
     return [*kinds, sign("kept apart while shaping", INK, INK, 5.5), sign("not kept apart", INK, "none", 5.5),
-            sign("several launches, or within the L2", INK, INK, 3.0)]  # fmt: skip
+            sign("small: several launches, or in the L2", INK, INK, 3.0),
+            Patch(color=INK, alpha=0.15, linewidth=0, label="within 10 %")]  # fmt: skip
