@@ -56,7 +56,11 @@ TABLES: dict[str, dict[str, str]] = {
         "lower_s": "float64",
         "compile_s": "float64",
         "read_s": "float64",  # reading the HLO, the PTX and the dumps
-        "predicted_s": "float64",
+        "predict_s": "float64",  # predicting the launches
+        "bytes_s": "float64",  # bytes over the datasheet's bandwidth, and 2 us a launch: the simplest prediction
+        "predicted_s": "float64",  # from the compiled code, see normbench.predict
+        "predicted_low_s": "float64",  # the range that the model's known error leaves
+        "predicted_high_s": "float64",
         "hints": "string",  # a JSON list of sentences
         "hlo_sha256": "string",
         "status": "string",
@@ -81,7 +85,15 @@ TABLES: dict[str, dict[str, str]] = {
         "spill_bytes": "int64",
         "load_bytes": "int64",  # widest global load
         "store_bytes": "int64",  # widest global store
+        "bytes_s": "float64",
         "predicted_s": "float64",
+        "predicted_low_s": "float64",
+        "predicted_high_s": "float64",
+        "predicted_from": "string",  # "ptx and sass", "ptx", or the rule: operations, bytes, interconnect
+        "bound": "string",  # what bounds it, in words
+        "occupancy": "float64",  # share of the device's warps that are resident, 0 to 1
+        "waves": "float64",  # the grid over the blocks that the device holds at once
+        "bytes_in_flight": "int64",  # of a multiprocessor
         "refusals": "string",  # a JSON list of sentences: what was not fused with it, and why
         "refused": "string",  # the same as data, a JSON list: [[indices of the launches that use its result], reason]
         "inputs": "string",  # a JSON list of its operands: [index of the launch or name of the argument, bytes]
@@ -182,6 +194,7 @@ TABLES: dict[str, dict[str, str]] = {
         "launches": "int64",
         "bytes": "int64",
         "traffic_ratio": "float64",
+        "bytes_s": "float64",
         "predicted_s": "float64",
         "kinds": "string",  # launches by kind, a JSON object
         "rewrites": "string",  # launches by the pass whose pattern they matched, a JSON object
@@ -199,6 +212,7 @@ TABLES: dict[str, dict[str, str]] = {
         "kind": "string",
         "read_bytes": "int64",
         "write_bytes": "int64",
+        "bytes_s": "float64",
         "predicted_s": "float64",
     },
     # A row per case that two compilations differ in: as "device" ran it, for its "own" description, or for a target.

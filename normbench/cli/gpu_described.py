@@ -20,6 +20,7 @@ from normbench.cli.gpu_target import NAME
 from normbench.errors import UserError
 from normbench.fusion import compile_environment
 from normbench.fusion.targets import Target, packaged, read_target
+from normbench.predict.program import predicted_rows
 from normbench.report import Run, load_run
 from normbench.report.model.device_target import (
     DEVICE,
@@ -95,9 +96,9 @@ def described_structure(compilation: Any) -> dict[str, Any]:
     """What is kept of a compilation: its structure as in the goldens, library calls, prediction and launches."""
     from normbench.goldens.make import structure
 
-    launches = compilation.launch_rows()
-    predicted_s = compilation.compiled_row()["predicted_s"]
-    return {**structure(compilation), "calls": calls(launches), "predicted_s": predicted_s, "launch_rows": launches}
+    row, launches = predicted_rows(compilation)
+    times = {name: row[name] for name in ("bytes_s", "predicted_s")}
+    return {**structure(compilation), "calls": calls(launches), **times, "launch_rows": launches}
 
 
 def tables(sides: dict[str, Structures], device: Structures) -> Tables:

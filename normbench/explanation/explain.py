@@ -13,12 +13,15 @@ from normbench.fusion.compilation import Compilation, lower_bytecode
 from normbench.fusion.isolation import compiler
 from normbench.fusion.targets import check_target, require_gpu_targets
 from normbench.jax_compat import no_gpu_is_no_error
+from normbench.predict.program import predicted_rows
 from normbench.schema import DEVICELESS_TARGETS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from normbench.explanation.picture import FusionPicture
+
+_WORTH_TELLING = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Report:
 
         from normbench.schema import TABLES
 
-        rows = [{"case": self.name, **row} for row in self.compilation.launch_rows()]
+        rows = [{"case": self.name, **row} for row in self._rows[1]]
         return pd.DataFrame(rows, columns=list(TABLES["launches"]))
 
     @property
@@ -78,10 +81,33 @@ class Report:
         """Bytes by XLA's own generic cost analysis."""
         return self.compilation.reading.xla_bytes
 
+    @cached_property
+    def _rows(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return predicted_rows(self.compilation)
+
     @property
     def predicted_s(self) -> float | None:
-        """Bytes over the datasheet's bandwidth plus a cost per launch: a prediction, never a measurement."""
-        return self.compilation.reading.predicted_s
+        """Seconds by the model of `normbench.predict`: a prediction, never a measurement. None where nothing is known
+        of the device."""
+        return self._rows[0]["predicted_s"]
+
+    @property
+    def predicted_range_s(self) -> tuple[float, float] | None:
+        """The range around `predicted_s` that the model's known error leaves, low and high."""
+        row = self._rows[0]
+        return None if row["predicted_s"] is None else (row["predicted_low_s"], row["predicted_high_s"])
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """What bounds each launch that takes a twentieth of the predicted time or more, in sentences."""
+        total = self.predicted_s or 0.0
+        rows = [row for row in self._rows[1] if row["bound"] and row["predicted_s"] >= _WORTH_TELLING * total]
+        return tuple(f"{row['name']}, {row['predicted_s'] * 1e6:.1f} us: {row['bound']}" for row in rows)
+
+    @property
+    def bytes_s(self) -> float | None:
+        """Bytes over the datasheet's bandwidth and 2 us a launch: the simplest prediction, to compare with."""
+        return self.compilation.reading.bytes_s
 
     @property
     def hints(self) -> tuple[str, ...]:
@@ -104,8 +130,8 @@ class Report:
         """The program as a picture: launches, what flows between them, what was not fused; `.write(path)` saves it."""
         from normbench.explanation.picture import fusion_picture
 
-        compilation = self.compilation
-        return fusion_picture(f"{self.name} on {self.target}", compilation.launch_rows(), compilation.compiled_row())
+        row, launches = self._rows
+        return fusion_picture(f"{self.name} on {self.target}", launches, row)
 
     def __repr__(self) -> str:
         return text_report(self)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("#", "launch", "kind", "read MB", "write MB", "grid x block", "ld/st B", "from")
 _SOURCE_WIDTH = 44
+_BOUNDS = "bound by (predicted, not measured)"
 
 
 def text_report(report: "Report") -> str:
@@ -18,7 +19,7 @@ def text_report(report: "Report") -> str:
     lines = [_title(report), ""]
     lines += ["  ".join(_aligned(cell, widths[i], i) for i, cell in enumerate(row)).rstrip() for row in rows]
     lines += ["", _sum(report)]
-    for heading, sentences in (("hints", report.hints), ("not fused", report.refusals)):
+    for heading, sentences in ((_BOUNDS, report.bounds), ("hints", report.hints), ("not fused", report.refusals)):
         if sentences:
             lines += ["", f"{heading}:", *(f"  - {sentence}" for sentence in sentences)]
     return "\n".join(lines)
@@ -33,7 +34,7 @@ def html_report(report: "Report") -> str:
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
         f"<p>{html.escape(_sum(report))}</p>",
     ]
-    for heading, sentences in (("Hints", report.hints), ("Not fused", report.refusals)):
+    for heading, sentences in ((_BOUNDS, report.bounds), ("Hints", report.hints), ("Not fused", report.refusals)):
         if sentences:
             items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
             parts.append(f"<p>{heading}</p><ul>{items}</ul>")
@@ -84,8 +85,14 @@ def _sum(report: "Report") -> str:
     if report.declared_bytes is not None:
         parts.append(f"declared by the kernels {_megabytes(report.declared_bytes)} MB")
     if report.predicted_s is not None:
-        parts.append(f"predicted (not measured) {report.predicted_s * 1e6:.1f} us")
+        parts.append(predicted_text(report.predicted_s, report.predicted_range_s))
     return "; ".join(parts)
+
+
+def predicted_text(seconds: float, low_and_high_s: tuple[float, float] | None) -> str:
+    """A prediction in words, with its range; nothing that could be taken for a measurement."""
+    low, high = low_and_high_s or (seconds, seconds)
+    return f"predicted (not measured) {seconds * 1e6:.1f} us, between {low * 1e6:.1f} and {high * 1e6:.1f}"
 
 
 def _megabytes(size: int) -> str:

@@ -4,6 +4,7 @@ XLA can abort the process; whoever cannot afford that starts a process for it (`
 study's workers).
 """
 
+import contextlib
 import hashlib
 import tempfile
 import time
@@ -16,8 +17,10 @@ from typing import Any
 from normbench import jax_compat
 from normbench.errors import UserError
 from normbench.fusion.hlo import module_of_dump
+from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED
 from normbench.fusion.reading import Reading, read_program
 from normbench.fusion.targets import GPU_TARGETS_HINT, Target, check_target, facts_of, require_gpu_targets
+from normbench.jax_compat.mosaic_dump import mosaic_dump
 
 _DUMP_OPTIONS = {"xla_dump_hlo_as_proto": True, "xla_dump_hlo_pass_re": "priority-fusion"}
 
@@ -111,7 +114,8 @@ def compile_bytecode_for(bytecode: bytes, target: str | Target, lower_s: float) 
         facts = facts_of(target)
         client = _client(facts) if facts else jax_compat.local_client(name)
         start = time.perf_counter()
-        compiled = jax_compat.compile_bytecode(bytecode, client, options, load=facts is None)
+        with _mosaic_dump(dump if b"mosaic_gpu" in bytecode else None):
+            compiled = jax_compat.compile_bytecode(bytecode, client, options, load=facts is None)
         compile_s = time.perf_counter() - start
         return _read(compiled.hlo_modules()[0], compiled.get_compiled_memory_stats(), name, facts, dump,
                      lower_s, compile_s, None)  # fmt: skip
@@ -130,6 +134,10 @@ def _options(dump: Path | None) -> dict[str, Any]:
     return {"xla_dump_to": str(dump), **_DUMP_OPTIONS, **jax_compat.emitter_dump_options()}
 
 
+def _mosaic_dump(dump: Path | None) -> contextlib.AbstractContextManager[None]:
+    return mosaic_dump(dump / MOSAIC_PRINTED) if dump else contextlib.nullcontext()
+
+
 @cache
 def _client(target: Target) -> Any:
     require_gpu_targets()
@@ -144,7 +152,8 @@ def _compile_present(lowered: Any, target: str, lower_s: float) -> Compilation:
     with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
         dump = Path(folder) if target == "gpu" else None
         start = time.perf_counter()
-        executable = lowered.compile(compiler_options=_options(dump) or None)
+        with _mosaic_dump(dump):
+            executable = lowered.compile(compiler_options=_options(dump) or None)
         compile_s = time.perf_counter() - start
         module = executable.runtime_executable().hlo_modules()[0]
         return _read(module, executable.memory_analysis(), target, None, dump, lower_s, compile_s, executable)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ _THUNK = re.compile(
     r"^(?P<thunk>\d+): (?P<kind>\w+)\s+\[.*?\]\s+(?P<name>\S+)"
     r"(?: grid: \[(?P<grid>[\d, ]+)\] threads: \[(?P<block>[\d, ]+)\]\s+shared_memory: (?P<shared>\d+) bytes)?"
 )
-_ENTRY = re.compile(r"^\s*\.(?:visible|weak)\s+\.entry\s+([\w$.]+)\s*\(", re.MULTILINE)
+ENTRY = re.compile(r"^\s*\.(?:visible|weak)\s+\.entry\s+([\w$.]+)\s*\(", re.MULTILINE)
 _ACCESS = re.compile(r"\b(ld|st)\.(?:[\w:]+\.)*?global(?:\.[\w:]+)*?(?:\.v(\d))?\.[busf](\d+)\b")
 _ASYNC = re.compile(r"\bcp\.async\.c[ag]\.shared\.global[\w.:]*\s+[^,]+,\s*[^,]+,\s*(0x[\da-fA-F]+|\d+)")
 _RESOURCES = re.compile(
@@ -42,29 +43,34 @@ class Kernel:
     spill_bytes: int | None = None
 
 
-def kernels_of_dump(dump: Path, ptxas: str | None = None) -> dict[str, Kernel]:
+def kernels_of_dump(
+    dump: Path, ptxas: str | None = None, launched: dict[str, tuple[str, Kernel]] | None = None
+) -> dict[str, Kernel]:
     """The kernels by name of their HLO instruction, from a folder into which XLA has dumped one module.
 
     Args:
       dump: the folder.
-      ptxas: path of ptxas, for registers and spilled bytes; what it refuses stays None.
+      ptxas: path of ptxas, for registers and spilled bytes; what it refuses stays None. The machine code that it makes
+        stays in the folder.
+      launched: entry and kernel, by name of the HLO instruction, of what XLA's list of launches does not tell of.
     """
     sequence = "".join(path.read_text() for path in sorted(dump.glob("*.thunk_sequence.txt")))
-    names = _names_by_thunk(dump)
+    names = names_by_thunk(dump)
     assembly = "\n".join(path.read_text() for path in sorted(dump.glob("*.ptx")))
     widths = access_widths(assembly)
     resources = _resources(dump, ptxas) if ptxas else {}
+    told = {names.get(thunk, entry): (entry, kernel) for thunk, (entry, kernel) in thunks(sequence).items()}
     kernels = {}
-    for thunk, (entry, kernel) in thunks(sequence).items():
+    for name, (entry, kernel) in {**told, **(launched or {})}.items():
         load, store = widths.get(entry, (None, None))
         registers, spill_bytes = resources.get(entry, (None, None))
-        kernels[names.get(thunk, entry)] = replace(
+        kernels[name] = replace(
             kernel, load_bytes=load, store_bytes=store, registers=registers, spill_bytes=spill_bytes
         )
     return kernels
 
 
-def _names_by_thunk(dump: Path) -> dict[int, str]:
+def names_by_thunk(dump: Path) -> dict[int, str]:
     """Name of the HLO instruction by thunk number: launches of the same code share one kernel under one of their names.
 
     The file is a list (field 1) of {thunk_info (1): {profile_annotation (1), thunk_id (3)}}.
@@ -86,15 +92,15 @@ def thunks(sequence: str) -> dict[int, tuple[str, Kernel]]:
         match = _THUNK.match(line.strip())
         if match is None or match["grid"] is None:
             continue
-        grid, block = (_extent(match[key]) for key in ("grid", "block"))
+        grid, block = (extent(match[key].split(",")) for key in ("grid", "block"))
         kernel = Kernel(grid=grid, block=block, shared_bytes=int(match["shared"]))
         found[int(match["thunk"])] = (match["name"], kernel)
     return found
 
 
-def _extent(sizes: str) -> str:
-    """ "512, 1, 1" -> "512"; "64, 8, 1" -> "64x8"."""
-    numbers = [int(size) for size in sizes.split(",")]
+def extent(sizes: Iterable[str | int]) -> str:
+    """(512, 1, 1) -> "512"; (64, 8, 1) -> "64x8"."""
+    numbers = [int(size) for size in sizes]
     while len(numbers) > 1 and numbers[-1] == 1:
         numbers.pop()
     return "x".join(str(size) for size in numbers)
@@ -105,7 +111,7 @@ def access_widths(assembly: str) -> dict[str, tuple[int | None, int | None]]:
 
     A kernel that loads nothing from global memory has None.
     """
-    entries = list(_ENTRY.finditer(assembly))
+    entries = list(ENTRY.finditer(assembly))
     widths = {}
     ends = [entry.start() for entry in entries[1:]] + [len(assembly)]
     for entry, end in zip(entries, ends, strict=False):
@@ -153,7 +159,7 @@ def _assemble(path: Path, ptxas: str) -> dict[str, tuple[int, int]]:
     architecture = re.search(r"\.target\s+(sm_\w+)", path.read_text())
     if architecture is None:
         return {}
-    command = [ptxas, "-v", f"-arch={architecture[1]}", str(path), "-o", "/dev/null"]
+    command = [ptxas, "-v", f"-arch={architecture[1]}", str(path), "-o", str(path.with_suffix(".cubin"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     report = done.stderr + done.stdout
     return {m["name"]: (int(m["registers"]), int(m["stores"]) + int(m["loads"])) for m in _RESOURCES.finditer(report)}

@@ -11,6 +11,8 @@ from normbench.fusion.flow import Flow, flows
 from normbench.fusion.hints import hints
 from normbench.fusion.hlo import Module, read_hlo_dump, read_module
 from normbench.fusion.launches import Launch, launches
+from normbench.fusion.machine_code.assembly import Assembly, assemblies
+from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED, mosaic_kernels
 from normbench.fusion.ptx import Kernel, find_ptxas, kernels_of_dump
 from normbench.fusion.refusals import Refusal, refusals_of_dump
 from normbench.fusion.targets import Target
@@ -33,8 +35,9 @@ class Reading:
       bytes: over all launches.
       minimum_bytes, streaming_minimum_bytes: see `normbench.fusion.bounds`; the second is None where it is not known.
       xla_bytes, flops: by XLA's own generic analysis; flops are None until somebody has asked for them.
-      predicted_launch_s: bytes over bandwidth and a cost per launch; None for a target of unknown bandwidth.
+      bytes_launch_s: bytes over bandwidth and a cost per launch; None for a target of unknown bandwidth.
       hints: sentences.
+      assembly: the code of each launch, in the same order; None where the compiler's files do not say.
     """
 
     parameters: int
@@ -47,16 +50,17 @@ class Reading:
     streaming_minimum_bytes: int | None
     xla_bytes: int | None
     flops: float | None
-    predicted_launch_s: tuple[float | None, ...]
+    bytes_launch_s: tuple[float | None, ...]
     hints: tuple[str, ...]
+    assembly: tuple[Assembly | None, ...]
 
     @property
     def traffic_ratio(self) -> float | None:
         return self.bytes / self.minimum_bytes if self.minimum_bytes else None
 
     @property
-    def predicted_s(self) -> float | None:
-        known = [seconds for seconds in self.predicted_launch_s if seconds is not None]
+    def bytes_s(self) -> float | None:
+        known = [seconds for seconds in self.bytes_launch_s if seconds is not None]
         return sum(known) if known and len(known) == len(self.launches) else None
 
     @property
@@ -80,7 +84,7 @@ class Reading:
             "traffic_ratio": self.traffic_ratio,
             "xla_bytes": self.xla_bytes,
             "flops": self.flops,
-            "predicted_s": self.predicted_s,
+            "bytes_s": self.bytes_s,
             "hints": json.dumps(self.hints),
         }
 
@@ -102,7 +106,7 @@ class Reading:
             "write_bytes": launch.write_bytes,
             "declared_bytes": declared_bytes(launch),
             **asdict(self.kernels[launch.index]),
-            "predicted_s": self.predicted_launch_s[launch.index],
+            "bytes_s": self.bytes_launch_s[launch.index],
             "refusals": json.dumps([refusal.sentence(self.launches) for refusal in refused]),
             "refused": json.dumps([[list(refusal.consumers), refusal.reason] for refusal in refused]),
             "inputs": json.dumps(flow.input_lists()),
@@ -133,10 +137,11 @@ def read_program(
     unoptimised = _unoptimised(dump)
     minimum = bounds.minimum_bytes(module, found)
     counted = None if xla_bytes is None else int(xla_bytes)
+    by_name, assembly = _kernels(dump, found)
     return Reading(
         parameters=len(module.entry.parameters),
         launches=found,
-        kernels=_kernels(dump, found),
+        kernels=tuple(by_name.get(launch.name, Kernel()) for launch in found),
         flows=flows(module, found),
         refusals=refusals_of_dump(dump, found) if dump else (),
         bytes=sum(launch.read_bytes + launch.write_bytes for launch in found),
@@ -144,8 +149,9 @@ def read_program(
         streaming_minimum_bytes=_streaming(minimum, unoptimised, target),
         xla_bytes=counted,
         flops=None,
-        predicted_launch_s=tuple(_predicted(launch, target) for launch in found),
+        bytes_launch_s=tuple(_bytes_s(launch, target) for launch in found),
         hints=hints(module, found, unoptimised, on_gpu, counted),
+        assembly=tuple(assembly.get(launch.name) for launch in found),
     )
 
 
@@ -160,14 +166,19 @@ def _streaming(minimum: int, unoptimised: Module | None, target: Target | None) 
     return bounds.streaming_minimum_bytes(minimum, unoptimised, target.l2_bytes, target.core_memory_bytes)
 
 
-def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[Kernel, ...]:
+def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[dict[str, Kernel], dict[str, Assembly]]:
+    """Facts and code of the kernels by name of their launch."""
     if dump is None:
-        return tuple(Kernel() for _ in found)
-    by_name = kernels_of_dump(dump, find_ptxas())
-    return tuple(by_name.get(launch.name, Kernel()) for launch in found)
+        return {}, {}
+    printed = dump / MOSAIC_PRINTED
+    mosaic = mosaic_kernels(found, printed.read_text() if printed.exists() else "")
+    for kernel in mosaic.values():
+        (dump / f"{kernel.entry}.ptx").write_text(kernel.ptx)
+    by_name = kernels_of_dump(dump, find_ptxas(), {name: kernel.launched for name, kernel in mosaic.items()})
+    return by_name, assemblies(dump, mosaic)
 
 
-def _predicted(launch: Launch, target: Target | None) -> float | None:
+def _bytes_s(launch: Launch, target: Target | None) -> float | None:
     if target is None:
         return None
     size = launch.read_bytes + launch.write_bytes

@@ -139,8 +139,8 @@ def test_a_run_of_no_gpu_is_refused_in_a_line(gpu_run, missing, tmp_path, capsys
 
 
 SIDE = {"launches": 1, "bytes": 8, "traffic_ratio": 1.0, "kinds": {"loop": 1}, "rewrites": {}, "refused": {}}
-SIDE |= {"calls": {}, "program": "abc", "predicted_s": 1e-6}
-SIDE |= {"launch_rows": [{**launch("", "f", "loop"), "predicted_s": 1e-6}]}
+SIDE |= {"calls": {}, "program": "abc", "bytes_s": 1e-6, "predicted_s": 1e-6}
+SIDE |= {"launch_rows": [{**launch("", "f", "loop"), "bytes_s": 1e-6, "predicted_s": 1e-6}]}
 
 
 @pytest.mark.parametrize("status", ["complete", "running"])

@@ -176,6 +176,9 @@ def _schema(name: str) -> pa.Schema:
 
 def _conform(table: pa.Table, name: str) -> pa.Table:
     """The schema's columns in its order and types; a column that an older writer did not know is null."""
+    if "predicted_s" in table.column_names and "bytes_s" not in table.column_names:
+        # Before predictions were made from the compiled code, the prediction was what is now `bytes_s`.
+        table = table.rename_columns({"predicted_s": "bytes_s"})
     columns = []
     for field in _schema(name):
         if field.name in table.column_names:

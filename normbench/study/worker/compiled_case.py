@@ -15,6 +15,7 @@ from normbench.fusion import compile_for
 from normbench.kernels import Program
 from normbench.kernels.hosted import Hosted
 from normbench.kernels.registry import PEERS
+from normbench.predict.program import predicted_rows
 from normbench.study.check.accuracy import Error, Oracle
 from normbench.study.clocks.memory import available_bytes, tree_bytes
 from normbench.study.schedule.store import Tables, write_hlo
@@ -110,12 +111,12 @@ def compile_case(case: Case, target: str, run: Path) -> tuple[Compiled, Tables]:
     compilation = compile_for(program.function, program.inputs, target)
     _require_all_inputs(compilation.reading.parameters, program)
     write_hlo(run, compilation.hlo, compilation.hlo_sha256)
-    row = compilation.compiled_row()
+    row, launches = predicted_rows(compilation)
     compiled = Compiled(case, program, compilation.executable, row["minimum_bytes"])
     key = {"case": case.slug, "target": target}
     return compiled, {
         "compiled": [{**row, **key, "status": "ok"}],
-        "launches": [{**launch, **key} for launch in compilation.launch_rows()],
+        "launches": [{**launch, **key} for launch in launches],
     }
 
 

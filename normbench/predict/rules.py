@@ -1,0 +1,84 @@
+"""Launches whose code is not at hand: library calls, matrix products, copies, collectives. Each rule has a name.
+
+| rule         | a launch takes                                                                                   |
+|--------------|--------------------------------------------------------------------------------------------------|
+| operations   | the longer of its bytes over the attained bandwidth and its operations over 0.7 of the peak       |
+| bytes        | its bytes over the attained bandwidth, and a start                                                |
+| interconnect | its bytes over what a device sends to others one way, and a start of the library                  |
+
+A product is taken by its operations even where XLA makes a kernel of its own for it: without the device nothing tunes
+that kernel, and another one will run. Operations are XLA's count for the program before optimisation. Where several
+launches are products, each gets its share by the square root of what it reads times what it writes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from normbench.fusion.launches import Launch
+from normbench.predict.devices import Device
+
+OPERATIONS, BYTES, INTERCONNECT = "operations", "bytes", "interconnect"
+
+_ATTAINED_OPERATIONS = 0.7
+"""Share of the peak that a matrix product of a library attains where it is large; assumed."""
+_COLLECTIVE_START_S = 10e-6
+"""Of a collective of NCCL among the devices of one machine; assumed."""
+_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+_PRODUCTS = ("dot", "convolution")
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """The time of a launch by a rule."""
+
+    seconds: float
+    rule: str
+    bound: str
+
+
+def is_product(launch: Launch) -> bool:
+    """Whether a launch computes a matrix product or a convolution."""
+    target = launch.instruction.custom_call_target
+    called = target.startswith(("__cublas", "__cudnn$conv")) or "gemm" in target
+    return called or any(op in _PRODUCTS for op in launch.ops)
+
+
+def operations_of(launches: Sequence[Launch], flops: float | None) -> dict[int, float]:
+    """Floating-point operations by index of the products among the launches; of all their repetitions."""
+    weights = {
+        launch.index: math.sqrt(max(1, launch.read_bytes) * max(1, launch.write_bytes))
+        for launch in launches
+        if is_product(launch)
+    }
+    total = sum(weights.values())
+    return {index: (flops or 0.0) * weight / total for index, weight in weights.items()}
+
+
+def ruled(launch: Launch, operations: float | None, device: Device) -> Ruled:
+    """The time of one run of a launch.
+
+    Args:
+      operations: of one run of a product; None for other launches.
+    """
+    size = (launch.read_bytes + launch.write_bytes) / launch.repetitions
+    if any(launch.instruction.opcode.startswith(name) for name in _COLLECTIVES):
+        return Ruled(_COLLECTIVE_START_S + size / 2 / device.link_bytes_per_s, INTERCONNECT, "the interconnect")
+    by_bytes = size / (device.attained * device.memory_bytes_per_s)
+    memory = "device memory" if by_bytes > device.launch_s else "its start"
+    if operations is None:
+        return Ruled(device.launch_s + by_bytes, BYTES, f"{memory} (by its bytes alone)")
+    by_operations = operations / (_ATTAINED_OPERATIONS * _peak(launch, device))
+    if by_operations > by_bytes:
+        return Ruled(device.launch_s + by_operations, OPERATIONS, _in_words(launch, device))
+    return Ruled(device.launch_s + by_bytes, OPERATIONS, memory)
+
+
+def _peak(launch: Launch, device: Device) -> float:
+    shape = launch.instruction.shape
+    bits = (shape.leaves[0] if shape.leaves else shape).bits
+    return device.products_per_s.get(bits) or device.products_per_s[32]
+
+
+def _in_words(launch: Launch, device: Device) -> str:
+    return f"operations: {100 * _ATTAINED_OPERATIONS:.0f} % of {_peak(launch, device) / 1e12:.0f} T a second"
