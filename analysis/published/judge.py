@@ -13,6 +13,7 @@ from analysis.published.programs import compiled, device_facts, form_of, program
 from analysis.published.rows import Published, kept_apart
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.targets import Target
+from normbench.predict import program as program_time
 
 TOLD_APART = 1.10
 """Two variants whose published times differ by more than this factor are to be told apart."""
@@ -20,12 +21,15 @@ TOLD_APART = 1.10
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a compiled program: seconds, their range, and what bounds it, in words."""
+    """What the model says of a compiled program: seconds, their range, and of its longest launch what bounds it, in
+    words, and its kind.
+    """
 
     seconds: float
     low_s: float
     high_s: float
     bound: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def judge(row: Published) -> Judged:
     """Compiles the program of a row for its device, which need not be there, and predicts its time."""
     compilation, target = compiled(form_of(row)), device_facts(row.device)
     minimum_bytes = compilation.reading.minimum_bytes
-    bytes_s = compilation.reading.predicted_s
+    bytes_s = compilation.reading.bytes_s
     assert bytes_s is not None, f"the bandwidth of {row.device} is known"
     return Judged(
         row=row,
@@ -98,8 +102,14 @@ def judge(row: Published) -> Judged:
 
 
 def predict(compilation: Compilation, target: Target) -> Prediction:
-    """The model's prediction for a compiled program."""
-    raise NotImplementedError
+    """The model's prediction for a compiled program: the sum of its launches, and what bounds the longest of them."""
+    found = program_time.predict(compilation.reading, target)
+    assert found.launches, f"the model knows {target.name}"
+    seconds, low_s, high_s = (
+        sum(getattr(one, name) for one in found.launches) for name in ("seconds", "low_s", "high_s")
+    )
+    longest = max(found.launches, key=lambda launch: launch.seconds)
+    return Prediction(seconds, low_s, high_s, longest.bound, longest.kind)
 
 
 @dataclass(frozen=True)
