@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study gpu test lint notebooks goldens peers matrix clean
+.PHONY: study gpu test lint notebooks goldens peers matrix validate clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
@@ -53,6 +53,10 @@ goldens-check: .venv/study
 # docs/history.md and its plot, out of the committed goldens.
 history: .venv/study
 	$(BIN)/python -m analysis.pages.history $(ARGS)
+
+# Published device times against predicted ones: compiles their programs, without a GPU, and writes docs/predictions.md.
+validate: .venv/study
+	JAX_PLATFORMS=cpu $(BIN)/python -m analysis.pages.predictions $(ARGS)
 
 .venv/bin/python:
 	@if [ -z "$(PYTHON)" ]; then echo "normbench needs Python 3.11 to 3.13; found none. Give one: make PYTHON=/path/to/python3" >&2; exit 2; fi

@@ -82,6 +82,19 @@ _H100 = Device(
     products_per_s={8: 1979e12, 16: 989e12, 32: 494e12, 64: 67e12},  # D, without sparsity; 32: TensorFloat-32
     link_bytes_per_s=450e9,  # D: 900e9 both ways
 )
+_A100 = Device(
+    name="NVIDIA A100-SXM4-80GB",
+    clock_hz=1.41e9,  # T
+    multiprocessors=108,  # T
+    memory_bytes_per_s=2.039e12,  # T
+    attained=0.85,  # S
+    l2_bytes=41943040,  # T
+    l2_bytes_per_s=4.0e12,  # S
+    shared_bytes=167936,  # T
+    memory_cycles=850.0,  # S
+    products_per_s={8: 624e12, 16: 312e12, 32: 156e12, 64: 19.5e12},  # D, without sparsity; 32: TensorFloat-32
+    link_bytes_per_s=300e9,  # D: 600e9 both ways
+)
 _DEVICES = (
     _H100,
     replace(
@@ -90,18 +103,11 @@ _DEVICES = (
         memory_bytes_per_s=4.8e12,  # T
         attained=0.91,  # A
     ),
-    Device(
-        name="NVIDIA A100-SXM4-80GB",
-        clock_hz=1.41e9,  # T
-        multiprocessors=108,  # T
-        memory_bytes_per_s=2.039e12,  # T
-        attained=0.85,  # S
-        l2_bytes=41943040,  # T
-        l2_bytes_per_s=4.0e12,  # S
-        shared_bytes=167936,  # T
-        memory_cycles=850.0,  # S
-        products_per_s={8: 624e12, 16: 312e12, 32: 156e12, 64: 19.5e12},  # D, without sparsity; 32: TensorFloat-32
-        link_bytes_per_s=300e9,  # D: 600e9 both ways
+    _A100,
+    replace(
+        _A100,
+        name="NVIDIA A100-SXM4-40GB",
+        memory_bytes_per_s=1.555e12,  # D
     ),
     replace(
         _H100,

@@ -1,0 +1,1 @@
+"""Published device times of normalizations, and the programs that reproduce their configurations."""
