@@ -66,7 +66,8 @@ def native_group_norm(
     rstd = reciprocal_root(variance, eps)
     scale = rstd if gamma is None else rstd * gamma.astype(wide).reshape(lined_up)
     y = affine(centred, scale, None if beta is None else beta.astype(wide).reshape(lined_up))
-    return y.astype(x.dtype).reshape(x.shape), *(v.reshape(N, group).astype(dtype) for v in (mean, rstd))
+    shape = N, group
+    return y.astype(x.dtype).reshape(x.shape), mean.reshape(shape).astype(dtype), rstd.reshape(shape).astype(dtype)
 
 
 def native_group_norm_backward(

@@ -42,7 +42,7 @@ def _fused_rms_norm(
     gamma = checks.optional(weight)
     axes = checks.check_normalized_shape(x, normalized_shape, weight=gamma)
     wide = x.astype(compute_dtype(x.dtype))
-    epsilon = jnp.finfo(wide.dtype).eps if eps is None else eps
+    epsilon = float(jnp.finfo(wide.dtype).eps) if eps is None else eps
     rstd = reciprocal_root(jnp.mean(jnp.square(wide), axes, keepdims=True), epsilon)
     y = wide * rstd
     return (y if gamma is None else y * gamma).astype(x.dtype), rstd

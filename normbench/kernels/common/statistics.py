@@ -92,8 +92,9 @@ def _in_blocks(values: Welford, axis: int) -> Welford:
     blocks = -(-shape[axis] // BLOCK_TERMS)
     ends = [(0, blocks * BLOCK_TERMS - shape[axis] if a == axis else 0) for a in range(len(shape))]
     cut = (*shape[:axis], blocks, BLOCK_TERMS, *shape[axis + 1 :])
-    count, mean, squares = _combined(tuple(jnp.pad(a, ends).reshape(cut) for a in values), (axis + 1,))
-    return tuple(jnp.squeeze(a, axis + 1) for a in (count, mean, squares))
+    counts, means, deviations = (jnp.pad(a, ends).reshape(cut) for a in values)
+    count, mean, squares = _combined((counts, means, deviations), (axis + 1,))
+    return jnp.squeeze(count, axis + 1), jnp.squeeze(mean, axis + 1), jnp.squeeze(squares, axis + 1)
 
 
 def _combine(left, right):
@@ -114,7 +115,7 @@ def _welford_jvp(axes, primals, tangents):
     return (mean, variance), (mean_over(dx, axes), 2 * mean_over((x - mean) * dx, axes))
 
 
-def inverse_root(variance: jax.Array, epsilon: float) -> jax.Array:
+def inverse_root(variance: jax.Array, epsilon: float | jax.Array) -> jax.Array:
     """r = 1 / sqrt(variance + epsilon), dr = -r³ dvariance / 2 multiplied by one r after another.
 
     JAX's own derivative makes r³ first, which underflows in float32 for deviations from 4e12 up, and overflows below

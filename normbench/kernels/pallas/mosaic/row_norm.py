@@ -51,9 +51,8 @@ def mosaic_row_norm(
         zero = jnp.asarray(sum(jnp.sum(array * 0) for array in parameters), plan.output_dtype)
         y, z = x.astype(plan.output_dtype) + zero, residual
     else:
-        y, z = _differentiable(
-            (x.reshape(rows), sides, tuple(p.reshape(-1) for p in parameters)), (plan, residual is not None)
-        )
+        arrays = x.reshape(rows), sides, tuple(p.reshape(-1) for p in parameters)
+        y, z = _differentiable(arrays, (plan, residual is not None))
         y = y.reshape(x.shape)
     return y if z is None else (y, z.reshape(x.shape))
 
