@@ -8,11 +8,16 @@ the lowering asks the abstract mesh which GPU it is for.
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from normbench.declared import declare
+
+_INTERPRETED: ContextVar[bool] = ContextVar("interpreted", default=False)
+"""Whether the kernel that is being traced will be interpreted."""
 
 
 def triton_call(
@@ -51,7 +56,11 @@ def triton_call(
         )(*arrays)
 
     def interpreted(*arrays: jax.Array) -> Any:
-        return launch(*arrays, interpret=True)
+        token = _INTERPRETED.set(True)
+        try:
+            return launch(*arrays, interpret=True)
+        finally:
+            _INTERPRETED.reset(token)
 
     def compiled(*arrays: jax.Array) -> Any:
         if cost is None:
@@ -102,7 +111,15 @@ def triton_load(
 def triton_store(
     reference: Any, index: Any, value: jax.Array, mask: jax.Array | None = None, eviction: str | None = None
 ) -> None:
-    """Stores `reference[index] = value` inside a Pallas Triton kernel where `mask` is True."""
+    """Stores `reference[index] = value` inside a Pallas Triton kernel where `mask` is True; `reference` is flat.
+
+    Where a masked lane has the index of another, JAX's interpreter may write back what the other has overwritten: it
+    stores an old value in the place of a masked one. So what is interpreted drops masked lanes by their index.
+    """
     from jax.experimental.pallas import triton
 
+    if mask is not None and _INTERPRETED.get():
+        kept = jnp.where(mask, index, reference.size)
+        reference[...] = reference[...].at[kept].set(value, mode="drop")
+        return
     triton.store(reference.at[index], value, mask=mask, eviction_policy=eviction)

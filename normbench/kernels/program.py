@@ -118,7 +118,7 @@ def _forward(definition: Operator, variant: Variant, problem: Problem) -> tuple[
     ahead = variant.prepare
 
     def prepare(*parameters):
-        return ahead(*definition.bind(problem, (None, *parameters))[1:], **keywords)
+        return ahead(*definition.bind(problem, (None, *parameters))[1:], **keywords, dtype=problem.dtype)
 
     return surround(problem, partial(variant.apply, **keywords), definition.statistics), prepare
 

@@ -79,7 +79,8 @@ class Variant:
       function: the operator's signature.
       summary: one line.
       supports_problem: (problem, target) -> a reason why not, or None.
-      prepare: for a variant with work done ahead: (*parameters, **keywords) -> the tuple that `apply` takes after x.
+      prepare: for a variant with work done ahead: (*parameters, **keywords, dtype=x's) -> the tuple that `apply` takes
+        after x.
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
       interpreted_on_cpu: True where a CPU can only check it, never time it.

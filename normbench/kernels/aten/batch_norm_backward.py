@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from normbench.kernels.aten import checks
-from normbench.kernels.aten.moments import along_channels, channel_axes, compute_dtype, widen
+from normbench.kernels.aten.moments import along_channels, channel_axes, compute_dtype, reciprocal_root, widen
 
 Gradients = tuple[jax.Array | None, ...]
 
@@ -55,7 +54,7 @@ def native_batch_norm_backward(
     dtype = checks.parameter_dtype(x, **vectors)
     wide = compute_dtype(x.dtype)
     mean, spread = (jnp.asarray(vectors[name], wide) for name in used)
-    invstd = spread if train else lax.rsqrt(spread + eps)
+    invstd = spread if train else reciprocal_root(spread, eps)
     gradients = _gradients(widen(dy, wide), widen(x, wide), widen(vectors["weight"], wide), mean, invstd, train)
     dtypes = (x.dtype, dtype, dtype)
     return tuple(g.astype(d) if wanted else None for g, d, wanted in zip(gradients, dtypes, mask, strict=True))

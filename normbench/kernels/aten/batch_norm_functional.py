@@ -14,11 +14,13 @@ from jax import lax
 from normbench.errors import UserError
 from normbench.kernels.aten import checks
 from normbench.kernels.aten.moments import (
+    Moments,
     along_channels,
     channel_affine,
     channel_axes,
     compute_dtype,
     moments,
+    reciprocal_root,
     unbiased,
     widen,
 )
@@ -91,11 +93,12 @@ def require_elements(input: jax.Array) -> None:
         )
 
 
-def updated(old: jax.Array | None, new: jax.Array, momentum: float) -> jax.Array | None:
+def updated(old: jax.Array | None, new: jax.Array, momentum: float | jax.Array) -> jax.Array | None:
     """(1 - momentum) * old + momentum * new in the dtype of the computation, cast to old's."""
     if old is None:
         return None
-    return lax.stop_gradient((momentum * new + (1 - momentum) * old.astype(new.dtype)).astype(old.dtype))
+    weight = checks.scalar("momentum", momentum, new.dtype)
+    return lax.stop_gradient((weight * new + (1 - weight) * old.astype(new.dtype)).astype(old.dtype))
 
 
 def saved(statistic: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -103,30 +106,42 @@ def saved(statistic: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return lax.stop_gradient(statistic.astype(dtype))
 
 
-def channel_moments(input: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the mean and the biased variance of each channel, (C,), in the dtype of the computation."""
-    mean, variance = moments(input.astype(compute_dtype(input.dtype)), channel_axes(input.ndim))
-    return mean.reshape(-1), variance.reshape(-1)
+def channel_moments(input: jax.Array) -> Moments:
+    """Returns the mean and the biased variance of each channel, (C,), and x - mean, in the dtype of the computation."""
+    mean, centred, variance = moments(input.astype(compute_dtype(input.dtype)), channel_axes(input.ndim))
+    return Moments(mean.reshape(-1), centred, variance.reshape(-1))
 
 
-def normalized(arguments: Arguments, mean: jax.Array, invstd: jax.Array) -> jax.Array:
-    """(x - mean) * invstd * weight + bias, computed in the dtype of mean, cast to input's."""
-    x, dtype, rank = arguments.input, mean.dtype, arguments.input.ndim
-    x_hat = (widen(x, dtype) - along_channels(mean, rank)) * along_channels(invstd, rank)
-    return channel_affine(x_hat, widen(arguments.weight, dtype), widen(arguments.bias, dtype)).astype(x.dtype)
+def around(input: jax.Array, mean: jax.Array) -> jax.Array:
+    """x - mean, of a mean (C,) that is given, in its dtype."""
+    return widen(input, mean.dtype) - along_channels(mean, input.ndim)
+
+
+def normalized(arguments: Arguments, centred: jax.Array, invstd: jax.Array) -> jax.Array:
+    """centred * invstd * weight + bias, computed in the dtype of centred, cast to input's."""
+    dtype = centred.dtype
+    x_hat = centred * along_channels(invstd, centred.ndim)
+    y = channel_affine(x_hat, widen(arguments.weight, dtype), widen(arguments.bias, dtype))
+    return y.astype(arguments.input.dtype)
 
 
 def evaluate(a: Arguments, eps: float) -> Quintuple:
     dtype = compute_dtype(a.input.dtype)
     mean, variance = (jnp.asarray(lax.stop_gradient(v), dtype) for v in (a.running_mean, a.running_var))
     empty = jnp.zeros(0, a.dtype)
-    return normalized(a, mean, lax.rsqrt(variance + eps)), empty, empty, a.running_mean, a.running_var
+    return (
+        normalized(a, around(a.input, mean), reciprocal_root(variance, eps)),
+        empty,
+        empty,
+        a.running_mean,
+        a.running_var,
+    )
 
 
 def train(a: Arguments, momentum: float, eps: float) -> Quintuple:
-    mean, variance = channel_moments(a.input)
-    invstd = lax.rsqrt(variance + eps)
-    y = normalized(a, mean, invstd)
+    mean, centred, variance = channel_moments(a.input)
+    invstd = reciprocal_root(variance, eps)
+    y = normalized(a, centred, invstd)
     save_mean, save_invstd = saved(mean, a.dtype), saved(invstd, a.dtype)
     if a.channel_size == 0:
         return y, save_mean, save_invstd, a.running_mean, a.running_var
@@ -223,7 +238,7 @@ def batch_norm_update_stats_functional(
     """
     a = as_arrays(input, None, None, running_mean, running_var)
     require_elements(a.input)
-    mean, variance = channel_moments(lax.stop_gradient(a.input))
+    mean, _, variance = channel_moments(lax.stop_gradient(a.input))
     new_mean = updated(a.running_mean, mean, momentum)
     new_var = updated(a.running_var, unbiased(variance, a.channel_size), momentum)
     return mean.astype(a.dtype), variance.astype(a.dtype), new_mean, new_var

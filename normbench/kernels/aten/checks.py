@@ -42,6 +42,16 @@ def optional(value: Any) -> jax.Array | None:
     return None if value is None else jnp.asarray(value)
 
 
+def scalar(name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
+    """Returns a number, which may be traced, in `dtype`; AtenError for None.
+
+    `torch.nn.BatchNorm1d(momentum=None)` hands 1 / (batches so far) to the operator.
+    """
+    if value is None:
+        raise AtenError(f"{name} None; allowed: a number; for a cumulative average, 1 / (batches so far)")
+    return jnp.asarray(value, dtype)
+
+
 def require_rank(operator: str, input: jax.Array, rank: int) -> None:
     if input.ndim < rank:
         raise AtenIndexError(

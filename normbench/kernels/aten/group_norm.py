@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from normbench.kernels.aten import checks
-from normbench.kernels.aten.moments import channel_affine, compute_dtype, moments, widen
+from normbench.kernels.aten.moments import affine, compute_dtype, moments, reciprocal_root, widen
 
 Gradients = tuple[jax.Array | None, ...]
 
@@ -61,11 +60,14 @@ def native_group_norm(
     _check(x, N, C, HxW, group, {"weight": gamma, "bias": beta})
     dtype = checks.parameter_dtype(x, weight=gamma, bias=beta)
     wide = compute_dtype(x.dtype)
-    grouped = widen(x, wide).reshape(N, group, C // group * HxW)
-    mean, variance = moments(grouped, (2,))
-    rstd = lax.rsqrt(variance + eps)
-    y = channel_affine(((grouped - mean) * rstd).reshape(N, C, HxW), widen(gamma, wide), widen(beta, wide))
-    return y.reshape(x.shape).astype(x.dtype), mean[:, :, 0].astype(dtype), rstd[:, :, 0].astype(dtype)
+    # Scaled and shifted as groups: a reshape between would have the compiler write what is normalized in float32.
+    lined_up = (1, group, C // group, 1)
+    mean, centred, variance = moments(widen(x, wide).reshape(N, group, C // group, HxW), (2, 3))
+    rstd = reciprocal_root(variance, eps)
+    scale = rstd if gamma is None else rstd * gamma.astype(wide).reshape(lined_up)
+    y = affine(centred, scale, None if beta is None else beta.astype(wide).reshape(lined_up))
+    shape = N, group
+    return y.astype(x.dtype).reshape(x.shape), mean.reshape(shape).astype(dtype), rstd.reshape(shape).astype(dtype)
 
 
 def native_group_norm_backward(

@@ -6,7 +6,15 @@ from jax import lax
 
 from normbench.kernels.aten import checks
 from normbench.kernels.aten.batch_norm_functional import check_both_or_neither, updated
-from normbench.kernels.aten.moments import along_channels, channel_affine, compute_dtype, moments, unbiased, widen
+from normbench.kernels.aten.moments import (
+    along_channels,
+    channel_affine,
+    compute_dtype,
+    moments,
+    reciprocal_root,
+    unbiased,
+    widen,
+)
 
 
 def instance_norm(
@@ -67,10 +75,11 @@ def instance_norm_functional(
     checks.parameter_dtype(x, weight=gamma, bias=beta, running_mean=rounded_mean, running_var=rounded_var)
     wide, spatial = compute_dtype(x.dtype), checks.count(x.shape, range(2, x.ndim))
     if use_input_stats:
-        mean, variance = moments(widen(x, wide), range(2, x.ndim))
+        mean, centred, variance = moments(widen(x, wide), range(2, x.ndim))
     else:
         mean, variance = (along_channels(jnp.asarray(v, wide), x.ndim) for v in (rounded_mean, rounded_var))
-    x_hat = (widen(x, wide) - mean) * lax.rsqrt(variance + eps)
+        centred = widen(x, wide) - mean
+    x_hat = centred * reciprocal_root(variance, eps)
     y = channel_affine(x_hat, widen(gamma, wide), widen(beta, wide)).astype(x.dtype)
     if not use_input_stats or spatial == 0 or old_mean is None or old_var is None:
         return y, old_mean, old_var

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from normbench.kernels.aten import checks
-from normbench.kernels.aten.moments import affine, compute_dtype, moments, widen
+from normbench.kernels.aten.moments import affine, compute_dtype, moments, reciprocal_root, widen
 
 Gradients = tuple[jax.Array | None, ...]
 
@@ -54,9 +54,9 @@ def native_layer_norm(
     dtype = checks.parameter_dtype(x, weight=gamma, bias=beta)
     computed = compute_dtype(x.dtype)
     wide = widen(x, computed)
-    mean, variance = moments(wide, axes)
-    rstd = lax.rsqrt(variance + eps)
-    y = affine((wide - mean) * rstd, widen(gamma, computed), widen(beta, computed)).astype(x.dtype)
+    mean, centred, variance = moments(wide, axes, at_hand=True)
+    rstd = reciprocal_root(variance, eps)
+    y = affine(centred * rstd, widen(gamma, computed), widen(beta, computed)).astype(x.dtype)
     return y, lax.stop_gradient(mean.astype(dtype)), lax.stop_gradient(rstd.astype(dtype))
 
 

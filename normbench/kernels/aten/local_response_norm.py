@@ -17,7 +17,8 @@ def local_response_norm(
     y_c = x_c / (k + alpha / size * sum(x_j^2))^beta, the sum over the channels j of axis 1 from c - size // 2 to
     c + (size - 1) // 2 that exist: an even size looks one further down. alpha is divided by size at the edges too.
     (The AlexNet paper does not divide alpha.) Shape and dtype of input, of rank 3 or more; computed in float32
-    (float64 for float64). An empty input is returned as it is. PyTorch on CPU has no half precision for rank 4 and up.
+    (float64 for float64). From 1.8e19 on in float32 the squares are infinite, and y and its gradient 0. An empty input
+    is returned as it is. PyTorch on CPU has no half precision for rank 4 and up.
 
     Raises:
       UserError: input has fewer than 3 dimensions (PyTorch raises ValueError).
@@ -34,5 +35,7 @@ def local_response_norm(
     wide = x.astype(compute_dtype(x.dtype))
     window = (1, size, *(1,) * (x.ndim - 2))
     padding = ((0, 0), (size // 2, (size - 1) // 2), *((0, 0),) * (x.ndim - 2))
-    sums = lax.reduce_window(jnp.square(wide), 0.0, lax.add, window, (1,) * x.ndim, padding)
-    return (wide / jnp.power(k + alpha * (sums / size), beta)).astype(x.dtype)
+    # Not jnp.square, whose derivative doubles x first: infinite from 1.7e38 on in float32, and then no number.
+    sums = lax.reduce_window(wide * wide, 0.0, lax.add, window, (1,) * x.ndim, padding)
+    base = jnp.asarray(k, wide.dtype) + jnp.asarray(alpha, wide.dtype) * (sums / size)
+    return (wide / jnp.power(base, jnp.asarray(beta, wide.dtype))).astype(x.dtype)

@@ -1,13 +1,14 @@
-"""What the normalizations have in common: the dtype of the computation, moments in two passes, the affine."""
+"""What the normalizations have in common: the dtype of the computation, moments centred twice, the affine."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from normbench.kernels.aten.checks import count
+from normbench.kernels.common.statistics import centred_twice, inverse_root
 
 ArrayOrNone = TypeVar("ArrayOrNone", jax.Array, jax.Array | None)
 
@@ -22,17 +23,30 @@ def widen(array: ArrayOrNone, dtype: jnp.dtype) -> ArrayOrNone:
     return None if array is None else array.astype(dtype)
 
 
-def moments(x: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """Returns the mean and the biased variance over the axes, which stay with size 1.
+class Moments(NamedTuple):
+    """The mean and the biased variance over some axes, which stay with size 1, and x - mean, of which the rounding of
+    the mean has been taken away."""
 
-    Two passes: variance = mean((x - mean)^2), which does not cancel. Over no elements the mean is 0 and the variance
-    NaN, as in ATen.
+    mean: jax.Array
+    centred: jax.Array
+    variance: jax.Array
+
+
+def moments(x: jax.Array, axes: Sequence[int], at_hand: bool = False) -> Moments:
+    """Returns the moments over the axes by `normbench.kernels.common.statistics.centred_twice`.
+
+    The error of the normalized values is then that of one rounding, however large the mean is beside the deviation.
+    Over no elements the mean is 0 and the variance NaN, as in ATen.
     """
     if count(x.shape, axes) == 0:
         shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
-        return jnp.zeros(shape, x.dtype), jnp.full(shape, jnp.nan, x.dtype)
-    mean = jnp.mean(x, axes, keepdims=True)
-    return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
+        return Moments(jnp.zeros(shape, x.dtype), x, jnp.full(shape, jnp.nan, x.dtype))
+    return Moments(*centred_twice(x, tuple(axes), at_hand))
+
+
+def reciprocal_root(variance: jax.Array, eps: float | jax.Array) -> jax.Array:
+    """1 / sqrt(variance + eps) in the dtype of the variance, whatever kind of number eps is."""
+    return inverse_root(variance, jnp.asarray(eps, variance.dtype))
 
 
 def channel_axes(ndim: int) -> tuple[int, ...]:

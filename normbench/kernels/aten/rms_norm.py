@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from normbench.kernels.aten import checks
 from normbench.kernels.aten.layer_norm import rows_like
-from normbench.kernels.aten.moments import compute_dtype
+from normbench.kernels.aten.moments import compute_dtype, reciprocal_root
 
 
 def rms_norm(
@@ -43,8 +42,8 @@ def _fused_rms_norm(
     gamma = checks.optional(weight)
     axes = checks.check_normalized_shape(x, normalized_shape, weight=gamma)
     wide = x.astype(compute_dtype(x.dtype))
-    epsilon = jnp.finfo(wide.dtype).eps if eps is None else eps
-    rstd = lax.rsqrt(jnp.mean(jnp.square(wide), axes, keepdims=True) + epsilon)
+    epsilon = float(jnp.finfo(wide.dtype).eps) if eps is None else eps
+    rstd = reciprocal_root(jnp.mean(jnp.square(wide), axes, keepdims=True), epsilon)
     y = wide * rstd
     return (y if gamma is None else y * gamma).astype(x.dtype), rstd
 

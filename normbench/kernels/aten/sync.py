@@ -7,6 +7,7 @@ from jax import lax
 from normbench.kernels.aten import checks
 from normbench.kernels.aten.batch_norm_functional import (
     Quintuple,
+    around,
     channel_moments,
     check_both_or_neither,
     checked,
@@ -16,7 +17,7 @@ from normbench.kernels.aten.batch_norm_functional import (
     saved,
     updated,
 )
-from normbench.kernels.aten.moments import compute_dtype
+from normbench.kernels.aten.moments import along_channels, compute_dtype, reciprocal_root
 
 
 def batch_norm_stats(input: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:
@@ -30,8 +31,8 @@ def batch_norm_stats(input: jax.Array, eps: float) -> tuple[jax.Array, jax.Array
     """
     x = _input("batch_norm_stats", input)
     require_elements(x)
-    mean, variance = channel_moments(x)
-    return mean, lax.rsqrt(variance + eps)
+    mean, _, variance = channel_moments(x)
+    return mean, reciprocal_root(variance, eps)
 
 
 def batch_norm_elemt(
@@ -55,7 +56,8 @@ def batch_norm_elemt(
     statistics = {"mean": jnp.asarray(mean), "invstd": jnp.asarray(invstd)}
     for name, value in statistics.items():
         checks.require_size(name, value, channels)
-    return normalized(arguments, *(value.reshape(channels).astype(dtype) for value in statistics.values()))
+    average, root = (value.reshape(channels).astype(dtype) for value in statistics.values())
+    return normalized(arguments, around(arguments.input, average), root)
 
 
 def batch_norm_gather_stats_with_counts(
@@ -72,7 +74,7 @@ def batch_norm_gather_stats_with_counts(
     Tensor? running_var, float momentum, float eps, Tensor counts) -> (Tensor, Tensor)
 
     Combines what `batch_norm_stats` returned on each of W devices, mean and invstd of shape (W, C), with the numbers
-    of elements for each channel, counts of shape (W,):
+    of elements for each channel, counts of shape (W,), computed in float32 at least:
       mean = sum(counts * mean) / sum(counts), M2 = sum(counts * (1 / invstd^2 - eps + (mean_w - mean)^2)),
       invstd = 1 / sqrt(M2 / sum(counts) + eps).
     Returns mean and invstd, (C,), in the dtype of mean. input gives C only. The running statistics are not updated: see
@@ -107,13 +109,18 @@ def batch_norm_gather_stats_with_counts_functional(
     old_var = checks.require_size("running_var", checks.optional(running_var), x.shape[1])
     means, spreads, n = (jnp.asarray(v) for v in (mean, invstd, counts))
     _require_gathered(means, spreads, n, x.shape[1])
-    weights = n.astype(means.dtype)[:, None]
+    # At least float32: in float16 counts are infinite from 65520 on, and squares of 1 / deviation from 256.
+    dtype = compute_dtype(means.dtype)
+    weights, present = n.astype(dtype)[:, None], n[:, None] > 0
+    # A device without elements has no mean and no deviation; whatever stands for them counts for nothing.
+    wide, spreads = jnp.where(present, means.astype(dtype), 0), jnp.where(present, spreads.astype(dtype), 1)
     total = jnp.sum(weights)
-    average = jnp.sum(weights * means, 0) / total
-    variances = 1 / jnp.square(spreads) - eps
-    m2 = jnp.sum(weights * (variances + jnp.square(means - average)), 0)
+    near = jnp.sum(weights * wide, 0) / total
+    average = near + jnp.sum(weights * (wide - near), 0) / total
+    variances = 1 / jnp.square(spreads) - jnp.asarray(eps, dtype)
+    m2 = jnp.sum(weights * (variances + jnp.square(wide - average)), 0)
     new_mean, new_var = updated(old_mean, average, momentum), updated(old_var, m2 / (total - 1), momentum)
-    return average, lax.rsqrt(m2 / total + eps), new_mean, new_var
+    return average.astype(means.dtype), reciprocal_root(m2 / total, eps).astype(means.dtype), new_mean, new_var
 
 
 def sync_batch_norm_functional(
@@ -134,6 +141,7 @@ def sync_batch_norm_functional(
     split along any axis but 1, and with the vectors (C,) whole on each device. The moments are those of the whole
     input, from the devices' counts n, means and M2 = sum((x - mean)^2), which do not cancel:
       mean = psum(n * mean_d) / psum(n), M2 = psum(M2_d + n * (mean_d - mean)^2).
+    With the latter, what rounding has left of the mean is summed, too.
     Returns this device's part of y, and save_mean, save_invstd, new running_mean, new running_var, which are the same
     on all devices. Differentiable through the collectives. In evaluation nothing is communicated.
     Errors: as `native_batch_norm`.
@@ -142,14 +150,19 @@ def sync_batch_norm_functional(
     if not training:
         return evaluate(a, eps)
     require_elements(a.input)
-    local_mean, local_variance = channel_moments(a.input)
+    local_mean, _, local_variance = channel_moments(a.input)
     total = a.channel_size * lax.axis_size(axis_name)
-    mean = lax.psum(local_mean * a.channel_size, axis_name) / total
-    m2 = lax.psum(a.channel_size * (local_variance + jnp.square(local_mean - mean)), axis_name)
-    invstd = lax.rsqrt(m2 / total + eps)
+    near = lax.psum(local_mean * a.channel_size, axis_name) / total
+    distance = local_mean - near
+    m2, left = lax.psum(
+        (a.channel_size * (local_variance + jnp.square(distance)), a.channel_size * distance), axis_name
+    )
+    offset = lax.stop_gradient(left / total)  # what rounding has left of the mean: see `moments`
+    mean, invstd = near + offset, reciprocal_root(m2 / total, eps)
+    y = normalized(a, around(a.input, near) - along_channels(offset, a.input.ndim), invstd)
     new_mean = updated(a.running_mean, mean, momentum)
     new_var = updated(a.running_var, m2 / jnp.asarray(total - 1, m2.dtype), momentum)
-    return normalized(a, mean, invstd), saved(mean, a.dtype), saved(invstd, a.dtype), new_mean, new_var
+    return y, saved(mean, a.dtype), saved(invstd, a.dtype), new_mean, new_var
 
 
 def sync_batch_norm(

@@ -6,7 +6,14 @@ import jax
 
 from normbench.errors import UserError
 from normbench.kernels.common.activations import check_activation
-from normbench.kernels.common.checks import channel_axis_of, channel_vectors, check_epsilon, floating
+from normbench.kernels.common.checks import (
+    channel_axis_of,
+    channel_vectors,
+    check_epsilon,
+    floating,
+    scale_or_ones,
+    shift_or_zeros,
+)
 
 
 class Arguments(NamedTuple):
@@ -25,7 +32,7 @@ class Arguments(NamedTuple):
 def checked(
     x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, channel_axis: int, activation: str
 ) -> Arguments:
-    """Returns the arguments as arrays.
+    """Returns the arguments as arrays; gamma and beta may be None, which are ones and zeros.
 
     Raises:
       UserError: dtype that is not supported, rank 0, no channels, a channel axis other than 1 (0 for rank 1) or the
@@ -33,6 +40,8 @@ def checked(
     """
     check_activation(activation)
     x, axis, broadcast = channels_of(x, channel_axis)
+    shape = x.shape[axis : axis + 1]
+    gamma, beta = scale_or_ones(gamma, shape, x.dtype), shift_or_zeros(beta, shape, x.dtype)
     gamma, beta, mean, variance = channel_vectors(x.shape[axis], gamma=gamma, beta=beta, mean=mean, variance=variance)
     return Arguments(x, gamma, beta, mean, variance, check_epsilon(epsilon), axis, broadcast)
 

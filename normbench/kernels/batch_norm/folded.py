@@ -23,5 +23,5 @@ def folded(
     shift nearly cancel: the error grows by about |mean * scale| / |y|.
     """
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
-    scale, shift = prepare(a.gamma, a.beta, a.mean, a.variance, a.epsilon)
+    scale, shift = prepare(a.gamma, a.beta, a.mean, a.variance, a.epsilon, dtype=a.x.dtype.name)
     return apply(a.x, scale, shift, channel_axis=channel_axis, activation=activation)

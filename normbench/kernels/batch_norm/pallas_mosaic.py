@@ -1,7 +1,6 @@
 """One fused kernel in Pallas Mosaic GPU: bulk copies bring x to shared memory once and take y away once."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +45,7 @@ from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
 from normbench.kernels.pallas.mosaic.row_norm import DTYPES, LEAST_COLUMNS
 from normbench.kernels.pallas.mosaic.rows import Rows
 from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 from normbench.kernels.problem import Problem
 
 
@@ -78,7 +78,7 @@ def pallas_mosaic(
     refused = _refusal(x.shape, _dtypes(x, a[1:5]), plan, backward=False)
     if refused:
         raise UserError(refused)
-    return _differentiable(x, *a[1:5], plan).reshape(a.x.shape)
+    return _differentiable((x, *a[1:5]), plan).reshape(a.x.shape)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -159,41 +159,42 @@ def _slab_plan(plan: ChannelsPlan) -> SlabPlan:
     return SlabPlan("batch_norm", plan.epsilon, plan.activation, plan.output_dtype, given=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _differentiable(x, gamma, beta, mean, variance, plan):
-    parameters = gamma, beta, mean, variance
-    dtypes = _dtypes(x, parameters)
+def _forward(arrays, plan, saves):
+    x, *parameters = arrays
+    dtypes, saved = _dtypes(x, parameters), () if saves else None
     if _whole(x.shape, dtypes, plan, backward=False):
-        return (mosaic_channels if x.ndim == 2 else mosaic_positions).forward(x, parameters, plan)
+        return (mosaic_channels if x.ndim == 2 else mosaic_positions).forward(x, tuple(parameters), plan), saved
     if x.ndim == 2:
-        return mosaic_any_rows.forward(x, None, parameters, _row_plan(plan), saves=False)[0]
+        return mosaic_any_rows.forward(x, None, tuple(parameters), _row_plan(plan), saves=False)[0], saved
     slabs = _slabs(x.shape, dtypes, plan, backward=False)
-    return mosaic_slabs.forward(x, parameters, (), _slab_plan(plan), slabs)[0]
+    return mosaic_slabs.forward(x, tuple(parameters), (), _slab_plan(plan), slabs)[0], saved
 
 
 def _dtypes(x, parameters):
     return x.dtype.name, *(parameter.dtype.name for parameter in parameters)
 
 
-def _forward(*arguments):
-    return _differentiable(*arguments), arguments[:5]
-
-
-def _backward(plan, saved, dy):
-    x, *parameters = saved
+def _backward(arrays, saved, dy, plan):
+    x, *parameters = arrays
     dtypes = _dtypes(x, parameters)
     refused = _refusal(x.shape, dtypes, plan, backward=True)
     if refused:
         raise UserError(refused)
     if _whole(x.shape, dtypes, plan, backward=True):
-        return (mosaic_channels_backward if x.ndim == 2 else mosaic_positions).backward(saved, dy, plan)
+        return tuple((mosaic_channels_backward if x.ndim == 2 else mosaic_positions).backward(arrays, dy, plan))
     if x.ndim == 2:
         rows_saved = (x, tuple(parameters), None, None)
         dx, gradients = mosaic_any_rows_backward.backward(rows_saved, dy, None, _row_plan(plan))
         return dx, *gradients
     slabs = _slabs(x.shape, dtypes, plan, backward=True)
-    dx, *by_image = mosaic_slabs_backward.backward(saved, dy, _slab_plan(plan), slabs)
+    dx, *by_image = mosaic_slabs_backward.backward(arrays, dy, _slab_plan(plan), slabs)
     return dx, *sum_partials(by_image, parameters)
 
 
-_differentiable.defvjp(_forward, _backward)
+def _plain(arrays, plan):
+    x, *parameters = arrays
+    shape = (1, -1) if x.ndim == 2 else (1, -1, 1)
+    return plain_given(x, tuple(parameters), shape, plan.epsilon, plan.activation).astype(plan.output_dtype)
+
+
+_differentiable = twice_differentiable(_forward, _backward, _plain)

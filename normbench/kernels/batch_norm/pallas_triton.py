@@ -14,6 +14,7 @@ from normbench.kernels.common.checks import compute_dtype
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import not_for_triton
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
+from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 from normbench.kernels.pallas.triton.channel_tiles import view_of
 from normbench.kernels.pallas.triton.inference_backward import backward
 from normbench.kernels.pallas.triton.inference_config import BlockConfig, choose
@@ -51,7 +52,7 @@ def pallas_triton(
         raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MAXIMUM_ELEMENTS} (32-bit indices)")
     view = view_of(a.x.shape, a.channel_axis)
     plan = BatchPlan(view, a.epsilon, 0, activation, dtype.name, jnp.dtype(compute_dtype(*a[:5])).name)
-    return _differentiable(*a[:5], a.channel_axis, plan)
+    return _differentiable(tuple(a[:5]), (plan, a.channel_axis))
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -63,33 +64,38 @@ def unsupported(problem: Problem, target: str) -> str | None:
     return moves_more(problem, 2, 3, INFERENCE)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _differentiable(x, gamma, beta, mean, variance, channel_axis, plan):
+def _forward(arrays, asked, saves):
+    plan, channel_axis = asked
+    x = arrays[0]
     key = plan.view.key("batch_norm.forward", x.dtype.name)
     config = tuned(choose(x.shape, channel_axis, x.dtype.itemsize), key)
-    inputs = (x.reshape(-1), gamma, beta, mean, variance)
+    inputs = (x.reshape(-1), *arrays[1:])
     out = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
-    return triton_call(
+    y = triton_call(
         partial(_kernel, config=config, epsilon=plan.epsilon, activation=plan.activation, dtype=jnp.dtype(plan.dtype)),
         grid=config.grid,
         out=out,
         warps=config.warps,
         name="batch_norm_pallas_triton",
         cost=cost(inputs, (out,), flops=4 * x.size),
-    )(*inputs).reshape(x.shape)
+    )(*inputs)
+    return y.reshape(x.shape), () if saves else None
 
 
-def _forward(*arguments):
-    return _differentiable(*arguments), arguments[:5]
-
-
-def _backward(channel_axis, plan, saved, dy):
-    x, *parameters = saved
-    dx, *gradients = backward((x.reshape(-1), *parameters), dy.reshape(-1), plan)
+def _backward(arrays, saved, dy, asked):
+    x, *parameters = arrays
+    dx, *gradients = backward((x.reshape(-1), *parameters), dy.reshape(-1), asked[0])
     return dx.reshape(x.shape), *gradients
 
 
-_differentiable.defvjp(_forward, _backward)
+def _plain(arrays, asked):
+    plan, channel_axis = asked
+    x, *parameters = arrays
+    shape = tuple(size if axis == channel_axis else 1 for axis, size in enumerate(x.shape))
+    return plain_given(x, tuple(parameters), shape, plan.epsilon, plan.activation).astype(plan.output_dtype)
+
+
+_differentiable = twice_differentiable(_forward, _backward, _plain)
 
 
 def _kernel(x_ref, gamma_ref, beta_ref, mean_ref, variance_ref, y_ref, *, config, epsilon, activation, dtype):

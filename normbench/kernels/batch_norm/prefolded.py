@@ -8,31 +8,48 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import channels_of, checked
 from normbench.kernels.common.activations import activate, check_activation
-from normbench.kernels.common.checks import channel_vectors, check_epsilon, compute_dtype, floating
+from normbench.kernels.common.checks import (
+    channel_vectors,
+    check_epsilon,
+    compute_dtype,
+    floating,
+    scale_or_ones,
+    shift_or_zeros,
+)
 
 
 def prepare(
-    gamma: jax.Array, beta: jax.Array, mean: jax.Array, variance: jax.Array, epsilon: float = 1e-5, **_: Any
+    gamma: jax.Array | None,
+    beta: jax.Array | None,
+    mean: jax.Array,
+    variance: jax.Array,
+    epsilon: float = 1e-5,
+    *,
+    dtype: str = "float32",
+    **_: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """Folds the four parameters into two: scale = gamma / sqrt(variance + epsilon), shift = beta - mean * scale.
 
     Args:
-      gamma, beta, mean, variance: (C,).
+      gamma, beta, mean, variance: (C,); gamma None: ones, beta None: zeros.
+      dtype: of the x that is to come: of a float64 x, parameters in float32 must be folded in float64.
       **_: the operator's other keywords, which the fold does not depend on.
 
     Returns:
-      (scale, shift), each (C,), in float32, or in float64 where a parameter is: a fold in half precision would lose
-      more than the output's own rounding.
+      (scale, shift), each (C,), in float32, or in float64 where a parameter or x is: a fold in half precision
+      would lose more than the output's own rounding.
 
     Raises:
       UserError: parameters of different lengths, dtype that is not supported, negative epsilon.
     """
-    gamma = floating("gamma", gamma)
-    if gamma.ndim != 1:
-        raise UserError(f"gamma has shape {gamma.shape}; allowed: one value per channel, (C,)")
-    parameters = channel_vectors(gamma.size, gamma=gamma, beta=beta, mean=mean, variance=variance)
-    dtype = compute_dtype(*parameters)
-    gamma, beta, mean, variance = (parameter.astype(dtype) for parameter in parameters)
+    first = "mean" if gamma is None else "gamma"
+    given = floating(first, mean if gamma is None else gamma)
+    if given.ndim != 1:
+        raise UserError(f"{first} has shape {given.shape}; allowed: one value per channel, (C,)")
+    gamma, beta = scale_or_ones(gamma, given.shape, given.dtype), shift_or_zeros(beta, given.shape, given.dtype)
+    parameters = channel_vectors(given.size, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    wide = jnp.promote_types(compute_dtype(*parameters), dtype)
+    gamma, beta, mean, variance = (parameter.astype(wide) for parameter in parameters)
     scale = gamma / jnp.sqrt(variance + check_epsilon(epsilon))
     return scale, beta - mean * scale
 
@@ -72,5 +89,5 @@ def prefolded(
 ) -> jax.Array:
     """`apply` of what `prepare` returns: the operator's own signature, for callers that do not fold ahead."""
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
-    scale, shift = prepare(a.gamma, a.beta, a.mean, a.variance, a.epsilon)
+    scale, shift = prepare(a.gamma, a.beta, a.mean, a.variance, a.epsilon, dtype=a.x.dtype.name)
     return apply(a.x, scale, shift, channel_axis=channel_axis, activation=activation)

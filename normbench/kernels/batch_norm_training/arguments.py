@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import channels_of
 from normbench.kernels.common.activations import activate, check_activation
-from normbench.kernels.common.checks import channel_vectors, check_epsilon, compute_dtype
-from normbench.kernels.common.statistics import Axes, Statistics, terms
+from normbench.kernels.common.checks import channel_vectors, check_epsilon, compute_dtype, scale_or_ones, shift_or_zeros
+from normbench.kernels.common.statistics import Axes, Statistics, inverse_root, terms
 
 Outputs = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -35,14 +35,17 @@ class Arguments(NamedTuple):
 
     @property
     def pivot(self) -> jax.Array:
-        """The running mean, lined up with x: known before x is read, near its mean once training is on its way."""
-        return jax.lax.stop_gradient(self.running_mean).reshape(self.broadcast).astype(self.dtype)
+        """The running mean, lined up with x: known before x is read, near its mean once training is on its way.
+
+        0 where it is no number: y would be none, either, and so every later step."""
+        mean = jax.lax.stop_gradient(self.running_mean).reshape(self.broadcast).astype(self.dtype)
+        return jnp.where(jnp.isfinite(mean), mean, 0)
 
     def affine(self, values: jax.Array, statistics: Statistics, activation: str) -> jax.Array:
         """`values` normalized by their own statistics, scaled, shifted and activated, in x's dtype."""
         mean, variance = statistics
         gamma, beta = (array.reshape(self.broadcast).astype(values.dtype) for array in (self.gamma, self.beta))
-        y = (values - mean) * (jax.lax.rsqrt(variance + self.epsilon) * gamma) + beta
+        y = (values - mean) * (inverse_root(variance, self.epsilon) * gamma) + beta
         return activate(y, activation).astype(self.x.dtype)
 
     def updated(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> Outputs:
@@ -70,7 +73,7 @@ def checked(
     channel_axis: int,
     activation: str,
 ) -> Arguments:
-    """Returns the arguments as arrays.
+    """Returns the arguments as arrays; gamma and beta may be None, which are ones and zeros.
 
     Raises:
       UserError: dtype that is not supported, no channels, a channel axis other than 1 (0 for rank 1) or the last, one
@@ -80,6 +83,8 @@ def checked(
     check_activation(activation)
     x, axis, broadcast = channels_of(x, channel_axis)
     check_values(x.shape, axis)
+    shape = x.shape[axis : axis + 1]
+    gamma, beta = scale_or_ones(gamma, shape, x.dtype), shift_or_zeros(beta, shape, x.dtype)
     gamma, beta, running_mean, running_variance = channel_vectors(
         x.shape[axis], gamma=gamma, beta=beta, running_mean=running_mean, running_variance=running_variance
     )

@@ -1,7 +1,6 @@
 """One fused kernel in Pallas Mosaic GPU for channels that fit on chip, in both layouts: read once, written once."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +30,13 @@ from normbench.kernels.pallas.mosaic.exact.columns import ColumnsPlan
 from normbench.kernels.pallas.mosaic.limits import WARPGROUP
 from normbench.kernels.pallas.mosaic.row_norm import DTYPES
 from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from normbench.kernels.pallas.second_order import (
+    none_for_running,
+    of_first,
+    plain_norm,
+    twice_differentiable,
+    without_running,
+)
 from normbench.kernels.problem import Problem
 
 PARAMETERS = ("gamma", "beta", "running_mean", "running_variance")
@@ -71,7 +77,7 @@ def pallas_mosaic(
         raise UserError(refused)
     running = jax.lax.stop_gradient((a.running_mean, a.running_variance))
     view = (*a.x.shape[:2], -1) if first else (1, -1, a.x.shape[-1])
-    y, *moved = _differentiable(a.x.reshape(view), a.gamma, a.beta, running, plan, first)
+    y, *moved = _differentiable((a.x.reshape(view), a.gamma, a.beta, running), (plan, first))
     return y.reshape(a.x.shape), *map(jax.lax.stop_gradient, moved)
 
 
@@ -155,13 +161,11 @@ def _columns_plan(plan: TrainingPlan) -> ColumnsPlan:
     return ColumnsPlan(plan.epsilon, plan.activation, plan.output_dtype, plan.momentum)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _differentiable(x, gamma, beta, running, plan, first):
-    return _forward(x, gamma, beta, running, plan, first)[0]
-
-
-def _forward(x, gamma, beta, running, plan, first):
-    """x is (images, channels, positions), or (1, positions, channels)."""
+def _forward(arrays, asked, saves):
+    """x is (images, channels, positions), or (1, positions, channels); `asked` is the plan, and whether channels come
+    first."""
+    x, gamma, beta, running = arrays
+    plan, first = asked
     if first and _whole(x.shape, x.dtype.name, plan, backward=False):
         y, *moved, mean, r = mosaic_batch.forward(x, gamma, beta, running, plan)
     elif first:
@@ -171,23 +175,35 @@ def _forward(x, gamma, beta, running, plan, first):
         config = _columns(*x.shape[1:], x.dtype.name, plan, backward=False)
         kernel = mosaic_any_columns if isinstance(config, AnyColumns) else mosaic_columns
         y, mean, r, *moved = kernel.forward(x, gamma, beta, running, _columns_plan(plan), config)
-    return (y, *moved), (x, gamma, beta, mean, r)
+    return (y, *moved), (mean, r) if saves else None
 
 
-def _backward(plan, first, saved, cotangents):
-    x, gamma, beta, *_ = saved
+def _backward(arrays, saved, dy, asked):
+    x, gamma, beta = arrays
+    plan, first = asked
+    kept = (x, gamma, beta, *saved)
     dtypes = x.dtype.name, gamma.dtype.name, beta.dtype.name, gamma.dtype.name, beta.dtype.name
     refused = _refusal(x.shape, first, dtypes, plan, backward=True)
     if refused:
         raise UserError(refused)
     if first and _whole(x.shape, x.dtype.name, plan, backward=True):
-        return *mosaic_batch.backward(saved, cotangents[0], plan), None
+        return tuple(mosaic_batch.backward(kept, dy, plan))
     if first:
         slabs = _slabs(x.shape, x.dtype.name, plan, backward=True)
-        return *mosaic_slabs_backward.backward(saved, cotangents[0], _slab_plan(plan), slabs), None
+        return tuple(mosaic_slabs_backward.backward(kept, dy, _slab_plan(plan), slabs))
     config = _columns(*x.shape[1:], x.dtype.name, plan, backward=True)
     kernel = mosaic_any_columns_backward if isinstance(config, AnyColumns) else mosaic_columns
-    return *kernel.backward(saved, cotangents[0], _columns_plan(plan), config), None
+    return tuple(kernel.backward(kept, dy, _columns_plan(plan), config))
 
 
-_differentiable.defvjp(_forward, _backward)
+def _plain(arrays, asked):
+    x, gamma, beta = arrays
+    plan, first = asked
+    parameters, axes = ((1, -1, 1), (0, 2)) if first else ((1, 1, -1), (0, 1))
+    gamma, beta = gamma.reshape(parameters), beta.reshape(parameters)
+    return plain_norm(x, gamma, beta, axes, plan.epsilon, plan.activation, plan.output_dtype)
+
+
+_differentiable = twice_differentiable(
+    _forward, _backward, _plain, keep=without_running, used=of_first, expand=none_for_running
+)

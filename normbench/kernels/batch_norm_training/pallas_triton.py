@@ -1,7 +1,6 @@
 """One fused kernel in Pallas Triton where a channel fits on the chip, and two otherwise, forward and backward each."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,13 @@ from normbench.errors import UserError
 from normbench.kernels.batch_norm_training.arguments import Outputs, checked
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
 from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, moves_more
+from normbench.kernels.pallas.second_order import (
+    none_for_running,
+    of_first,
+    plain_norm,
+    twice_differentiable,
+    without_running,
+)
 from normbench.kernels.pallas.triton import training_resident as batch_resident
 from normbench.kernels.pallas.triton import training_streamed as batch_statistics
 from normbench.kernels.pallas.triton.channel_tiles import view_of
@@ -52,7 +58,7 @@ def pallas_triton(
     view = view_of(a.x.shape, 1 if a.axes[-1] == a.x.ndim - 1 else a.x.ndim - 1)
     plan = BatchPlan(view, a.epsilon, a.momentum, activation, dtype.name, a.dtype.name)
     running = jax.lax.stop_gradient((a.running_mean, a.running_variance))
-    y, *moved = _differentiable(a.x.reshape(-1), a.gamma, a.beta, running, plan)
+    y, *moved = _differentiable((a.x.reshape(-1), a.gamma, a.beta, running), plan)
     return y.reshape(a.x.shape), *map(jax.lax.stop_gradient, moved)
 
 
@@ -76,31 +82,39 @@ def config_of(problem: Problem, pass_: str) -> ResidentConfig | None:
     return resident_config(view, problem.dtype, jnp.promote_types(problem.dtype, wide).name, tensors)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _differentiable(x, gamma, beta, running, plan):
-    return _found(x, gamma, beta, running, plan)[:3]
-
-
-def _found(x, gamma, beta, running, plan):
+def _forward(arrays, plan, saves):
     """The outputs, and the batch's mean and 1 / deviation."""
+    x, gamma, beta, running = arrays
     config = resident_config(plan.view, x.dtype.name, plan.dtype, 1)
     if config:
         config = tuned(config, plan.view.key("batch_norm_training.forward", "on chip", x.dtype.name))
-        return batch_resident.forward(x, gamma, beta, running, plan, config)
-    return batch_statistics.forward(x, gamma, beta, running, plan)
+        *outputs, mean, r = batch_resident.forward(x, gamma, beta, running, plan, config)
+    else:
+        *outputs, mean, r = batch_statistics.forward(x, gamma, beta, running, plan)
+    return tuple(outputs), (mean, r) if saves else None
 
 
-def _forward(x, gamma, beta, running, plan):
-    *outputs, mean, r = _found(x, gamma, beta, running, plan)
-    return tuple(outputs), (x, gamma, beta, mean, r)
-
-
-def _backward(plan, saved, cotangents):
-    config = resident_config(plan.view, saved[0].dtype.name, plan.dtype, 2)
+def _backward(arrays, saved, dy, plan):
+    x, kept = arrays[0], (*arrays, *saved)
+    config = resident_config(plan.view, x.dtype.name, plan.dtype, 2)
     if config:
-        config = tuned(config, plan.view.key("batch_norm_training.backward", "on chip", saved[0].dtype.name))
-        return *batch_resident.backward(saved, cotangents[0], plan, config), None
-    return *batch_statistics.backward(saved, cotangents[0], plan), None
+        config = tuned(config, plan.view.key("batch_norm_training.backward", "on chip", x.dtype.name))
+        return tuple(batch_resident.backward(kept, dy, plan, config))
+    return tuple(batch_statistics.backward(kept, dy, plan))
 
 
-_differentiable.defvjp(_forward, _backward)
+def _plain(arrays, plan):
+    x, gamma, beta = arrays
+    view = plan.view
+    if view.last:
+        shape, parameters, axes = (view.spatial, view.channels), (1, -1), (0,)
+    else:
+        shape, parameters, axes = (view.images, view.channels, view.spatial), (1, -1, 1), (0, 2)
+    gamma, beta = gamma.reshape(parameters), beta.reshape(parameters)
+    y = plain_norm(x.reshape(shape), gamma, beta, axes, plan.epsilon, plan.activation, plan.output_dtype)
+    return y.reshape(-1)
+
+
+_differentiable = twice_differentiable(
+    _forward, _backward, _plain, keep=without_running, used=of_first, expand=none_for_running
+)

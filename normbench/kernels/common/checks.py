@@ -42,6 +42,16 @@ def channel_vectors(channels: int, **parameters: Any) -> tuple[jax.Array, ...]:
     return tuple(arrays)
 
 
+def scale_or_ones(gamma: Any, shape: tuple[int, ...], dtype: jnp.dtype) -> Any:
+    """gamma, or ones where it is None."""
+    return jnp.ones(shape, dtype) if gamma is None else gamma
+
+
+def shift_or_zeros(beta: Any, shape: tuple[int, ...], dtype: jnp.dtype) -> Any:
+    """beta, or zeros where it is None."""
+    return jnp.zeros(shape, dtype) if beta is None else beta
+
+
 def channel_axis_of(rank: int, channel_axis: int) -> int:
     """Returns the axis counted from 0; it has to be 0 or 1 (whichever comes first in the rank) or the last."""
     allowed = (0, -1) if rank == 1 else (1, -1)

@@ -4,11 +4,14 @@ With r = 1 / sqrt(variance + epsilon), h = (x - mean) r, dz = dy act'(z) and E t
 
     dx = r (gamma dz - E[gamma dz] - h E[gamma dz h]),   dgamma = sum(dz h),   dbeta = sum(dz)
 
-What is saved is x, as it came, and the mean and r in float32 (float64 where an input is).
+What is saved is x, as it came, and the mean and r in float32 (float64 where an input is), the mean as p + (mean - p).
 
 Every sum is one of x - p or of dz (x - p) for a pivot p that is known before x is read, and the mean enters after the
 summing: E[gamma dz h] = r (E[gamma dz (x - p)] - E[gamma dz] (mean - p)). So no sum waits for another, and where x and
-dy are at hand together one launch can make all of them. Near the mean the pivot also keeps them from cancelling.
+dy are at hand together one launch can make all of them. Near the mean the pivot also keeps them from cancelling: the
+error of y and of the gradients grows with ((p - mean) / deviation)². A pivot that is no number is taken as 0.
+
+The rules are plain JAX, so that gradients have gradients.
 """
 
 from dataclasses import dataclass
@@ -20,7 +23,16 @@ import jax.numpy as jnp
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype
 from normbench.kernels.common.partial_sums import FEW_BLOCKS, sum_over
-from normbench.kernels.common.statistics import METHODS, Axes, Statistics, terms
+from normbench.kernels.common.statistics import (
+    Axes,
+    Statistics,
+    centred_twice,
+    inverse_root,
+    one_pass,
+    terms,
+    two_pass,
+    welford,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +44,8 @@ class Plan:
       statistics: further axes that are normalized over.
       parameters: further axes that the gradients of gamma and beta are summed over.
       epsilon, activation: as in the equation.
-      method: "pivoted", or a key of `normbench.kernels.common.statistics.METHODS`: how the mean and the variance are
-      found. method_alone: the same where no gradient follows.
+      method: "pivoted", "centred_twice" or "welford": how the mean and the variance are found; see
+        `normbench.kernels.common.statistics`. method_alone: the same where no gradient follows.
     """
 
     shared: Axes
@@ -68,33 +80,43 @@ def normalize(x: jax.Array, gamma: jax.Array, beta: jax.Array, pivot: jax.Array,
 
 def _forward(x, gamma, beta, pivot, plan, method):
     dtype = compute_dtype(x, gamma, beta)
-    # A pivot is a needless read, and in the way of XLA's Triton rewriter, where the method is sound without it.
-    pivot = pivot.astype(dtype) if method == "pivoted" else jnp.zeros((), dtype)
-    shifted = x.astype(dtype) - pivot
-    offset, variance = _statistics(shifted, plan, method)
-    rstd = jax.lax.rsqrt(variance + plan.epsilon)
-    y = activate(_affine(shifted, offset, rstd, gamma.astype(dtype), beta.astype(dtype), plan), plan.activation)
+    if method == "pivoted":
+        pivot = jnp.where(jnp.isfinite(pivot), pivot, 0).astype(dtype)
+        shifted = x.astype(dtype) - pivot
+        offset, variance = _statistics(shifted, plan)
+        centred = shifted - offset
+    else:  # a pivot would be a needless read, and in the way of XLA's Triton rewriter
+        pivot, centred, variance = _around(x.astype(dtype), plan, method)
+        offset = jnp.zeros_like(pivot)
+    rstd = inverse_root(variance, plan.epsilon)
+    y = activate(_affine(centred, rstd, gamma.astype(dtype), beta.astype(dtype), plan), plan.activation)
     return (y.astype(x.dtype), pivot + offset, variance), (x, gamma, beta, pivot, offset, rstd)
 
 
-def _affine(shifted, offset, rstd, gamma, beta, plan):
+def _affine(centred, rstd, gamma, beta, plan):
     if plan.shared:  # the scale of each channel is made first, and x meets it once
-        return (shifted - offset) * (rstd * gamma) + beta
-    return (shifted - offset) * rstd * gamma + beta
+        return centred * (rstd * gamma) + beta
+    return centred * rstd * gamma + beta
 
 
-def _statistics(shifted: jax.Array, plan: Plan, method: str) -> Statistics:
-    if method != "pivoted":
-        return METHODS[method](shifted, plan.normalized)
+def _around(x: jax.Array, plan: Plan, method: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mean, x - mean and the variance."""
+    if method == "centred_twice":
+        return centred_twice(x, plan.normalized, at_hand=True)
+    mean, variance = welford(x, plan.normalized)
+    return mean, x - mean, variance
+
+
+def _statistics(shifted: jax.Array, plan: Plan) -> Statistics:
     if not plan.shared:
-        return METHODS["one_pass"](shifted, plan.statistics)
+        return one_pass(shifted, plan.statistics)
     count = terms(shifted, plan.shared)
     mean = _channel_sum(shifted, plan) / count
     variance = jnp.maximum(_channel_sum(jnp.square(shifted), plan) / count - jnp.square(mean), 0)
     if not plan.statistics:
         return mean, variance
     # Over several channels: the mean of the variances and the variance of the means.
-    overall, between = METHODS["two_pass"](mean, plan.statistics)
+    overall, between = two_pass(mean, plan.statistics)
     return overall, variance.mean(plan.statistics, keepdims=True) + between
 
 
@@ -108,7 +130,7 @@ def _backward_rule(plan, saved, cotangents):
     scale, dz = gamma.astype(dtype), cotangents[0].astype(dtype)
     shifted = x.astype(dtype) - pivot
     if plan.activation != "none":
-        z = _affine(shifted, offset, rstd, scale, beta.astype(dtype), plan)
+        z = _affine(shifted - offset, rstd, scale, beta.astype(dtype), plan)
         (dz,) = jax.vjp(partial(activate, activation=plan.activation), z)[1](dz)
     plain, weighted = _channel_sum(dz, plan), _channel_sum(dz * shifted, plan)
     count = terms(x, plan.normalized)

@@ -6,7 +6,7 @@ import jax
 
 from normbench.errors import UserError
 from normbench.kernels.common.activations import check_activation
-from normbench.kernels.common.checks import channel_vectors, check_epsilon, floating
+from normbench.kernels.common.checks import channel_vectors, check_epsilon, floating, scale_or_ones, shift_or_zeros
 from normbench.kernels.conv_bn.geometry import Geometry
 
 
@@ -35,7 +35,7 @@ def checked(
     geometry: Geometry,
     activation: str,
 ) -> Arguments:
-    """Returns the arguments as arrays.
+    """Returns the arguments as arrays; gamma and beta may be None, which are ones and zeros.
 
     Raises:
       UserError: dtype that is not supported or differs between x, weight and bias; shapes that do not fit together or
@@ -44,6 +44,7 @@ def checked(
     check_activation(activation)
     x, weight = checked_inputs(x, weight, geometry)
     features = geometry.features(weight.shape)
+    gamma, beta = scale_or_ones(gamma, (features,), x.dtype), shift_or_zeros(beta, (features,), x.dtype)
     gamma, beta, mean, variance = channel_vectors(features, gamma=gamma, beta=beta, mean=mean, variance=variance)
     bias = None if bias is None else checked_bias(bias, x, features)
     return Arguments(x, weight, bias, gamma, beta, mean, variance, check_epsilon(epsilon))

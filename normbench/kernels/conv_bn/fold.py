@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from normbench.errors import UserError, unknown
 from normbench.kernels.batch_norm.prefolded import prepare as scale_and_shift
-from normbench.kernels.common.checks import channel_vectors, compute_dtype, floating
+from normbench.kernels.common.checks import channel_vectors, check_epsilon, compute_dtype, floating
 from normbench.kernels.conv_bn.geometry import Geometry, Padding, geometry
+from normbench.kernels.problem import DTYPES
 
 ORDERS = ("conv_bn", "bn_conv")
 _REQUIRED, _OPTIONAL = ("weight", "mean", "variance"), ("bias", "gamma", "beta")
@@ -32,6 +34,8 @@ def fold_conv_bn(
     padding: Padding = "same",
     activation_between: str = "none",
     shared_output: bool = False,
+    dtype: str | None = None,
+    bias_dtype: str | None = None,
 ) -> dict[str, jax.Array]:
     """Folds the parameters of a convolution and of a batch norm into those of one convolution with a bias.
 
@@ -45,12 +49,16 @@ def fold_conv_bn(
       padding: of the convolution; matters for "bn_conv" alone.
       activation_between: the activation between the two, "none" where there is none.
       shared_output: True where the result of the first of the two has another consumer than the second.
+      dtype: of the folded weight; None: of the weight. A float16 weight that is folded may exceed 65504: "float32".
+      bias_dtype: of the folded bias, for a convolution that adds it in float32; None: of the folded weight.
 
     Returns:
-      {"weight", "bias"} in the weight's dtype: folded in float32, or in float64 where an input is, and rounded once.
+      {"weight", "bias"}: folded in float32, or in float64 where an input is, and rounded once.
 
     Raises:
-      UserError: where folding would change the result (see `folding_refusal`), or the arguments do not fit together.
+      UserError: where folding would change the result (see `folding_refusal`), or the arguments do not fit together; of
+        values that are known (not traced), a variance below 0, one of 0 with an epsilon of 0, and a fold that exceeds
+        what its dtype holds although nothing that went into it is infinite.
     """
     shape = geometry(layout, 1, padding, 1, groups, transposed)
     arrays = _checked(params, shape)
@@ -64,7 +72,11 @@ def fold_conv_bn(
     )
     if reason:
         raise UserError(f"cannot fold: {reason}")
-    return (_fold_after if order == "conv_bn" else _fold_before)(arrays, epsilon, shape)
+    _check_variance(arrays["variance"], epsilon)
+    folded = (_fold_after if order == "conv_bn" else _fold_before)(arrays, epsilon, shape)
+    dtypes = {"weight": _dtype("dtype", dtype, arrays["weight"].dtype)}
+    dtypes["bias"] = _dtype("bias_dtype", bias_dtype, dtypes["weight"])
+    return {name: _rounded(name, value, dtypes[name], arrays) for name, value in folded.items()}
 
 
 def folding_refusal(
@@ -124,6 +136,43 @@ def _check_weight(weight: jax.Array, shape: Geometry) -> None:
         )
 
 
+def _dtype(name: str, asked: str | None, default: jnp.dtype) -> jnp.dtype:
+    if asked is None:
+        return default
+    if str(asked) not in DTYPES:
+        raise unknown(name, str(asked), DTYPES)
+    return jnp.dtype(asked)
+
+
+def _check_variance(variance: jax.Array, epsilon: float) -> None:
+    if isinstance(variance, jax.core.Tracer):
+        return
+    total = np.asarray(variance, np.float64) + check_epsilon(epsilon)
+    for wrong, said in ((np.asarray(variance) < 0, "below 0"), (total == 0, "0 with an epsilon of 0")):
+        if wrong.any():
+            channel = int(np.argmax(wrong))
+            raise UserError(
+                f"variance of channel {channel} is {float(variance.reshape(-1)[channel])!r}, which is {said}; "
+                "allowed: 0 or more, with variance + epsilon above 0"
+            )
+
+
+def _rounded(name: str, value: jax.Array, dtype: jnp.dtype, arrays: dict[str, jax.Array]) -> jax.Array:
+    """`value` in `dtype`; values that are known must not become infinite by that."""
+    rounded = value.astype(dtype)
+    if any(isinstance(array, jax.core.Tracer) for array in (value, *arrays.values())):
+        return rounded
+    lost = np.isinf(np.asarray(rounded, np.float64))
+    if lost.any() and all(np.isfinite(np.asarray(array, np.float64)).all() for array in arrays.values()):
+        largest = float(np.max(np.abs(np.asarray(value, np.float64))))
+        option = "dtype" if name == "weight" else "bias_dtype"
+        raise UserError(
+            f"the folded {name} reaches {largest:.4g}; allowed in {dtype.name}: {float(jnp.finfo(dtype).max):.5g}; "
+            f'{option}="float32" holds more'
+        )
+    return rounded
+
+
 def _fold_after(arrays: dict[str, jax.Array], epsilon: float, shape: Geometry) -> dict[str, jax.Array]:
     weight, dtype = arrays["weight"], compute_dtype(*arrays.values())
     features = shape.features(weight.shape)
@@ -134,7 +183,7 @@ def _fold_after(arrays: dict[str, jax.Array], epsilon: float, shape: Geometry) -
         # Subtracted before scaling: where bias and mean are close, their products with the scale would cancel.
         shift = (given.astype(dtype) - mean) * scale + beta
     folded = _scale(weight.astype(dtype), scale, 0, shape)
-    return {"weight": folded.astype(weight.dtype), "bias": shift.astype(weight.dtype)}
+    return {"weight": folded, "bias": shift}
 
 
 def _fold_before(arrays: dict[str, jax.Array], epsilon: float, shape: Geometry) -> dict[str, jax.Array]:
@@ -148,7 +197,7 @@ def _fold_before(arrays: dict[str, jax.Array], epsilon: float, shape: Geometry) 
     if "bias" in arrays:
         bias = bias + channel_vectors(features, bias=arrays["bias"])[0].astype(dtype)
     folded = _scale(weight.astype(dtype), scale, 1, shape)
-    return {"weight": folded.astype(weight.dtype), "bias": bias.astype(weight.dtype)}
+    return {"weight": folded, "bias": bias}
 
 
 def _normalisation(arrays: dict[str, jax.Array], channels: int, dtype: jnp.dtype) -> tuple[jax.Array, ...]:

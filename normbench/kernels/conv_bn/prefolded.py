@@ -28,7 +28,8 @@ def prepare(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the folded (weight, bias) in the weight's dtype, by `fold_conv_bn`.
 
-    Arguments as for `unfused`; the keywords that the fold does not depend on are ignored.
+    Arguments as for `unfused`; the keywords that the fold does not depend on are ignored. A float16 weight may be
+    beyond 65504 once it is folded: refused where its values are known, infinite where they are traced.
     """
     params = {"weight": weight, "bias": bias, "gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
     folded = fold_conv_bn(params, epsilon=epsilon, layout=layout, groups=groups, transposed=transposed)

@@ -7,8 +7,15 @@ import jax
 
 from normbench.errors import UserError
 from normbench.kernels.common.activations import activate, check_activation
-from normbench.kernels.common.checks import channel_axis_of, channel_vectors, check_epsilon, floating
-from normbench.kernels.common.statistics import Axes, Statistics
+from normbench.kernels.common.checks import (
+    channel_axis_of,
+    channel_vectors,
+    check_epsilon,
+    floating,
+    scale_or_ones,
+    shift_or_zeros,
+)
+from normbench.kernels.common.statistics import Axes, Statistics, inverse_root
 
 
 class Arguments(NamedTuple):
@@ -42,14 +49,14 @@ class Arguments(NamedTuple):
         """
         mean, variance = statistics
         gamma, beta = (array.reshape(self.parameters).astype(values.dtype) for array in (self.gamma, self.beta))
-        y = (values - mean) * (jax.lax.rsqrt(variance + self.epsilon) * gamma) + beta
+        y = (values - mean) * (inverse_root(variance, self.epsilon) * gamma) + beta
         return activate(y, activation).astype(self.x.dtype).reshape(self.x.shape)
 
 
 def checked(
     x: Any, gamma: Any, beta: Any, epsilon: float, groups: int, channel_axis: int, activation: str
 ) -> Arguments:
-    """Returns the arguments as arrays.
+    """Returns the arguments as arrays; gamma and beta may be None, which are ones and zeros.
 
     Raises:
       UserError: dtype that is not supported, rank below 2, a channel axis other than 1 or the last, channels that the
@@ -62,6 +69,7 @@ def checked(
     axis = channel_axis_of(x.ndim, channel_axis)
     channels = x.shape[axis]
     check_groups(channels, groups)
+    gamma, beta = scale_or_ones(gamma, (channels,), x.dtype), shift_or_zeros(beta, (channels,), x.dtype)
     gamma, beta = channel_vectors(channels, gamma=gamma, beta=beta)
     batch, each, spatial = x.shape[0], channels // groups, math.prod(x.shape[1:]) // channels
     if axis == 1:

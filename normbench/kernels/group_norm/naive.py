@@ -4,7 +4,7 @@ import jax
 
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype
-from normbench.kernels.common.statistics import two_pass
+from normbench.kernels.common.statistics import inverse_root, two_pass
 from normbench.kernels.group_norm.arguments import checked
 
 
@@ -41,7 +41,7 @@ def naive(
     first = a.spatial == 3
     grouped = wide.reshape(*a.view[:2], a.view[2] * a.view[3]) if first else wide.reshape(a.view)
     mean, variance = two_pass(grouped, (2,) if first else a.axes)
-    normalized = ((grouped - mean) * jax.lax.rsqrt(variance + a.epsilon)).reshape(a.x.shape)
+    normalized = ((grouped - mean) * inverse_root(variance, a.epsilon)).reshape(a.x.shape)
     channels = (1, -1, *(1,) * (a.x.ndim - 2)) if first else (-1,)
     gamma, beta = (array.astype(grouped.dtype).reshape(channels) for array in (a.gamma, a.beta))
     return activate(normalized * gamma + beta, activation).astype(a.x.dtype)

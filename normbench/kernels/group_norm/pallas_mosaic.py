@@ -1,7 +1,6 @@
 """One fused kernel in Pallas Mosaic GPU: each group is read once and written once, in both layouts."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +32,7 @@ from normbench.kernels.pallas.mosaic.limits import LINE, row_refusal, shared_ref
 from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
 from normbench.kernels.pallas.mosaic.row_norm import DTYPES
 from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from normbench.kernels.pallas.second_order import plain_norm, twice_differentiable
 from normbench.kernels.problem import Problem
 
 LEAST_POSITIONS = 256
@@ -72,8 +72,9 @@ def pallas_mosaic(
     if refused:
         raise UserError(refused)
     if axis == 1:
-        return _channels_first(x.reshape(*x.shape[:2], -1), a.gamma, a.beta, groups, plan).reshape(x.shape)
-    return _channels_last(x.reshape(x.shape[0], -1, x.shape[-1]), a.gamma, a.beta, groups, plan).reshape(x.shape)
+        return _channels_first((x.reshape(*x.shape[:2], -1), a.gamma, a.beta), (groups, plan)).reshape(x.shape)
+    whole = x.reshape(x.shape[0], -1, x.shape[-1])
+    return _channels_last((whole, a.gamma, a.beta), (groups, plan)).reshape(x.shape)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -145,27 +146,26 @@ def _columns(
     return columns_of(shape[0], math.prod(shape[1:-1]), shape[-1], shape[-1] // groups, tensors)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _channels_first(x, gamma, beta, groups, plan):
-    return _first_forward(x, gamma, beta, groups, plan)[0]
-
-
-def _first_forward(x, gamma, beta, groups, plan):
+def _first_forward(arrays, asked, saves):
+    """Of channels first; `asked` is the number of groups and the plan."""
+    x, gamma, beta = arrays
+    groups, plan = asked
     if _whole(x.shape, groups, x.dtype.name, plan, backward=False):
         y, mean, r = mosaic_groups.forward(x, gamma, beta, groups, plan)
     else:
         slabs = _slabs(x.shape, groups, x.dtype.name, plan, backward=False)
         y, mean, r = mosaic_slabs.forward(x, (gamma, beta), (), _slab_plan(plan), slabs)
-    return y, (x, gamma, beta, mean, r)
+    return y, (mean, r) if saves else None
 
 
-def _first_backward(groups, plan, saved, dy):
-    _check_backward(saved, 1, groups, plan)
-    x, *parameters = saved[:3]
+def _first_backward(arrays, saved, dy, asked):
+    groups, plan = asked
+    _check_backward(arrays, 1, groups, plan)
+    x, *parameters = arrays
     if _whole(x.shape, groups, x.dtype.name, plan, backward=True):
-        return mosaic_groups.backward(saved, dy, groups, plan)
+        return tuple(mosaic_groups.backward((*arrays, *saved), dy, groups, plan))
     slabs = _slabs(x.shape, groups, x.dtype.name, plan, backward=True)
-    dx, *partials = mosaic_slabs_backward.backward(saved, dy, _slab_plan(plan), slabs)
+    dx, *partials = mosaic_slabs_backward.backward((*arrays, *saved), dy, _slab_plan(plan), slabs)
     return dx, *sum_partials(partials, parameters)
 
 
@@ -173,38 +173,59 @@ def _slab_plan(plan: ChannelsPlan) -> SlabPlan:
     return SlabPlan("group_norm", plan.epsilon, plan.activation, plan.output_dtype)
 
 
-_channels_first.defvjp(_first_forward, _first_backward)
+def _first_plain(arrays, asked):
+    x, *parameters = arrays
+    groups, plan = asked
+    images, channels, positions = x.shape
+    each = channels // groups
+    gamma, beta = (p.reshape(1, groups, each, 1) for p in parameters)
+    grouped = x.reshape(images, groups, each, positions)
+    y = plain_norm(grouped, gamma, beta, (2, 3), plan.epsilon, plan.activation, plan.output_dtype)
+    return y.reshape(x.shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _channels_last(x, gamma, beta, groups, plan):
-    return _last_forward(x, gamma, beta, groups, plan)[0]
+_channels_first = twice_differentiable(_first_forward, _first_backward, _first_plain)
 
 
-def _last_forward(x, gamma, beta, groups, plan):
+def _last_forward(arrays, asked, saves):
+    """Of channels last."""
+    x, gamma, beta = arrays
+    groups, plan = asked
     config = _columns(x.shape, groups, x.dtype.name, plan, backward=False)
     kernel = mosaic_any_columns if isinstance(config, AnyColumns) else mosaic_columns
     y, mean, r = kernel.forward(x, gamma, beta, (), _columns_plan(plan), config)
-    return y, (x, gamma, beta, mean, r)
+    return y, (mean, r) if saves else None
 
 
-def _last_backward(groups, plan, saved, dy):
-    _check_backward(saved, 2, groups, plan)
-    x = saved[0]
+def _last_backward(arrays, saved, dy, asked):
+    groups, plan = asked
+    _check_backward(arrays, 2, groups, plan)
+    x = arrays[0]
     config = _columns(x.shape, groups, x.dtype.name, plan, backward=True)
     kernel = mosaic_any_columns_backward if isinstance(config, AnyColumns) else mosaic_columns
-    return kernel.backward(saved, dy, _columns_plan(plan), config)
+    return tuple(kernel.backward((*arrays, *saved), dy, _columns_plan(plan), config))
 
 
-_channels_last.defvjp(_last_forward, _last_backward)
+def _last_plain(arrays, asked):
+    x, *parameters = arrays
+    groups, plan = asked
+    images, positions, channels = x.shape
+    each = channels // groups
+    gamma, beta = (p.reshape(1, 1, groups, each) for p in parameters)
+    grouped = x.reshape(images, positions, groups, each)
+    y = plain_norm(grouped, gamma, beta, (1, 3), plan.epsilon, plan.activation, plan.output_dtype)
+    return y.reshape(x.shape)
+
+
+_channels_last = twice_differentiable(_last_forward, _last_backward, _last_plain)
 
 
 def _columns_plan(plan: ChannelsPlan) -> ColumnsPlan:
     return ColumnsPlan(plan.epsilon, plan.activation, plan.output_dtype)
 
 
-def _check_backward(saved: tuple, axis: int, groups: int, plan: ChannelsPlan) -> None:
-    x, gamma, beta, *_ = saved
+def _check_backward(arrays: tuple, axis: int, groups: int, plan: ChannelsPlan) -> None:
+    x, gamma, beta = arrays
     dtypes = x.dtype.name, gamma.dtype.name, beta.dtype.name
     refused = _refusal(x.shape, axis, groups, dtypes, plan, backward=True)
     if refused:

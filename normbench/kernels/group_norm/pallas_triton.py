@@ -1,7 +1,6 @@
 """One fused kernel in Pallas Triton: each group is read once and written once, in both layouts."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from normbench.kernels.common.checks import compute_dtype
 from normbench.kernels.group_norm.arguments import checked
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
 from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, moves_more
+from normbench.kernels.pallas.second_order import plain_norm, twice_differentiable
 from normbench.kernels.pallas.triton.channel_tiles import View
 from normbench.kernels.pallas.triton.groups import GroupPlan, backward, forward
 from normbench.kernels.pallas.triton.groups_config import WIDEST, GroupConfig, backward_config, forward_config
@@ -50,7 +50,7 @@ def pallas_triton(
         return a.x.astype(dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(dtype)
     view = _view(a.x.shape, a.gamma.size, a.spatial == 1)
     plan = GroupPlan(view, groups, a.epsilon, activation, dtype.name, jnp.dtype(compute_dtype(*a[:3])).name)
-    return _differentiable(a.x.reshape(-1), a.gamma, a.beta, plan).reshape(a.x.shape)
+    return _differentiable((a.x.reshape(-1), a.gamma, a.beta), plan).reshape(a.x.shape)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -93,18 +93,25 @@ def _refusal(shape: tuple[int, ...], each: int) -> str | None:
     return None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _differentiable(x, gamma, beta, plan):
-    return forward(x, gamma, beta, plan, save=False)[0]
+def _forward(arrays, plan, saves):
+    y, *statistics = forward(*arrays, plan, save=saves)
+    return y, tuple(statistics) if saves else None
 
 
-def _forward(x, gamma, beta, plan):
-    y, mean, r = forward(x, gamma, beta, plan, save=True)
-    return y, (x, gamma, beta, mean, r)
+def _backward(arrays, saved, dy, plan):
+    return tuple(backward((*arrays, *saved), dy, plan))
 
 
-def _backward(plan, saved, dy):
-    return backward(saved, dy, plan)
+def _plain(arrays, plan):
+    x, gamma, beta = arrays
+    view, each = plan.view, plan.view.channels // plan.groups
+    if view.last:
+        shape, parameters, axes = (view.images, view.spatial, plan.groups, each), (1, 1, plan.groups, each), (1, 3)
+    else:
+        shape, parameters, axes = (view.images, plan.groups, each, view.spatial), (1, plan.groups, each, 1), (2, 3)
+    gamma, beta = gamma.reshape(parameters), beta.reshape(parameters)
+    y = plain_norm(x.reshape(shape), gamma, beta, axes, plan.epsilon, plan.activation, plan.output_dtype)
+    return y.reshape(-1)
 
 
-_differentiable.defvjp(_forward, _backward)
+_differentiable = twice_differentiable(_forward, _backward, _plain)

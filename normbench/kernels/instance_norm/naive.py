@@ -5,7 +5,7 @@ import jax
 from normbench.kernels.batch_norm.arguments import channels_of
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype
-from normbench.kernels.common.statistics import two_pass
+from normbench.kernels.common.statistics import inverse_root, two_pass
 from normbench.kernels.group_norm.arguments import checked
 
 
@@ -40,5 +40,5 @@ def naive(
     wide = x.astype(compute_dtype(*a[:3]))
     mean, variance = two_pass(wide, tuple(other for other in range(1, x.ndim) if other != axis))
     gamma, beta = (array.reshape(broadcast).astype(wide.dtype) for array in (a.gamma, a.beta))
-    y = (wide - mean) * jax.lax.rsqrt(variance + a.epsilon) * gamma + beta
+    y = (wide - mean) * inverse_root(variance, a.epsilon) * gamma + beta
     return activate(y, activation).astype(x.dtype)

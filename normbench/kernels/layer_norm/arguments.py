@@ -7,7 +7,7 @@ import jax
 
 from normbench.errors import UserError
 from normbench.kernels.common.activations import check_activation
-from normbench.kernels.common.checks import check_epsilon, floating
+from normbench.kernels.common.checks import check_epsilon, floating, scale_or_ones, shift_or_zeros
 from normbench.kernels.common.statistics import Axes
 
 
@@ -24,7 +24,7 @@ class Arguments(NamedTuple):
 
 
 def checked(x: Any, gamma: Any, beta: Any, epsilon: float, ndim: int, activation: str) -> Arguments:
-    """Returns the arguments as arrays.
+    """Returns the arguments as arrays; gamma and beta may be None, which are ones and zeros.
 
     Raises:
       UserError: dtype that is not supported, a number of normalized axes that x does not have, parameters whose shape
@@ -33,7 +33,8 @@ def checked(x: Any, gamma: Any, beta: Any, epsilon: float, ndim: int, activation
     check_activation(activation)
     x = floating("x", x)
     shape = normalized_shape(x.shape, ndim)
-    gamma, beta = parameter("gamma", gamma, shape), parameter("beta", beta, shape)
+    gamma = parameter("gamma", scale_or_ones(gamma, shape, x.dtype), shape)
+    beta = parameter("beta", shift_or_zeros(beta, shape, x.dtype), shape)
     return Arguments(x, gamma, beta, check_epsilon(epsilon), tuple(range(-ndim, 0)), rows_of(x.shape, ndim))
 
 

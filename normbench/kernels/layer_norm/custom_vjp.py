@@ -10,14 +10,14 @@ from normbench.kernels.layer_norm.pivoted import first_of_row
 def custom_vjp(
     x: jax.Array, gamma: jax.Array, beta: jax.Array, epsilon: float = 1e-5, *, ndim: int = 1, activation: str = "none"
 ) -> jax.Array:
-    """As `naive`: the textbook form where no gradient follows, and `pivoted` with a gradient by hand where one does.
+    """As `naive`, centred twice where no gradient follows, and as `pivoted` with a gradient by hand where one does.
 
-    XLA's Triton rewriter makes one launch of the textbook form up to rows of 16384, but wants an intermediate of
+    XLA's Triton rewriter makes one launch of the former up to rows of 16384, but wants an intermediate of
     float32 between launches once a gradient uses the same values; the sums of `pivoted` and those of the gradient
     share one read of x and dy.
     """
     a = checked(x, gamma, beta, epsilon, ndim, activation)
-    return by_rows(a, activation, "pivoted", "two_pass")
+    return by_rows(a, activation, "pivoted", "centred_twice")
 
 
 def by_rows(a: Arguments, activation: str, method: str, method_alone: str) -> jax.Array:

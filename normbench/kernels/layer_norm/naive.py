@@ -4,7 +4,7 @@ import jax
 
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype
-from normbench.kernels.common.statistics import Statistics, two_pass
+from normbench.kernels.common.statistics import Statistics, inverse_root, two_pass
 from normbench.kernels.layer_norm.arguments import Arguments, checked
 
 
@@ -36,6 +36,6 @@ def naive(
 def affine(a: Arguments, values: jax.Array, statistics: Statistics, activation: str) -> jax.Array:
     """`values` normalized by their own statistics, scaled, shifted and activated, in x's dtype."""
     mean, variance = statistics
-    normalized = (values - mean) * jax.lax.rsqrt(variance + a.epsilon)
+    normalized = (values - mean) * inverse_root(variance, a.epsilon)
     y = normalized * a.gamma.astype(values.dtype) + a.beta.astype(values.dtype)
     return activate(y, activation).astype(a.x.dtype)

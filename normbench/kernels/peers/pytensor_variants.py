@@ -89,7 +89,7 @@ def _prefolded_variant(operator: str, backend: str) -> Variant:
 
     def function(x: Any, *parameters: Any, **keywords: Any) -> Any:
         assert folded.prepare is not None
-        return apply(x, *folded.prepare(*parameters, **keywords), **keywords)
+        return apply(x, *folded.prepare(*parameters, **keywords, dtype=x.dtype.name), **keywords)
 
     return replace(
         _variant(operator, backend),

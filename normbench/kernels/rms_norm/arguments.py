@@ -3,9 +3,10 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from normbench.kernels.common.activations import check_activation
-from normbench.kernels.common.checks import check_epsilon, floating
+from normbench.kernels.common.checks import check_epsilon, compute_dtype, floating, scale_or_ones
 from normbench.kernels.common.statistics import Axes
 from normbench.kernels.layer_norm.arguments import normalized_shape, parameter, rows_of
 
@@ -21,8 +22,9 @@ class Arguments(NamedTuple):
     rows: tuple[int, int]
 
 
-def checked(x: Any, gamma: Any, epsilon: float, ndim: int, activation: str) -> Arguments:
-    """Returns the arguments as arrays.
+def checked(x: Any, gamma: Any, epsilon: float | None, ndim: int, activation: str) -> Arguments:
+    """Returns the arguments as arrays; gamma may be None, which is ones. An epsilon of None is, as in PyTorch, the
+    machine epsilon of the dtype that is computed in.
 
     Raises:
       UserError: as for layer norm.
@@ -30,5 +32,7 @@ def checked(x: Any, gamma: Any, epsilon: float, ndim: int, activation: str) -> A
     check_activation(activation)
     x = floating("x", x)
     shape = normalized_shape(x.shape, ndim)
-    gamma = parameter("gamma", gamma, shape)
+    gamma = parameter("gamma", scale_or_ones(gamma, shape, x.dtype), shape)
+    if epsilon is None:
+        epsilon = float(jnp.finfo(compute_dtype(x, gamma)).eps)
     return Arguments(x, gamma, check_epsilon(epsilon), tuple(range(-ndim, 0)), rows_of(x.shape, ndim))

@@ -7,7 +7,7 @@ from normbench.kernels.rms_norm.arguments import checked
 
 
 def flax(
-    x: jax.Array, gamma: jax.Array, epsilon: float = 1e-5, *, ndim: int = 1, activation: str = "none"
+    x: jax.Array, gamma: jax.Array | None, epsilon: float | None = 1e-5, *, ndim: int = 1, activation: str = "none"
 ) -> jax.Array:
     """As `naive`."""
     from flax import linen

@@ -12,8 +12,8 @@ from normbench.kernels.rms_norm.arguments import checked
 
 def pallas_mosaic(
     x: jax.Array,
-    gamma: jax.Array,
-    epsilon: float = 1e-5,
+    gamma: jax.Array | None,
+    epsilon: float | None = 1e-5,
     *,
     ndim: int = 1,
     activation: str = "none",

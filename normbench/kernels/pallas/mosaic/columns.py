@@ -158,13 +158,13 @@ def _kernel(x_ref, *refs: Any, plan: ColumnsPlan, config: AnyColumns) -> None:
     y, columns = others[0] if others else x, Columns(config, ((x_ref, x),), arrived)
     if config.resident:
         columns.bring(0)
-    mean, squares = _moments(columns, x, work)
+    near, offset, squares = _moments(columns, x, work)
     r = jax.lax.rsqrt(squares / config.elements + plan.epsilon)
     scale, beta = r * columns.spread(gamma_ref, work), columns.spread(beta_ref, work)
 
     def write(piece, carry):
         def step(at, keep, carry):
-            z = (x[at].astype(jnp.float32) - mean) * scale + beta
+            z = (x[at].astype(jnp.float32) - near - offset) * scale + beta
             y[at] = activate(z, plan.activation).astype(y.dtype)
             return carry
 
@@ -173,7 +173,7 @@ def _kernel(x_ref, *refs: Any, plan: ColumnsPlan, config: AnyColumns) -> None:
         return carry
 
     columns.over_pieces(write, 0)
-    start = columns.image, columns.first // config.each
+    start, mean = (columns.image, columns.first // config.each), near + offset
     for values, ref in ((mean, found[0]), (r, found[1])):
         write_out(values, work, ref, start, config.each, config)
     if plan.momentum is not None:
@@ -182,10 +182,10 @@ def _kernel(x_ref, *refs: Any, plan: ColumnsPlan, config: AnyColumns) -> None:
             write_out(moved, work, ref, (columns.first,), 1, config)
 
 
-def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array]:
-    """The mean of each group, and the sum of squared distances from it, in all elements of a chunk.
+def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mean of each group in two parts, and the sum of squared distances from it, in all elements of a chunk.
 
-    Pieces are put together by channel as in `mosaic_runs.moments`, and then the channels of a group.
+    Pieces are put together by channel as in `moments.moments`, and then the channels of a group.
     """
     config = columns.config
 
@@ -196,18 +196,25 @@ def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array]
         return over_positions(columns.over_chunks(piece, step, columns.zeros()), work, config)
 
     if config.resident:
-        mean = over_groups(total(0, lambda v: v), work, config) / config.elements
-        return mean, over_groups(total(0, lambda v: (v - mean) * (v - mean)), work, config)
+        near = over_groups(total(0, lambda v: v), work, config) / config.elements
+        offset = over_groups(total(0, lambda v: v - near), work, config) / config.elements
+        return near, offset, over_groups(total(0, lambda v: (v - near - offset) * (v - near - offset)), work, config)
 
     def merge(piece, carry):
-        count, mean, squares = carry
+        count, base, offset, squares = carry
         here = jnp.minimum(config.piece, config.positions - piece * config.piece).astype(jnp.float32)
         middle = total(piece, lambda v: v) / here
-        around = total(piece, lambda v: (v - middle) * (v - middle))
-        share, distance = here / (count + here), middle - mean
-        return count + here, mean + distance * share, squares + around + distance * distance * (count * share)
+        left = total(piece, lambda v: v - middle) / here
+        around = total(piece, lambda v: (v - middle - left) * (v - middle - left))
+        base = jnp.where(count == 0, middle, base)
+        share, distance = here / (count + here), (middle - base) + left - offset
+        squares = squares + around + distance * distance * (count * share)
+        return count + here, base, offset + distance * share, squares
 
-    _, mean, squares = columns.over_pieces(merge, (jnp.float32(0), columns.zeros(), columns.zeros()))
-    of_group = over_groups(mean, work, config) / config.each
-    distance = mean - of_group
-    return of_group, over_groups(squares + distance * distance * config.positions, work, config)
+    zeros = columns.zeros()
+    _, base, offset, squares = columns.over_pieces(merge, (jnp.float32(0), zeros, zeros, zeros))
+    near = over_groups(base, work, config) / config.each
+    distance = (base - near) + offset  # of each channel from what stands for the group
+    left = over_groups(distance, work, config) / config.each
+    distance = distance - left
+    return near, left, over_groups(squares + distance * distance * config.positions, work, config)

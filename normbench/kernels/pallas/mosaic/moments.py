@@ -1,6 +1,7 @@
 """Mean and variance of slabs in Mosaic GPU, of the kernels for any size: around the mean, also where pieces come by."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,36 +9,45 @@ import jax.numpy as jnp
 from normbench.kernels.pallas.mosaic.windows import Runs, over_windows, zeros
 
 
-def moments(runs: Runs, fold: Callable, values: Callable, elements: int) -> tuple[jax.Array, jax.Array]:
-    """The mean of `elements`, and the sum of their squared distances from it.
+def moments(runs: Runs, fold: Callable, values: Callable, elements: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mean of `elements` in two parts, near and offset, and the sum of their squared distances from it.
 
-    Where all is at hand it is looked at twice. Pieces are looked at twice each while they are there, and put together:
-    with n and N elements and the difference d of the means, M = M1 + M2 + d² n N / (n + N) (Chan, Golub, LeVeque 1979).
+    x - near - offset has the error of one rounding, however large the mean is: near is rounded as large as it is, and
+    offset is what that leaves. Where all is at hand it is looked at twice. Pieces are looked at twice each while they
+    are there, and put together, as distances from the first one's mean: with n and N elements and the difference d of
+    the means, M = M1 + M2 + d² n N / (n + N) (Chan, Golub, LeVeque 1979).
 
     Args:
       fold: of (visit, carry), over the pieces.
       values: of a window, in float32.
     """
 
-    def total(slab, piece, term, lanes):
-        return over_windows(runs, slab, piece, lambda w, lanes: lanes + w.keep(term(values(w)), 0.0), lanes)
+    def total(slab, piece, lanes):
+        return over_windows(runs, slab, piece, lambda w, lanes: lanes + w.keep(values(w), 0.0), lanes)
 
+    def around(middle, slab, piece, lanes):
+        def step(w, lanes):
+            centred = w.keep(values(w) - middle, 0.0)
+            return lanes[0] + centred, lanes[1] + centred * centred
+
+        return over_windows(runs, slab, piece, step, lanes)
+
+    two = zeros(runs), zeros(runs)
     if runs.resident:
-        mean = jnp.sum(fold(lambda slab, piece, c: total(slab, piece, lambda v: v, c), zeros(runs))) / elements
-
-        def visit(slab, piece, carry):
-            return total(slab, piece, lambda v: (v - mean) * (v - mean), carry)
-
-        return mean, jnp.sum(fold(visit, zeros(runs)))
+        near = jnp.sum(fold(total, zeros(runs))) / elements
+        left, squares = (jnp.sum(lanes) for lanes in fold(partial(around, near), two))
+        offset = left / elements
+        return near, offset, jnp.maximum(squares - left * offset, 0.0)
 
     def merge(slab, piece, carry):
-        count, mean, squares = carry
+        count, base, offset, squares = carry
         here = jnp.minimum(runs.piece, runs.length - piece * runs.piece).astype(jnp.float32)
-        middle = jnp.sum(total(slab, piece, lambda v: v, zeros(runs))) / here
-        around = jnp.sum(total(slab, piece, lambda v: (v - middle) * (v - middle), zeros(runs)))
-        share = here / (count + here)
-        distance = middle - mean
-        return count + here, mean + distance * share, squares + around + distance * distance * count * share
+        middle = jnp.sum(total(slab, piece, zeros(runs))) / here
+        left, of_piece = (jnp.sum(lanes) for lanes in around(middle, slab, piece, two))
+        base = jnp.where(count == 0, middle, base)
+        share, distance = here / (count + here), (middle - base) + left / here - offset
+        squares = squares + jnp.maximum(of_piece - left * (left / here), 0.0) + distance * distance * count * share
+        return count + here, base, offset + distance * share, squares
 
-    _, mean, squares = fold(merge, (jnp.float32(0), jnp.float32(0), jnp.float32(0)))
-    return mean, squares
+    _, base, offset, squares = fold(merge, (jnp.float32(0),) * 4)
+    return base, offset, squares

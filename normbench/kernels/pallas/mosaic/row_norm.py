@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.pallas.hardware import not_for_mosaic
+from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.mosaic import rows as mosaic_any_rows
 from normbench.kernels.pallas.mosaic import rows_backward as mosaic_any_rows_backward
 from normbench.kernels.pallas.mosaic.exact import rows as mosaic_rows
@@ -17,6 +17,7 @@ from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan, forward_share
 from normbench.kernels.pallas.mosaic.exact.rows_backward import backward_shared_bytes
 from normbench.kernels.pallas.mosaic.limits import row_refusal, shared_refusal
 from normbench.kernels.pallas.mosaic.rows import Rows
+from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.problem import Problem
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -50,7 +51,8 @@ def mosaic_row_norm(
         zero = jnp.asarray(sum(jnp.sum(array * 0) for array in parameters), plan.output_dtype)
         y, z = x.astype(plan.output_dtype) + zero, residual
     else:
-        y, z = _differentiable(x.reshape(rows), sides, tuple(p.reshape(-1) for p in parameters), plan)
+        arrays = x.reshape(rows), sides, tuple(p.reshape(-1) for p in parameters)
+        y, z = _differentiable(arrays, (plan, residual is not None))
         y = y.reshape(x.shape)
     return y if z is None else (y, z.reshape(x.shape))
 
@@ -110,36 +112,36 @@ def _too_slow(
     return None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _differentiable(x, residual, parameters, plan):
-    return _of(x, residual, parameters, plan, saves=False)[:2]
-
-
-def _of(x, residual, parameters, plan, saves):
-    dtypes = _dtypes(x, parameters)
-    whole = _whole(x.shape, dtypes, plan, residual is not None, backward=False)
-    return (mosaic_rows if whole else mosaic_any_rows).forward(x, residual, parameters, plan, saves)
+def _forward(arrays, asked, saves):
+    """`asked` is the plan, and whether there is a residual."""
+    (x, residual, parameters), plan = arrays, asked[0]
+    whole = _whole(x.shape, _dtypes(x, parameters), plan, residual is not None, backward=False)
+    y, z, mean, r = (mosaic_rows if whole else mosaic_any_rows).forward(x, residual, parameters, plan, saves)
+    return (y, z), (mean, r) if saves else None
 
 
 def _dtypes(x, parameters):
     return x.dtype.name, *(parameter.dtype.name for parameter in parameters)
 
 
-def _forward(x, residual, parameters, plan):
-    y, z, mean, r = _of(x, residual, parameters, plan, saves=True)
-    return (y, z), (x if z is None else z, parameters, mean, r)
-
-
-def _backward(plan, saved, cotangents):
-    dy, dz = cotangents
-    x, parameters, *_ = saved
-    dtypes = _dtypes(x, parameters)
-    refused = _refusal(x.shape, dtypes, plan, dz is not None, backward=True)
+def _backward(kept, saved, cotangents, asked):
+    (w, parameters), (plan, added) = kept, asked
+    dtypes = _dtypes(w, parameters)
+    refused = _refusal(w.shape, dtypes, plan, added, backward=True)
     if refused:
         raise UserError(refused)
-    whole = _whole(x.shape, dtypes, plan, dz is not None, backward=True)
-    dx, gradients = (mosaic_rows_backward if whole else mosaic_any_rows_backward).backward(saved, dy, dz, plan)
-    return dx, None if dz is None else dx, gradients
+    whole = _whole(w.shape, dtypes, plan, added, backward=True)
+    kernel = mosaic_rows_backward if whole else mosaic_any_rows_backward
+    dw, gradients = kernel.backward((w, parameters, *saved), *cotangents, plan)
+    return dw, tuple(gradients)
 
 
-_differentiable.defvjp(_forward, _backward)
+def _plain(kept, asked):
+    (w, parameters), (plan, added) = kept, asked
+    h = standardized(w.astype(jnp.float32), (1,), plan.epsilon, plan.centered)
+    gamma, *beta = (parameter.astype(jnp.float32) for parameter in parameters)
+    y = h * gamma + beta[0] if beta else h * gamma
+    return activate(y, plan.activation).astype(plan.output_dtype), w if added else None
+
+
+_differentiable = twice_differentiable(_forward, _backward, _plain, keep=what_was_normalized, expand=of_both_terms)

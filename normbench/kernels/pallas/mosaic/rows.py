@@ -201,9 +201,9 @@ def _kernel(*refs: Any, plan: MosaicPlan, rows: Rows, tensors: int, parameters: 
 
         over_pieces(runs, (load, along), slab, write, 0)
         if saves:
-            outputs[-1][rows.row(block, slab)] = statistics[1]
+            outputs[-1][rows.row(block, slab)] = statistics[2]
         if saves and plan.centered:
-            outputs[-2][rows.row(block, slab)] = statistics[0]
+            outputs[-2][rows.row(block, slab)] = statistics[0] + statistics[1]
         return carry
 
     jax.lax.fori_loop(0, runs.count, of_slab, 0)
@@ -216,11 +216,11 @@ def _add(w: Any, residual: Any, window: Window, carry: Any) -> Any:
     return carry
 
 
-def row_statistics(rows: Rows, fold: Any, values: Any, plan: MosaicPlan) -> tuple[Any, jax.Array]:
-    """mean and r of a row; the mean of RMS norm is 0."""
+def row_statistics(rows: Rows, fold: Any, values: Any, plan: MosaicPlan) -> tuple[Any, Any, jax.Array]:
+    """The mean of a row in two parts, and r; the mean of RMS norm is 0."""
     if plan.centered:
-        mean, squares = moments(rows.runs, fold, values, rows.columns)
-        return mean, jax.lax.rsqrt(squares / rows.columns + plan.epsilon)
+        near, offset, squares = moments(rows.runs, fold, values, rows.columns)
+        return near, offset, jax.lax.rsqrt(squares / rows.columns + plan.epsilon)
 
     def visit(slab, piece, lanes):
         def step(window, lanes):
@@ -228,14 +228,17 @@ def row_statistics(rows: Rows, fold: Any, values: Any, plan: MosaicPlan) -> tupl
 
         return over_windows(rows.runs, slab, piece, step, lanes)
 
-    return 0.0, jax.lax.rsqrt(jnp.sum(fold(visit, zeros(rows.runs))) / rows.columns + plan.epsilon)
+    return 0.0, 0.0, jax.lax.rsqrt(jnp.sum(fold(visit, zeros(rows.runs))) / rows.columns + plan.epsilon)
 
 
 def normalized(w: jax.Array, window: Window, vectors: Any, statistics: tuple, plan: MosaicPlan) -> tuple:
-    """h, and h gamma + beta, of a window."""
+    """h, and h gamma + beta, of a window; `statistics` are the mean, in two parts, and r."""
     gamma, *others = (ref[window.of_vector].astype(jnp.float32) for ref in vectors)
-    mean, r = (others[1], jax.lax.rsqrt(others[2] + plan.epsilon)) if plan.given else statistics
-    h = (w - mean) * r
+    if plan.given:
+        h = (w - others[1]) * jax.lax.rsqrt(others[2] + plan.epsilon)
+    else:
+        near, offset, r = statistics
+        h = (w - near - offset) * r
     return h, h * gamma + others[0] if plan.shifted else h * gamma
 
 

@@ -123,7 +123,7 @@ def _kernel(*refs: Any, plan: MosaicPlan, rows: Rows, tensors: int, parameters: 
             row = rows.row(program + index * rows.programs, slab)
             r = inputs[tensors][row] if known else 0.0
             mean = inputs[tensors + 1][row] if known == 2 else 0.0
-            _one_row(slab, (load, along, kept), (places, vectors, sums), dw_ref, (mean, r), plan, rows)
+            _one_row(slab, (load, along, kept), (places, vectors, sums), dw_ref, (mean, 0.0, r), plan, rows)
             return carry
 
         jax.lax.fori_loop(0, runs.count, of_slab, 0)
@@ -160,7 +160,7 @@ def _one_row(slab, loads, shared, dw_ref, statistics, plan: MosaicPlan, rows: Ro
     """dw takes the place of w; the sums for the parameters grow."""
     load, along, kept = loads
     (w, dy, *others), vectors, sums = shared
-    runs, r = rows.runs, statistics[1]
+    runs, r = rows.runs, statistics[2]
 
     def pull(window):
         """h, the cotangent of act's argument, and that of h."""

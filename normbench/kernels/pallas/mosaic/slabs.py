@@ -158,16 +158,19 @@ def _kernel(x_ref, *refs: Any, plan: SlabPlan, slabs: Slabs) -> None:
         return x[window.at].astype(jnp.float32)
 
     if not plan.given:
-        found_mean, squares = moments(runs, partial(over_slabs, runs, load), values, slabs.elements)
-        found_r = jax.lax.rsqrt(squares / slabs.elements + plan.epsilon)
+        near, offset, squares = moments(runs, partial(over_slabs, runs, load), values, slabs.elements)
+        found_mean, found_r = near + offset, jax.lax.rsqrt(squares / slabs.elements + plan.epsilon)
 
     def write(slab, piece, carry):
         gamma, beta = (ref[slabs.channel(slab)].astype(jnp.float32) for ref in (gamma_ref, beta_ref))
-        mean, r = given_statistics(statistics, slab, slabs, plan) if plan.given else (found_mean, found_r)
+        mean, r = given_statistics(statistics, slab, slabs, plan) if plan.given else (near, found_r)
         scale = gamma * r
 
         def step(window, carry):
-            store(y, window, activate((values(window) - mean) * scale + beta, plan.activation))
+            centred = values(window) - mean
+            if not plan.given:
+                centred = centred - offset
+            store(y, window, activate(centred * scale + beta, plan.activation))
             return carry
 
         over_windows(runs, slab, piece, step, 0)

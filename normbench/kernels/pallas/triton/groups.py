@@ -150,20 +150,29 @@ def _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config):
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     positions = position_parts(config)
     tiles = [[load_tile(x_ref, view, image, c, p, "evict_first") for p in positions] for c in channels]
-    mean = _over([channel_sum(view, sum(t.astype(dtype) for t in row)) for row in tiles], channels, config)
-    squares = []
-    for row, c, m in zip(tiles, channels, mean, strict=True):
+    near = _over([channel_sum(view, sum(t.astype(dtype) for t in row)) for row in tiles], channels, config)
+    left, squares = [], []
+    for row, c, m in zip(tiles, channels, near, strict=True):
         centered = [
             where(tile_mask(view, c, p), tile.astype(dtype) - spread(view, m))
             for tile, p in zip(row, positions, strict=True)
         ]
+        left.append(channel_sum(view, sum(centered)))
         squares.append(channel_sum(view, sum(map(jnp.square, centered))))
-    r = [jax.lax.rsqrt(v + plan.epsilon) for v in _over(squares, channels, config)]
+    # What the rounding of the mean has left of it: taken away, the error is that of one rounding whatever the mean.
+    offset, square = _over(left, channels, config), _over(squares, channels, config)
+    r = _r(square, offset, plan)
     for j, (row, c) in enumerate(zip(tiles, channels, strict=True)):
         for tile, p in zip(row, positions, strict=True):
-            h = (tile.astype(dtype) - spread(view, mean[j])) * spread(view, r[j])
+            h = (tile.astype(dtype) - spread(view, near[j]) - spread(view, offset[j])) * spread(view, r[j])
             store_tile(y_ref, view, image, c, p, activate(h * gamma[j] + beta[j], plan.activation))
-    return mean, r
+    return [m + o for m, o in zip(near, offset, strict=True)], r
+
+
+def _r(squares: list, offsets: list, plan: GroupPlan) -> list:
+    """1 / deviation, of the means of squares and of what is squared."""
+    variances = [jnp.maximum(q - jnp.square(o), 0) for q, o in zip(squares, offsets, strict=True)]
+    return [jax.lax.rsqrt(variance + plan.epsilon) for variance in variances]
 
 
 def _streamed(x_ref, y_ref, image, channels, gamma, beta, plan, config):
@@ -186,19 +195,17 @@ def _streamed(x_ref, y_ref, image, channels, gamma, beta, plan, config):
     zero = jnp.zeros(tile.shape, dtype)
     sums = [over_chunks(config, partial(add, c), (zero, zero)) for c in channels]
     offset, squares = (_over([channel_sum(view, s[i]) for s in sums], channels, config) for i in range(2))
-    mean = [pivot + o for o in offset]
-    variance = [jnp.maximum(q - jnp.square(o), 0) for q, o in zip(squares, offset, strict=True)]
-    r = [jax.lax.rsqrt(v + plan.epsilon) for v in variance]
+    r = _r(squares, offset, plan)
     for j, c in enumerate(channels):
 
         def write(positions, carry, c=c, j=j):
             x = load_tile(x_ref, view, image, c, positions, "evict_first").astype(dtype)
-            h = (x - spread(view, mean[j])) * spread(view, r[j])
+            h = (x - spread(view, pivot) - spread(view, offset[j])) * spread(view, r[j])
             store_tile(y_ref, view, image, c, positions, activate(h * gamma[j] + beta[j], plan.activation))
             return carry
 
         over_chunks(config, write, 0)
-    return mean, r
+    return [pivot + o for o in offset], r
 
 
 def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -88,6 +88,6 @@ def _parameters_kernel(gamma_ref, variance_ref, *refs, plan: BatchPlan, config: 
     with_h, alone = jnp.sum(with_h, axis=0), jnp.sum(alone, axis=0)
     gamma, variance = (load_vector(ref, channels, plan.dtype) for ref in (gamma_ref, variance_ref))
     r = jax.lax.rsqrt(variance + plan.epsilon)
-    gradients = with_h, alone, -r * gamma * alone, -0.5 * r * r * gamma * with_h
+    gradients = with_h, alone, -r * gamma * alone, -0.5 * r * (r * gamma * with_h)
     for ref, value in zip(refs[2:], gradients, strict=True):
         triton_store(ref, channels.index, value.astype(ref.dtype), channels.mask)

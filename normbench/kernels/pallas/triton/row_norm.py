@@ -12,6 +12,7 @@ from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
 from normbench.kernels.pallas.pointwise import Pointwise
+from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.pallas.triton.rows import RowPlan, backward, forward
 from normbench.kernels.problem import Problem
 
@@ -70,7 +71,7 @@ def row_norm(
     )
     flat = [array.reshape(-1) for array in extras[: plan.vectors]] + [a.reshape(rows) for a in after.tensors]
     sides = None if residual is None else residual.reshape(rows)
-    y, z = _differentiable(x.reshape(rows), sides, tuple(flat), plan)
+    y, z = _differentiable((x.reshape(rows), sides, tuple(flat)), (plan, residual is not None))
     y = y.reshape(x.shape)
     return y if residual is None else (y, z.reshape(x.shape))
 
@@ -92,23 +93,26 @@ def _of_nothing(x, extras, residual, dtype):
     return y if residual is None else (y, x + residual)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _differentiable(x, residual, extras, plan):
-    return forward(x, residual, extras, plan, save=False)[:2]
+def _forward(arrays, asked, saves):
+    """`asked` is the plan, and whether there is a residual."""
+    y, z, mean, r = forward(*arrays, asked[0], save=saves)
+    return (y, z), (mean, r) if saves else None
 
 
-def _forward(x, residual, extras, plan):
-    y, z, mean, r = forward(x, residual, extras, plan, save=True)
-    return (y, z), (x if z is None else z, extras, mean, r)
+def _backward(kept, saved, cotangents, asked):
+    w, extras = kept
+    dw, dextras = backward((w, extras, *saved), *cotangents, asked[0])
+    return dw, tuple(dextras)
 
 
-def _backward(plan, saved, cotangents):
-    dy, dz = cotangents
-    dx, dextras = backward(saved, dy, dz, plan)
-    return dx, None if dz is None else dx, dextras
+def _plain(kept, asked):
+    (w, extras), (plan, added) = kept, asked
+    h = standardized(w.astype(plan.dtype), (1,), plan.epsilon, plan.centered)
+    y = plan.post(h, *(array.astype(plan.dtype) for array in extras))
+    return y.astype(plan.output_dtype), w if added else None
 
 
-_differentiable.defvjp(_forward, _backward)
+_differentiable = twice_differentiable(_forward, _backward, _plain, keep=what_was_normalized, expand=of_both_terms)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:

@@ -122,19 +122,26 @@ def _resident(inputs, outputs, rows, plan, config, residual):
     dtype = jnp.dtype(plan.dtype)
     columns = [_columns(k * config.chunk, config, k) for k in range(config.chunks)]
     tiles = [_load(inputs, outputs, rows, c, config, residual, "evict_first") for c in columns]
-    mean = sum(row_sum(tile.astype(dtype)) for tile in tiles) / config.columns if plan.centered else 0
-    squares = 0
+    near = sum(row_sum(tile.astype(dtype)) for tile in tiles) / config.columns if plan.centered else 0
+    left: Any = 0
+    squares: Any = 0
     for tile, c in zip(tiles, columns, strict=True):
-        centered = tile.astype(dtype) - mean
-        squares += row_sum(jnp.square(where(mask_of(rows, c) if plan.centered else None, centered)))
-    r = jax.lax.rsqrt(squares / config.columns + plan.epsilon)
+        centered = where(mask_of(rows, c) if plan.centered else None, tile.astype(dtype) - near)
+        left += row_sum(centered) if plan.centered else 0
+        squares += row_sum(jnp.square(centered))
+    # What the rounding of the mean has left of it: taken away, the error is that of one rounding whatever the mean.
+    offset = left / config.columns
+    r = jax.lax.rsqrt(jnp.maximum(squares / config.columns - offset * offset, 0) + plan.epsilon)
     for tile, c in zip(tiles, columns, strict=True):
-        _write(inputs, outputs, rows, c, (tile.astype(dtype) - mean) * r, plan, config, residual)
-    return mean, r
+        _write(inputs, outputs, rows, c, (tile.astype(dtype) - near - offset) * r, plan, config, residual)
+    return near + offset, r
 
 
 def _streamed(inputs, outputs, rows, plan, config, residual):
-    """Each lane follows its own mean and squared deviations by Welford's update; they are put together at the end."""
+    """Each lane follows its own mean and squared deviations by Welford's update; they are put together at the end.
+
+    All of them are of x - p, p the mean of the row's first tile: lanes round the mean of what is left, not of x.
+    """
     dtype = jnp.dtype(plan.dtype)
     shape = (config.block_rows, config.chunk)
     whole = config.columns // config.chunk
@@ -143,18 +150,23 @@ def _streamed(inputs, outputs, rows, plan, config, residual):
         c = columns_from(k * config.chunk, config.chunk, config.columns, masked)
         return c, _load(inputs, outputs, rows, c, config, residual, "evict_last").astype(dtype)
 
+    _, first = load(0, False)
+    pivot = row_sum(first) / config.chunk if plan.centered else 0
+
     def update(k, carry, masked=False):
         mean, squares = carry
         c, tile = load(k, masked)
         mask = mask_of(rows, c) if masked else None
         if not plan.centered:
             return mean, squares + jnp.square(tile)
-        delta = where(mask, tile - mean)
+        shifted = tile - pivot
+        delta = where(mask, shifted - mean)
         mean = mean + delta / (jnp.asarray(k, dtype) + 1)
-        return mean, squares + where(mask, delta * (tile - mean))
+        return mean, squares + where(mask, delta * (shifted - mean))
 
     zero = jnp.zeros(shape, dtype)
-    means, squares = jax.lax.fori_loop(0, whole, update, (zero, zero))
+    begun = (first - pivot, zero) if plan.centered else (zero, jnp.square(first))
+    means, squares = jax.lax.fori_loop(1, whole, update, begun)
     ragged = whole < config.chunks
     if ragged:
         means, squares = update(whole, (means, squares), masked=True)
@@ -170,7 +182,7 @@ def _streamed(inputs, outputs, rows, plan, config, residual):
         c = columns_from(k * config.chunk, config.chunk, config.columns, masked)
         source = outputs[1] if residual else inputs[0]
         tile = load_tile(source, rows, c, config.columns, "evict_first").astype(dtype)
-        _write(inputs, outputs, rows, c, (tile - mean) * r, plan, config, residual)
+        _write(inputs, outputs, rows, c, (tile - pivot - mean) * r, plan, config, residual)
 
     def step(k, carry):
         write(k)
@@ -179,7 +191,7 @@ def _streamed(inputs, outputs, rows, plan, config, residual):
     jax.lax.fori_loop(0, whole, step, 0)
     if ragged:
         write(whole, masked=True)
-    return mean, r
+    return pivot + mean, r
 
 
 def _columns(first: Any, config: RowConfig, k: int):

@@ -104,9 +104,9 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
     variance = jnp.maximum(_total(view, map(jnp.square, centred)) / config.terms - jnp.square(offset), 0)
     r = write_statistics(running, refs[3:], mean, variance, channels, config.terms, plan)
     gamma, beta = (spread(view, load_vector(ref, channels, dtype)) for ref in (gamma_ref, beta_ref))
-    mean, r = spread(view, mean), spread(view, r)
+    near, offset, r = spread(view, near), spread(view, offset), spread(view, r)
     for tile, p in zip(tiles, positions, strict=True):
-        y = activate((tile.astype(dtype) - mean) * (r * gamma) + beta, plan.activation)
+        y = activate((tile.astype(dtype) - near - offset) * (r * gamma) + beta, plan.activation)
         store_tile(y_ref, view, 0, channels, p, y)
 
 

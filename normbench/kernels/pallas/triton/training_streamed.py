@@ -135,7 +135,8 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
     count = view.images * view.spatial
     # Around the first share's mean, as a sum of means that are large beside their differences would be rounded.
     pivot = load_vector(means_ref, channels, dtype)
-    mean = pivot + jnp.sum(terms * (means - pivot[None, :]), axis=0) / count
+    offset = jnp.sum(terms * (means - pivot[None, :]), axis=0) / count
+    mean = pivot + offset
     variance = jnp.sum(squares + terms * jnp.square(means - mean[None, :]), axis=0) / count
 
     @triton_when(split == 0)
@@ -144,11 +145,11 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
 
     r = jax.lax.rsqrt(variance + plan.epsilon)
     gamma, beta = (spread(view, load_vector(ref, channels, dtype)) for ref in (gamma_ref, beta_ref))
-    mean, r = spread(view, mean), spread(view, r)
+    pivot, offset, r = spread(view, pivot), spread(view, offset), spread(view, r)
 
     def write(image, positions, carry):
         x = load_tile(x_ref, view, image, channels, positions, "evict_first").astype(dtype)
-        y = activate((x - mean) * (r * gamma) + beta, plan.activation)
+        y = activate((x - pivot - offset) * (r * gamma) + beta, plan.activation)
         store_tile(y_ref, view, image, channels, positions, y)
         return carry
 

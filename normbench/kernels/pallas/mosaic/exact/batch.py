@@ -27,7 +27,7 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
 from normbench.kernels.pallas.mosaic.exact.channels_config import chunk_lines
-from normbench.kernels.pallas.mosaic.exact.rows import chunk, sum_over
+from normbench.kernels.pallas.mosaic.exact.rows import chunk, moments
 from normbench.kernels.pallas.mosaic.limits import LINE, RESERVED_BYTES, WARPGROUP, MosaicConfig, shared_refusal
 
 LEAST_ELEMENTS = 512
@@ -141,26 +141,21 @@ def _forward_kernel(x_ref, *refs: Any, plan: TrainingPlan, config: MosaicConfig)
     mosaic_fetch_stack(x_ref.at[:, channel], x, arrived)
     gamma, beta, running_mean, running_variance = (ref[channel].astype(jnp.float32) for ref in parameters)
     mosaic_await(arrived)
-    mean = sum_over(config, lambda at: x[at].astype(jnp.float32)) / config.columns
-
-    def square(at):
-        centred = x[at].astype(jnp.float32) - mean
-        return centred * centred
-
-    squares = sum_over(config, square)
-    r = jax.lax.rsqrt(squares / config.columns + plan.epsilon)
+    near, offset, variance = moments(config, lambda at: x[at].astype(jnp.float32))
+    mean = near + offset
+    r = jax.lax.rsqrt(variance + plan.epsilon)
     scale = r * gamma
 
     def write(index, carry):
         at = chunk(index, config)
-        z = (x[at].astype(jnp.float32) - mean) * scale + beta
+        z = (x[at].astype(jnp.float32) - near - offset) * scale + beta
         y[at] = activate(z, plan.activation).astype(y.dtype)
         return carry
 
     jax.lax.fori_loop(0, config.chunks, write, 0)
     for ref, running, batch in (
         (moved_mean_ref, running_mean, mean),
-        (moved_variance_ref, running_variance, squares / (config.columns - 1)),
+        (moved_variance_ref, running_variance, variance * (config.columns / (config.columns - 1))),
     ):
         ref[channel] = ((1 - plan.momentum) * running + plan.momentum * batch).astype(ref.dtype)
     mean_ref[channel] = mean

@@ -133,31 +133,35 @@ def _forward_kernel(x_ref, *refs: Any, plan: ColumnsPlan, config: ColumnsConfig)
     gamma, beta = (spread(partial(_of_channel, ref, first), work, config) for ref in (gamma_ref, beta_ref))
     mosaic_await(arrived)
 
-    def total(term):
+    def average(term):
         def step(index, carry):
             return carry + term(x[chunk(index, config)].astype(jnp.float32))
 
         zero = jnp.zeros((config.chunk, config.width), jnp.float32)
         summed = over_positions(jax.lax.fori_loop(0, config.chunks, step, zero), work, config)
-        return over_groups(summed, work, config)
+        return over_groups(summed, work, config) / config.elements
 
-    mean = total(lambda values: values) / config.elements
-    squares = total(lambda values: (values - mean) * (values - mean))
-    r = jax.lax.rsqrt(squares / config.elements + plan.epsilon)
+    near = average(lambda values: values)
+    # What the rounding of the mean has left of it: taken away, the error is that of one rounding whatever the mean.
+    offset = average(lambda values: values - near)
+    variance = average(lambda values: (values - near - offset) * (values - near - offset))
+    r = jax.lax.rsqrt(variance + plan.epsilon)
     scale = r * gamma
 
     def write(index, carry):
         at = chunk(index, config)
-        z = (x[at].astype(jnp.float32) - mean) * scale + beta
+        z = (x[at].astype(jnp.float32) - near - offset) * scale + beta
         y[at] = activate(z, plan.activation).astype(y.dtype)
         return carry
 
     jax.lax.fori_loop(0, config.chunks, write, 0)
     mosaic_send_stack(y, y_ref.at[*here])
+    mean = near + offset
     for values, ref in ((mean, found[0]), (r, found[1])):
         write_out(values, work, ref, (image, first // config.each), config.each, config)
     if plan.momentum is not None:
-        for values, old, ref in zip((mean, squares / (config.elements - 1)), running, found[2:], strict=True):
+        unbiased = variance * (config.elements / (config.elements - 1))
+        for values, old, ref in zip((mean, unbiased), running, found[2:], strict=True):
             _move(values, old, ref, first, work, plan.momentum, config)
     mosaic_await_sent()
 

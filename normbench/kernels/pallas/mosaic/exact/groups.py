@@ -101,19 +101,20 @@ def backward(saved: tuple, dy: jax.Array, groups: int, plan: ChannelsPlan) -> tu
     return dx.reshape(x.shape), *sum_partials(partials, (gamma, beta))
 
 
-def _sum_over(x: Any, slabs: _Slabs, term: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """The sum over a group: each thread adds up its own elements, and then the threads do."""
+def _means(x: Any, slabs: _Slabs, count: int, terms: Callable[[jax.Array], tuple[jax.Array, ...]]) -> list[jax.Array]:
+    """Means over a group of each of `count` terms: each thread adds up its own elements, and then the threads do."""
     config = slabs.config
+    zero = jnp.zeros((config.chunk_lines, config.line), jnp.float32)
 
-    def of_channel(channel, total):
-        def step(index, total):
-            return total + term(x.at[channel][chunk(index, config)].astype(jnp.float32))
+    def of_channel(channel, totals):
+        def step(index, totals):
+            found = terms(x.at[channel][chunk(index, config)].astype(jnp.float32))
+            return tuple(total + term for total, term in zip(totals, found, strict=True))
 
-        return jax.lax.fori_loop(0, config.chunks, step, total)
+        return jax.lax.fori_loop(0, config.chunks, step, totals)
 
-    return jnp.sum(
-        jax.lax.fori_loop(0, slabs.each, of_channel, jnp.zeros((config.chunk_lines, config.line), jnp.float32))
-    )
+    totals = jax.lax.fori_loop(0, slabs.each, of_channel, (zero,) * count)
+    return [jnp.sum(total) / slabs.elements for total in totals]
 
 
 def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs: Any, plan: ChannelsPlan, slabs: _Slabs) -> None:
@@ -123,9 +124,9 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs: Any, plan: ChannelsPlan, 
     first = row % slabs.groups * slabs.each
     mosaic_fetch(x_ref.at[row], x, arrived)
     mosaic_await(arrived)
-    mean = _sum_over(x, slabs, lambda values: values) / slabs.elements
-    squares = _sum_over(x, slabs, lambda values: (values - mean) * (values - mean))
-    r = jax.lax.rsqrt(squares / slabs.elements + plan.epsilon)
+    (near,) = _means(x, slabs, 1, lambda values: (values,))
+    offset, squares = _means(x, slabs, 2, lambda values: (values - near, (values - near) * (values - near)))
+    r = jax.lax.rsqrt(jnp.maximum(squares - offset * offset, 0.0) + plan.epsilon)
 
     def of_channel(channel, carry):
         scale = r * gamma_ref[first + channel].astype(jnp.float32)
@@ -133,14 +134,14 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs: Any, plan: ChannelsPlan, 
 
         def write(index, carry):
             at = chunk(index, config)
-            z = (x.at[channel][at].astype(jnp.float32) - mean) * scale + beta
+            z = (x.at[channel][at].astype(jnp.float32) - near - offset) * scale + beta
             y.at[channel][at] = activate(z, plan.activation).astype(y.dtype)
             return carry
 
         return jax.lax.fori_loop(0, config.chunks, write, carry)
 
     jax.lax.fori_loop(0, slabs.each, of_channel, 0)
-    mean_ref[row] = mean
+    mean_ref[row] = near + offset
     r_ref[row] = r
     mosaic_send((y, y_ref.at[row]))
     mosaic_await_sent()

@@ -104,13 +104,17 @@ def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, pa
     y = shared[tensors + parameters] if len(shared) > tensors + parameters else shared[tensors - 1]
     if tensors == 2:
         _add(w, shared[1], config)
-    mean = sum_over(config, lambda at: w[at].astype(jnp.float32)) / config.columns if plan.centered else 0.0
-    squares = sum_over(config, lambda at: _square(w[at].astype(jnp.float32) - mean))
-    r = jax.lax.rsqrt(squares / config.columns + plan.epsilon)
+    near: Any = 0.0
+    offset: Any = 0.0
+    if plan.centered:
+        near, offset, variance = moments(config, lambda at: w[at].astype(jnp.float32))
+    else:
+        variance = sum_over(config, lambda at: _square(w[at].astype(jnp.float32))) / config.columns
+    r = jax.lax.rsqrt(variance + plan.epsilon)
 
     def write(index, carry):
         at = chunk(index, config)
-        h = (w[at].astype(jnp.float32) - mean) * r
+        h = (w[at].astype(jnp.float32) - near - offset) * r
         y[at] = activate(affine(h, vectors, at), plan.activation).astype(y.dtype)
         return carry
 
@@ -118,7 +122,7 @@ def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, pa
     if saves:
         outputs[-1][row] = r
     if saves and plan.centered:
-        outputs[-2][row] = mean
+        outputs[-2][row] = near + offset
     sent = [(y, outputs[0].at[row])]
     mosaic_send(*sent, *([(w, outputs[1].at[row])] if tensors == 2 else []))
     mosaic_await_sent()
@@ -152,3 +156,23 @@ def sum_over(config: MosaicConfig, term: Any) -> jax.Array:
     """The sum over a row: each thread adds up its own elements, and then the threads do."""
     zero = jnp.zeros((config.chunk_lines, config.line), jnp.float32)
     return jnp.sum(jax.lax.fori_loop(0, config.chunks, lambda index, c: c + term(chunk(index, config)), zero))
+
+
+def moments(config: MosaicConfig, values: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mean in two parts, one rounded and what that leaves of the other values, and the variance.
+
+    (w - near - offset) then has the error of one rounding, however large the mean is beside the deviation.
+
+    Args:
+      values: of a chunk, in float32.
+    """
+    near = sum_over(config, values) / config.columns
+
+    def step(index, carry):
+        centred = values(chunk(index, config)) - near
+        return carry[0] + centred, carry[1] + centred * centred
+
+    zero = jnp.zeros((config.chunk_lines, config.line), jnp.float32)
+    left, squares = jax.lax.fori_loop(0, config.chunks, step, (zero, zero))
+    offset = jnp.sum(left) / config.columns
+    return near, offset, jnp.maximum(jnp.sum(squares) / config.columns - offset * offset, 0.0)
