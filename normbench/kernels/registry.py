@@ -35,6 +35,11 @@ def _bind_all(problem: Problem, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     return arrays
 
 
+def _above_epsilon(problem: Problem) -> float:
+    """The variance of such an x is that of epsilon, and several times as much."""
+    return 2 * float(problem.epsilon) ** 0.5 or 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
     """A mathematical operation.
@@ -50,6 +55,7 @@ class Operator:
       reduction: problem -> number of terms in one sum; tolerances scale with its square root.
       bind: (problem, arrays of `arguments` without a residual) -> positional arguments of the signature, with None in
         the place of an optional argument that the problem leaves out.
+      unit: problem -> the size of x at which no term of the equation is lost beside another; inputs are drawn for it.
       statistics: number of running statistics: the last arguments, which no gradient is taken of; the output is then
         the tuple (y, *new statistics).
     """
@@ -63,6 +69,7 @@ class Operator:
     reduction: Callable[[Problem], int]
     bind: Callable[[Problem, tuple[Any, ...]], tuple[Any, ...]] = _bind_all
     statistics: int = 0
+    unit: Callable[[Problem], float] = _above_epsilon
 
 
 def _supports_all(problem: Problem, target: str) -> str | None:
@@ -82,6 +89,9 @@ class Variant:
       prepare: for a variant with work done ahead: (*parameters, **keywords) -> the tuple that `apply` takes after x.
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
+      growth: what the variant holds on data whose mean is far above their deviation. Its error may grow as this power of
+        their ratio: 1 for one that centres x before it squares; 2 for E[x²] - mean², which cancels; 0 for one that holds
+        whatever the mean.
       interpreted_on_cpu: True where a CPU can only check it, never time it.
       interpreted_elements: up to which size of x a CPU checks it then: beyond it takes minutes.
       compiler: of `COMPILERS`; `variants` names those of the first unless asked.
@@ -102,6 +112,7 @@ class Variant:
     prepare: Callable[..., tuple] | None = None
     apply: Callable[..., Any] | None = None
     output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
+    growth: int = 1
     interpreted_on_cpu: bool = False
     interpreted_elements: int = 100_000
     compiler: str = COMPILERS[0]
