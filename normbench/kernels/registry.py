@@ -76,6 +76,16 @@ def _supports_all(problem: Problem, target: str) -> str | None:
     return None
 
 
+def sound(problem: Problem, conditioning: float) -> float:
+    """Its error is that of roundings in float32, in the order of the textbook formula or another."""
+    return 1.0
+
+
+def cancels(problem: Problem, conditioning: float) -> float:
+    """The variance is E[x²] - mean²: void where the mean is 1e3 times the deviation, or more, in float32."""
+    return max(conditioning, 1.0)
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Variant:
     """One way to compute an operator; callable with the operator's own signature, and by `jax.jit` and `jax.grad` as
@@ -89,9 +99,8 @@ class Variant:
       prepare: for a variant with work done ahead: (*parameters, **keywords) -> the tuple that `apply` takes after x.
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
-      growth: what the variant holds on data whose mean is far above their deviation. Its error may grow as this power of
-        their ratio: 1 for one that centres x before it squares; 2 for E[x²] - mean², which cancels; 0 for one that holds
-        whatever the mean.
+      excess: what the variant does not hold: (problem, the root mean square of x over its deviation) -> how many times
+        the error of a sound program its own may be: `sound` or `cancels`, or a function that says why.
       interpreted_on_cpu: True where a CPU can only check it, never time it.
       interpreted_elements: up to which size of x a CPU checks it then: beyond it takes minutes.
       compiler: of `COMPILERS`; `variants` names those of the first unless asked.
@@ -112,7 +121,7 @@ class Variant:
     prepare: Callable[..., tuple] | None = None
     apply: Callable[..., Any] | None = None
     output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
-    growth: int = 1
+    excess: Callable[[Problem, float], float] = sound
     interpreted_on_cpu: bool = False
     interpreted_elements: int = 100_000
     compiler: str = COMPILERS[0]

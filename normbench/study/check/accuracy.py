@@ -6,7 +6,7 @@ parameters ahead has the gradients of the folded parameters: its own float64 pro
 taken back through the fold and found to be the baseline's.
 
 What a result may differ by follows from the case: see `normbench.study.check.rounding`. Hard data, whose mean is far
-above their deviation, are held against what the variant declares: see `Variant.growth`.
+above their deviation, are held against what the variant declares: see `Variant.excess`.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ COTANGENT_OF_X = 0.75
 """How much of x, in units, is in the cotangent of y: a gradient sums the products of both, which else is near 0."""
 EXACT = 1e-9
 """The relative distance of two right ways to compute a gradient in float64."""
+_NONE = Error(0.0, 0.0, 0.0, "", 0.0, 0.0)
 
 
 class Oracle:
@@ -88,7 +89,7 @@ class Oracle:
     def _allowances(self, program: Program, leaves: Sequence[Any]) -> list[Allowance]:
         draws = self._noise(program).draws
         common = self._arithmetic * math.sqrt(self._terms())
-        factor = max(self.conditioning ** (program.variant.growth - 1), 1.0) if self._is_hard else 1.0
+        factor = program.variant.excess(self.problem, self.conditioning)
         x_like = {self.problem.shape, np.shape(leaves[0])}
         return [
             Allowance(
@@ -166,7 +167,7 @@ class Oracle:
         """How far the gradients of folded parameters, taken back through the fold, are from the baseline's."""
         name = program.variant.name
         if not self._has_its_own(program):
-            return Error(0.0, 0.0, 0.0, "", 0.0, 0.0)
+            return _NONE
         if name not in self._folds:
             baseline = kernels.program(self.problem, kernels.variants(self.problem.operator)[0])
             self._folds[name] = _near(self._unfolded(program), self._noise(baseline).answer)
@@ -188,5 +189,7 @@ class Oracle:
 def _near(result: Any, exact: Any) -> Error:
     found = compare(result, exact)
     if found.max_rel <= EXACT:
-        return found
-    return refused(f"the program in float64 is off by {found.max_rel:.3g}: what is prepared ahead is not the operator's")
+        return _NONE
+    return refused(
+        f"the program in float64 is off by {found.max_rel:.3g}: what is prepared ahead is not the operator's"
+    )

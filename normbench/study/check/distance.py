@@ -92,7 +92,7 @@ class Allowance:
 
 
 def compare(result: Any, reference: Any) -> Error:
-    """The distance of pytrees of arrays, leaf by leaf; no more is allowed than `ROUNDINGS` of the result's own dtype."""
+    """The distance of pytrees of arrays, leaf by leaf; allowed are `ROUNDINGS` of the result's own dtype."""
     leaves, references = jax.tree.leaves(result), jax.tree.leaves(reference)
     allowances = [Allowance(roundoff(leaf.dtype), (np.zeros(np.shape(leaf)),), 1.0) for leaf in leaves]
     return judge(leaves, references, allowances)

@@ -28,7 +28,7 @@ def trouble(program: Program, result: Any, shapes: list[tuple[int, ...]]) -> str
 
 
 def expected_dtypes(program: Program) -> list[str]:
-    """The dtypes of the outputs: of y what the variant declares, of statistics and gradients those of their arguments."""
+    """Of y the dtype that the variant declares, of statistics and gradients those of their arguments."""
     problem = program.problem
     statistics = kernels.operator(problem.operator).statistics
     arguments = program.arguments
