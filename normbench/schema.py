@@ -137,9 +137,12 @@ TABLES: dict[str, dict[str, str]] = {
         "max_abs": "float64",
         "max_rel": "float64",
         "max_ulp": "float64",
+        "ulp_dtype": "string",  # whose spacing an ulp is: that of the first output
+        "bound": "float64",  # what max_rel may be, by the dtypes, the sums and the data of the case
         "hard_max_abs": "float64",  # the same on hard data: a mean far above the deviation; forward passes alone
         "hard_max_rel": "float64",
         "hard_max_ulp": "float64",
+        "hard_bound": "float64",  # what hard_max_rel may be, as the variant declares
         "status": "string",
         "reason": "string",
     },

@@ -35,6 +35,11 @@ def _bind_all(problem: Problem, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
     return arrays
 
 
+def _above_epsilon(problem: Problem) -> float:
+    """The variance of such an x is that of epsilon, and several times as much."""
+    return 2 * float(problem.epsilon) ** 0.5 or 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Operator:
     """A mathematical operation.
@@ -50,6 +55,7 @@ class Operator:
       reduction: problem -> number of terms in one sum; tolerances scale with its square root.
       bind: (problem, arrays of `arguments` without a residual) -> positional arguments of the signature, with None in
         the place of an optional argument that the problem leaves out.
+      unit: problem -> the size of x at which no term of the equation is lost beside another; inputs are drawn for it.
       statistics: number of running statistics: the last arguments, which no gradient is taken of; the output is then
         the tuple (y, *new statistics).
     """
@@ -63,10 +69,21 @@ class Operator:
     reduction: Callable[[Problem], int]
     bind: Callable[[Problem, tuple[Any, ...]], tuple[Any, ...]] = _bind_all
     statistics: int = 0
+    unit: Callable[[Problem], float] = _above_epsilon
 
 
 def _supports_all(problem: Problem, target: str) -> str | None:
     return None
+
+
+def sound(problem: Problem, conditioning: float) -> float:
+    """Its error is that of roundings in float32, in the order of the textbook formula or another."""
+    return 1.0
+
+
+def cancels(problem: Problem, conditioning: float) -> float:
+    """The variance is E[x²] - mean²: void where the mean is 1e3 times the deviation, or more, in float32."""
+    return max(conditioning, 1.0)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -83,6 +100,8 @@ class Variant:
         after x.
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
+      excess: what the variant does not hold: (problem, the root mean square of x over its deviation) -> how many times
+        the error of a sound program its own may be: `sound` or `cancels`, or a function that says why.
       interpreted_on_cpu: True where a CPU can only check it, never time it.
       interpreted_elements: up to which size of x a CPU checks it then: beyond it takes minutes.
       compiler: of `COMPILERS`; `variants` names those of the first unless asked.
@@ -103,6 +122,7 @@ class Variant:
     prepare: Callable[..., tuple] | None = None
     apply: Callable[..., Any] | None = None
     output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
+    excess: Callable[[Problem, float], float] = sound
     interpreted_on_cpu: bool = False
     interpreted_elements: int = 100_000
     compiler: str = COMPILERS[0]

@@ -131,7 +131,7 @@ def hard_errors(problem: Problem, mean: float = 1e3, deviation: float = 1e-2) ->
     exact = kernels.reference(problem, [np.asarray(array) for array in arrays])
     exact = exact if isinstance(exact, tuple) else (exact,)
     return {
-        name: compare(jax.jit(lambda *a, n=name: outputs(problem, n, a)[0])(*arrays), exact[0], ("float32",), 1).max_abs
+        name: compare(jax.jit(lambda *a, n=name: outputs(problem, n, a)[0])(*arrays), exact[0]).max_abs
         for name in variants(problem.operator)
     }
 

@@ -21,7 +21,7 @@ from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
-from normbench.kernels.registry import Argument, Operator, Variant, register_operator, register_variant
+from normbench.kernels.registry import Argument, Operator, Variant, cancels, register_operator, register_variant
 
 _NAME = "batch_norm_training"
 _DEFAULT_MOMENTUM = 0.1
@@ -48,6 +48,11 @@ def _validate(problem: Problem) -> None:
     check_momentum(problem.option("momentum", _DEFAULT_MOMENTUM))
 
 
+def _rounded_at_each_step(problem: Problem, conditioning: float) -> float:
+    """The running mean takes a rounding at each step, and on a CPU the steps follow one another."""
+    return max(conditioning, 1.0) ** 0.5
+
+
 register_operator(
     Operator(
         name=_NAME,
@@ -62,12 +67,18 @@ register_operator(
 )
 for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32: the mean, then the variance around it"),
-    Variant(_NAME, "one_pass", one_pass, "variance = E[x²] - mean²: one read of x, but it cancels"),
+    Variant(_NAME, "one_pass", one_pass, "variance = E[x²] - mean²: one read of x, but it cancels", excess=cancels),
     Variant(_NAME, "pivoted", pivoted, "one read of x - p, p the running mean"),
-    Variant(_NAME, "welford", welford, "one reduction of count, mean and squares; gradient by hand"),
+    Variant(
+        _NAME,
+        "welford",
+        welford,
+        "one reduction of count, mean and squares; gradient by hand",
+        excess=_rounded_at_each_step,
+    ),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
-    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine"),
-    Variant(_NAME, "flax", flax, "flax.linen.BatchNorm", supports_problem=flax_missing),
+    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
+    Variant(_NAME, "flax", flax, "flax.linen.BatchNorm", supports_problem=flax_missing, excess=cancels),
     Variant(
         _NAME,
         "pallas_triton",

@@ -22,7 +22,7 @@ from normbench.kernels.group_norm.two_pass import two_pass
 from normbench.kernels.group_norm.welford import welford
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
-from normbench.kernels.registry import Argument, Operator, Variant, register_operator, register_variant
+from normbench.kernels.registry import Argument, Operator, Variant, cancels, register_operator, register_variant
 
 _NAME = "group_norm"
 _DEFAULT_GROUPS = 32
@@ -71,12 +71,12 @@ register_operator(
 for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32: normalize, reshape, scale and shift"),
     Variant(_NAME, "two_pass", two_pass, "the same statistics, one scale for each image and channel"),
-    Variant(_NAME, "one_pass", one_pass, "variance = E[x²] - mean²: one read of x, but it cancels"),
+    Variant(_NAME, "one_pass", one_pass, "variance = E[x²] - mean²: one read of x, but it cancels", excess=cancels),
     Variant(_NAME, "pivoted", pivoted, "one read of x - p, p the first element of the group"),
     Variant(_NAME, "welford", welford, "one reduction of count, mean and squares; gradient by hand"),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
-    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine"),
-    Variant(_NAME, "flax", flax, "flax.linen.GroupNorm", supports_problem=flax_missing),
+    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
+    Variant(_NAME, "flax", flax, "flax.linen.GroupNorm", supports_problem=flax_missing, excess=cancels),
     Variant(
         _NAME,
         "pallas_triton",

@@ -15,7 +15,7 @@ from normbench.kernels.instance_norm.pallas_triton import pallas_triton
 from normbench.kernels.instance_norm.reference import reference
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
-from normbench.kernels.registry import Operator, Variant, register_operator, register_variant
+from normbench.kernels.registry import Operator, Variant, cancels, register_operator, register_variant
 
 _NAME = "instance_norm"
 
@@ -45,12 +45,18 @@ register_operator(
 )
 for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32: the mean, then the variance around it"),
-    Variant(_NAME, "one_pass", as_groups(group_norm.one_pass), "variance = E[x²] - mean²: one read, but it cancels"),
+    Variant(
+        _NAME,
+        "one_pass",
+        as_groups(group_norm.one_pass),
+        "variance = E[x²] - mean²: one read, but it cancels",
+        excess=cancels,
+    ),
     Variant(_NAME, "pivoted", as_groups(group_norm.pivoted), "one read of x - p, p the first element of the channel"),
     Variant(_NAME, "welford", as_groups(group_norm.welford), "one reduction of count, mean, squares; gradient by hand"),
     Variant(_NAME, "custom_vjp", as_groups(group_norm.custom_vjp), "gradient by hand; saves mean and 1 / deviation"),
-    Variant(_NAME, "jax_nn", as_groups(group_norm.jax_nn), "jax.nn.standardize and the affine"),
-    Variant(_NAME, "flax", flax, "flax.linen.InstanceNorm", supports_problem=flax_missing),
+    Variant(_NAME, "jax_nn", as_groups(group_norm.jax_nn), "jax.nn.standardize and the affine", excess=cancels),
+    Variant(_NAME, "flax", flax, "flax.linen.InstanceNorm", supports_problem=flax_missing, excess=cancels),
     Variant(
         _NAME,
         "pallas_triton",

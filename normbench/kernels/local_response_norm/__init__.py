@@ -33,6 +33,13 @@ def _validate(problem: Problem) -> None:
     check_numbers(**_settings(problem))
 
 
+def _unit(problem: Problem) -> float:
+    """The x whose squares, times alpha, are as large as k."""
+    settings = _settings(problem)
+    ratio = abs(settings["k"] / settings["alpha"]) if settings["alpha"] else 0.0
+    return ratio**0.5 or 1.0
+
+
 register_operator(
     Operator(
         name=_NAME,
@@ -42,6 +49,7 @@ register_operator(
         validate=_validate,
         contexts=_CONTEXTS,
         reduction=lambda problem: problem.option("size", _DEFAULTS["size"]),
+        unit=_unit,
     )
 )
 for _variant in (

@@ -1,127 +1,61 @@
 """How far is a result from the float64 reference, and is that near enough to be worth timing?
 
 The reference takes exactly the values that the variant took, cast to float64. For the forward pass it is the
-operator's NumPy reference; for gradients it is float64 autodiff of the operator's baseline, of the variant's own
-float64 program where the variant folds parameters ahead (its gradients are those of the folded parameters).
+operator's NumPy reference; for gradients it is float64 autodiff of the operator's baseline. A variant that folds
+parameters ahead has the gradients of the folded parameters: its own float64 program tells them, after they have been
+taken back through the fold and found to be the baseline's.
+
+What a result may differ by follows from the case: see `normbench.study.check.rounding`. Hard data, whose mean is far
+above their deviation, are held against what the variant declares: see `Variant.excess`.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from normbench import kernels
-from normbench.kernels import Problem, Program
+from normbench.kernels import Program
+from normbench.kernels.contexts import residuals_of
 from normbench.kernels.registry import Argument
+from normbench.study.check.distance import Allowance, Error, compare, judge, refused
 from normbench.study.check.inputs import draw, draw_hard
+from normbench.study.check.outputs import trouble
+from normbench.study.check.rounding import Noisy, in_float64, roundoff
 
-TOLERANCE_FACTOR = 16
-"""Roundings that may add up in the same direction: a handful of operations, and cancellation against the shift."""
+__all__ = ("Error", "Oracle", "compare")
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Error:
-    """Largest error over all elements of all outputs.
-
-    Attributes:
-      max_abs: |y - ref|.
-      max_rel: |y - ref| / s, where s is |ref|, or the root mean square of ref where that is larger: elements that
-        happen to cancel are measured against their neighbours.
-      max_ulp: |y - ref| in units of the spacing of the output's dtype at s.
-      tolerance: what max_rel may be at most.
-      worst: `max_rel / tolerance` of the worst output; above 1 the result is wrong; infinite where it is not finite.
-    """
-
-    max_abs: float
-    max_rel: float
-    max_ulp: float
-    tolerance: float
-    worst: float
-
-    @property
-    def ok(self) -> bool:
-        return self.worst <= 1
-
-    @property
-    def reason(self) -> str:
-        if math.isinf(self.worst):
-            return f"not finite, or of another shape than the reference; tolerance {self.tolerance:.3g}"
-        return f"relative error {self.max_rel:.3g} against the float64 reference; tolerance {self.tolerance:.3g}"
-
-
-def epsilon(dtype: str) -> float:
-    """Distance from 1 to the next number of `dtype`."""
-    return float(jnp.finfo(jnp.dtype(dtype)).eps)
-
-
-def tolerance(dtypes: Sequence[str], reduction: int) -> float:
-    """Largest relative error allowed: 16 (eps + eps_sum sqrt(n)).
-
-    `eps` is that of the coarsest of `dtypes`; sums of `n` terms are accumulated in float32, or in float64 where all
-    are float64: that is `eps_sum`.
-    """
-    sums = "float64" if set(dtypes) == {"float64"} else "float32"
-    return TOLERANCE_FACTOR * (max(map(epsilon, dtypes)) + epsilon(sums) * math.sqrt(reduction))
-
-
-def compare(result: Any, reference: Any, dtypes: Sequence[str], reduction: int) -> Error:
-    """Compares pytrees of arrays leaf by leaf; `dtypes` are those of the inputs, each leaf adds its own."""
-    leaves, references = jax.tree.leaves(result), jax.tree.leaves(reference)
-    if len(leaves) != len(references):
-        raise ValueError(f"{len(leaves)} outputs against {len(references)} of the reference")
-    errors = [
-        _compare_leaf(a, np.asarray(b, np.float64), dtypes, reduction) for a, b in zip(leaves, references, strict=True)
-    ]
-    return max(errors, key=lambda error: error.worst)
-
-
-def _compare_leaf(result: jax.Array, reference: np.ndarray, dtypes: Sequence[str], reduction: int) -> Error:
-    dtype = str(result.dtype)
-    limit = tolerance((*dtypes, dtype), reduction)
-    if result.shape != reference.shape:
-        return Error(math.nan, math.nan, math.nan, limit, math.inf)
-    if not reference.size:
-        return Error(0.0, 0.0, 0.0, limit, 0.0)
-    difference = np.asarray(result).astype(np.float64)
-    difference -= reference
-    np.abs(difference, out=difference)
-    scale = np.maximum(np.abs(reference), math.sqrt(np.square(reference).mean()))
-    scale[scale == 0] = 1.0
-    max_abs = float(difference.max())
-    difference /= scale
-    max_rel = float(difference.max())
-    if not math.isfinite(max_rel):
-        return Error(math.nan, math.nan, math.nan, limit, math.inf)
-    # The spacing at s is eps 2^floor(log2 s); s over that power of two is twice the mantissa of frexp.
-    mantissa, _ = np.frexp(scale)
-    difference *= mantissa
-    max_ulp = 2 * float(difference.max()) / epsilon(dtype)
-    return Error(max_abs, max_rel, max_ulp, limit, max_rel / limit)
+COTANGENT_OF_X = 0.75
+"""How much of x, in units, is in the cotangent of y: a gradient sums the products of both, which else is near 0."""
+EXACT = 1e-9
+"""The relative distance of two right ways to compute a gradient in float64."""
+_NONE = Error(0.0, 0.0, 0.0, "", 0.0, 0.0)
 
 
 class Oracle:
     """The float64 answers to one problem, for arrays drawn once and shared by all its variants."""
 
-    def __init__(self, problem: Problem, seed: int, draw: Callable[..., tuple] = draw):
+    def __init__(self, problem: kernels.Problem, seed: int, is_hard: bool = False):
         self.problem = problem
         self.definition = kernels.operator(problem.operator)
-        arguments = self.definition.arguments(problem)
-        self.arrays = draw(arguments, seed)
-        self.dtypes = tuple({argument.dtype for argument in arguments})
+        self._arguments = self.definition.arguments(problem)
+        self._unit = self.definition.unit(problem)
+        self._is_hard = is_hard
+        self.arrays = draw_hard(self._arguments, seed) if is_hard else draw(self._arguments, seed, self._unit)
         self._seed = seed
-        self._answers: dict[str, Any] = {}
+        self._noisy: dict[str, Noisy] = {}
+        self._folds: dict[str, Error] = {}
 
     @cached_property
     def hard(self) -> "Oracle | None":
         """The same problem with hard data; None for a gradient, and for a convolution, which hides the mean of x."""
-        if self.problem.pass_ != "forward" or "weight" in {one.role for one in self.definition.arguments(self.problem)}:
+        if self.problem.pass_ != "forward" or "weight" in {one.role for one in self._arguments}:
             return None
-        return Oracle(self.problem, self._seed, draw_hard)
+        return Oracle(self.problem, self._seed, is_hard=True)
 
     def arrays_for(self, program: Program) -> tuple[Any, ...]:
         """What the program's `setup` takes: the operator's arrays and, for a gradient, the cotangent of its output.
@@ -134,14 +68,53 @@ class Oracle:
         return (*self.arrays, jax.tree.unflatten(structure, [self._cotangent(*item) for item in enumerate(leaves)]))
 
     def _cotangent(self, index: int, output: jax.ShapeDtypeStruct) -> np.ndarray:
-        argument = Argument("cotangent", output.shape, self.problem.dtype, "activation")
-        return draw((argument,), self._seed + 1 + index)[0].astype(output.dtype)
+        argument = Argument("cotangent", output.shape, "float32", "cotangent")
+        values = draw((argument,), self._seed + 1 + index)[0]
+        x = self.arrays[0]
+        if x.shape == output.shape:
+            values += (COTANGENT_OF_X / self._unit) * x.astype(np.float32)
+        return values.astype(self.problem.dtype).astype(output.dtype)
 
     def check(self, program: Program, result: Any) -> Error:
-        """Compares what `program.function` returned."""
-        return compare(result, self._answer(program), self.dtypes, self._reduction())
+        """Judges what `program.function` returned: its shapes, its dtypes and its values."""
+        answer = jax.tree.leaves(self._answer(program))
+        leaves = jax.tree.leaves(result)
+        if text := trouble(program, result, [np.shape(one) for one in answer]):
+            return refused(text)
+        fold = self._fold(program)
+        if not fold.ok:
+            return fold
+        return judge(leaves, answer, self._allowances(program, leaves))
 
-    def _reduction(self) -> int:
+    def _allowances(self, program: Program, leaves: Sequence[Any]) -> list[Allowance]:
+        draws = self._noise(program).draws
+        common = self._arithmetic * math.sqrt(self._terms())
+        factor = program.variant.excess(self.problem, self.conditioning)
+        x_like = {self.problem.shape, np.shape(leaves[0])}
+        return [
+            Allowance(
+                max(roundoff(leaf.dtype), roundoff(self.problem.dtype) if leaf.shape in x_like else 0.0),
+                [one[index] for one in draws],
+                common,
+                factor,
+            )
+            for index, leaf in enumerate(leaves)
+        ]
+
+    @cached_property
+    def conditioning(self) -> float:
+        """The root mean square of x over its deviation."""
+        x = self.arrays[0].astype(np.float64)
+        deviation = float(x.std()) if x.size else 0.0
+        return math.sqrt(float(np.square(x).mean())) / deviation if deviation else 1.0
+
+    @property
+    def _arithmetic(self) -> float:
+        """The roundoff of the sums: float32, unless all arguments are of float64."""
+        wide = {argument.dtype for argument in self._arguments} == {"float64"}
+        return roundoff("float64" if wide else "float32")
+
+    def _terms(self) -> int:
         terms = self.definition.reduction(self.problem)
         if self.problem.pass_ == "forward":
             return terms
@@ -149,22 +122,74 @@ class Oracle:
         return max(terms, math.prod(self.problem.shape) // self.problem.channels)
 
     def _answer(self, program: Program) -> Any:
-        own = self.problem.pass_ != "forward" and program.prepare is not None
-        name = program.variant.name if own else kernels.variants(self.problem.operator)[0]
-        if name not in self._answers:
-            forward = self.problem.pass_ == "forward"
-            self._answers[name] = self._reference() if forward else self._gradients(name, program)
-        return self._answers[name]
+        return self._reference if self.problem.pass_ == "forward" else self._noise(program).answer
 
+    @cached_property
     def _reference(self) -> Any:
         return kernels.reference(self.problem, [array.astype(np.float64) for array in self.arrays])
 
-    def _gradients(self, name: str, program: Program) -> Any:
-        doubles = jax.tree.map(lambda array: array.astype(np.float64), self.arrays_for(program))
+    def _has_its_own(self, program: Program) -> bool:
+        return self.problem.pass_ != "forward" and program.prepare is not None
+
+    def _noise(self, program: Program) -> Noisy:
+        """The float64 program that answers for `program`, with noise."""
+        name = program.variant.name if self._has_its_own(program) else kernels.variants(self.problem.operator)[0]
+        if name not in self._noisy:
+            self._noisy[name] = self._make_noisy(name, program)
+        return self._noisy[name]
+
+    def _make_noisy(self, name: str, program: Program) -> Noisy:
+        leaves, structure = jax.tree.flatten(self.arrays_for(program))
+        doubles = [leaf.astype(np.float64) for leaf in leaves]
+        roles = [*(argument.role for argument in self._arguments), *["cotangent"] * len(leaves)]
+        inputs = [
+            self._arithmetic if role in ("activation", "residual") else max(self._arithmetic, roundoff(leaf.dtype))
+            for leaf, role in zip(leaves, roles, strict=False)
+        ]
+        with in_float64():
+            wide = self._wide(name)
+            return Noisy(
+                lambda *flat: wide.function(*wide.setup(*jax.tree.unflatten(structure, flat))),
+                doubles,
+                self._arithmetic,
+                roundoff(self.problem.dtype),
+                inputs,
+                bool(residuals_of(self.problem.context)),
+            )
+
+    def _wide(self, name: str) -> Program:
         # A cast would round what is to be exact; the output is then that of the operator alone.
         context = "alone" if self.problem.context == "cast" else self.problem.context
         wide = dataclasses.replace(self.problem, dtype="float64", param_dtype="float64", context=context)
-        with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-            oracle = kernels.program(wide, name)
-            inputs = jax.jit(oracle.setup)(*doubles)
-            return jax.tree.map(np.asarray, jax.jit(oracle.function)(*inputs))
+        return kernels.program(wide, name)
+
+    def _fold(self, program: Program) -> Error:
+        """How far the gradients of folded parameters, taken back through the fold, are from the baseline's."""
+        name = program.variant.name
+        if not self._has_its_own(program):
+            return _NONE
+        if name not in self._folds:
+            baseline = kernels.program(self.problem, kernels.variants(self.problem.operator)[0])
+            self._folds[name] = _near(self._unfolded(program), self._noise(baseline).answer)
+        return self._folds[name]
+
+    def _unfolded(self, program: Program) -> Any:
+        answer = self._noise(program).answer
+        (output, gradients) = answer if self.problem.pass_ == "forward_backward" else (None, answer)
+        leading = 1 + residuals_of(self.problem.context)
+        with in_float64():
+            parameters = [array.astype(np.float64) for array in self.arrays[leading:]]
+            prepare = self._wide(program.variant.name).prepare
+            assert prepare is not None
+            unfolded = jax.vjp(prepare, *parameters)[1](tuple(gradients[1:]))
+            gradients = jax.tree.map(np.asarray, (gradients[0], *unfolded))
+        return gradients if output is None else (output, gradients)
+
+
+def _near(result: Any, exact: Any) -> Error:
+    found = compare(result, exact)
+    if found.max_rel <= EXACT:
+        return _NONE
+    return refused(
+        f"the program in float64 is off by {found.max_rel:.3g}: what is prepared ahead is not the operator's"
+    )

@@ -123,8 +123,8 @@ class Measurement:
             self._end(case.slug, *outcome_of(case, error), accuracy=True)
             return None
         self._emit_accuracy(case, found, hard)
-        if not found.ok:
-            self._end(case.slug, "wrong", found.reason)
+        if reason := _wrong(found, hard):
+            self._end(case.slug, "wrong", reason)
             return None
         return inputs
 
@@ -143,11 +143,12 @@ class Measurement:
     def _emit_accuracy(self, case: Case, found: Error, hard: Error | None = None) -> None:
         if not self.first:
             return
-        status, reason = ("ok", None) if found.ok else ("wrong", found.reason)
-        figures = {"max_abs": found.max_abs, "max_rel": found.max_rel, "max_ulp": found.max_ulp}
+        reason = _wrong(found, hard)
+        figures = {**_figures(found), "ulp_dtype": found.ulp_dtype}
         if hard:
-            figures |= {"hard_max_abs": hard.max_abs, "hard_max_rel": hard.max_rel, "hard_max_ulp": hard.max_ulp}
-        self.emit(case.slug, {"accuracy": [{**self._accuracy_row(case.slug, status, reason), **figures}]})
+            figures |= {f"hard_{name}": value for name, value in _figures(hard).items()}
+        row = self._accuracy_row(case.slug, "wrong" if reason else "ok", reason)
+        self.emit(case.slug, {"accuracy": [{**row, **figures}]})
 
     def _accuracy_row(self, slug: str, status: str, reason: str | None) -> dict[str, Any]:
         return {"case": slug, "device": self.unit.target, "status": status, "reason": reason}
@@ -291,6 +292,17 @@ class Measurement:
             }
             for index, (sample, flag) in enumerate(zip(item.samples, flags, strict=True))
         ]  # fmt: skip
+
+
+def _wrong(found: Error, hard: Error | None) -> str | None:
+    """Why a result is wrong, or None; on hard data it is where it errs by more than the variant declares."""
+    if not found.ok:
+        return found.reason
+    return f"on hard data: {hard.reason}" if hard and not hard.ok else None
+
+
+def _figures(error: Error) -> dict[str, float]:
+    return {"max_abs": error.max_abs, "max_rel": error.max_rel, "max_ulp": error.max_ulp, "bound": error.tolerance}
 
 
 def _case_of(one: Compiled | Case) -> Case:

@@ -22,7 +22,7 @@ def run(problem, variant, oracle):
 
 def test_the_three_errors_by_hand():
     reference = np.array([4.0, -4.0, 0.0])
-    error = compare(jnp.array([4.0, -4.0, 0.5], jnp.float32), reference, ("float32",), 1)
+    error = compare(jnp.array([4.0, -4.0, 0.5], jnp.float32), reference)
     scale = math.sqrt(32 / 3)
     assert error.max_abs == 0.5
     assert error.max_rel == pytest.approx(0.5 / scale)
@@ -32,33 +32,33 @@ def test_the_three_errors_by_hand():
 
 def test_one_ulp_is_one_ulp():
     value = np.float32(1.5)
-    error = compare(jnp.array([np.nextafter(value, np.float32(2))]), np.array([1.5]), ("float32",), 1)
+    error = compare(jnp.array([np.nextafter(value, np.float32(2))]), np.array([1.5]))
     assert error.max_ulp == pytest.approx(1.0)
     assert error.ok
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_result_that_is_not_finite_is_wrong(bad):
-    error = compare(jnp.array([1.0, bad]), np.ones(2), ("float32",), 1)
+    error = compare(jnp.array([1.0, bad]), np.ones(2))
     assert not error.ok
     assert "not finite" in error.reason
 
 
 def test_a_result_of_another_shape_is_wrong():
-    assert not compare(jnp.ones((2, 1)), np.ones(2), ("float32",), 1).ok
+    assert not compare(jnp.ones((2, 1)), np.ones(2)).ok
 
 
 def test_the_worst_of_several_outputs_counts():
-    error = compare((jnp.ones(2), jnp.array([1.0, 2.0])), (np.ones(2), np.ones(2)), ("float32",), 1)
+    error = compare((jnp.ones(2), jnp.array([1.0, 2.0])), (np.ones(2), np.ones(2)))
     assert error.max_abs == 1.0
 
 
 def test_an_empty_result_has_no_error():
-    assert compare(jnp.ones((0, 3)), np.ones((0, 3)), ("float32",), 1).ok
+    assert compare(jnp.ones((0, 3)), np.ones((0, 3))).ok
 
 
 def test_zeros_against_zeros_have_no_error():
-    assert compare(jnp.zeros(3), np.zeros(3), ("float32",), 1).max_rel == 0
+    assert compare(jnp.zeros(3), np.zeros(3)).max_rel == 0
 
 
 def test_the_tolerance_scales_with_the_square_root_of_the_sum():
