@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from normbench.errors import UserError
-from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.common.activations import activate
+from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.mosaic import rows as mosaic_any_rows
 from normbench.kernels.pallas.mosaic import rows_backward as mosaic_any_rows_backward
 from normbench.kernels.pallas.mosaic.exact import rows as mosaic_rows
