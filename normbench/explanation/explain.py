@@ -65,6 +65,21 @@ class Report:
         return self.compilation.reading.streaming_minimum_bytes
 
     @property
+    def least_between_barriers_bytes(self) -> int:
+        """The least that has to move where matrix products, convolutions, collectives and calls are kept apart."""
+        return self.compilation.reading.least_between_barriers_bytes
+
+    @property
+    def executed_launches(self) -> int:
+        """Launches with the repetitions of loops; those in a loop of unknown length count once."""
+        return self.compilation.reading.executed_launches
+
+    @property
+    def flops(self) -> float | None:
+        """Floating-point operations by XLA's own generic analysis; None where it does not know them."""
+        return self.compilation.reading.flops
+
+    @property
     def declared_bytes(self) -> int | None:
         """Bytes with what hand-written kernels declare for theirs: they may walk over an array twice. None where no
         kernel declares anything."""

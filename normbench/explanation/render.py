@@ -17,6 +17,7 @@ from normbench.explanation.groups import (
     words,
 )
 from normbench.explanation.sentences import GROUPS, hints_together, refusals_together
+from normbench.fusion.program.barriers import is_barrier
 
 if TYPE_CHECKING:
     from normbench.explanation.explain import Report
@@ -25,7 +26,9 @@ COLUMNS = (
     "#", "launch", "how often", "kind", "read MB", "write MB", "predicted us", "grid x block", "ld/st B", "from",
 )  # fmt: skip
 _RIGHT = ("#", "read MB", "write MB", "predicted us")
-_NAME_WIDTH, _FROM_WIDTH, _WIDTH = 36, 44, 120
+_LINES = 3  # of a sentence where the program itself does not fit a screen
+_TRIVIAL = ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "closed_call")
+_NAME_WIDTH, _FROM_WIDTH, _WIDTH = 32, 44, 120
 
 
 def text_report(report: "Report", full: bool = False) -> str:
@@ -43,12 +46,18 @@ def text_report(report: "Report", full: bool = False) -> str:
     for heading, sentences in sections(report, full):
         lines += ["", f"{heading}:"]
         for sentence in sentences if full else sentences[:GROUPS]:
-            lines += textwrap.wrap(sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+            lines += _wrapped(sentence, _LINES if rest else None)
         if not full and len(sentences) > GROUPS:
             lines.append(f"  - and {count(len(sentences) - GROUPS, 'other')}")
     if rest:
         lines += ["", "Everything: .text(full=True), .launches, .hints, .refusals; what moves most: .top(10)"]
     return "\n".join(lines)
+
+
+def _wrapped(sentence: str, lines: int | None) -> list[str]:
+    return textwrap.wrap(
+        sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ", max_lines=lines, placeholder=" …"
+    )
 
 
 def title(report: "Report") -> str:
@@ -102,15 +111,18 @@ def rest_line(rest: Sequence[Row], total: int) -> str:
 
 def sum_line(report: "Report") -> str:
     """The whole program in one sentence; what is predicted says so."""
-    rows, facts = report.compilation.launch_rows(), report.compilation.compiled_row()
+    rows = report.compilation.launch_rows()
     ratio = "no minimum" if report.traffic_ratio is None else f"traffic ratio {report.traffic_ratio:.2f}"
     parts = [
         f"{_launches(rows)}, {megabytes(report.bytes)} MB",
         f"minimum {megabytes(report.minimum_bytes)} MB: {ratio}",
     ]
-    between = facts.get("least_between_barriers_bytes")
-    if not absent(between) and between and between != report.minimum_bytes:
+    between = report.least_between_barriers_bytes
+    if between and any(is_barrier(launch) for launch in report.compilation.reading.launches):
         parts.append(f"least between barriers {megabytes(between)} MB: {report.bytes / between:.2f} times that")
+    operations = sum(row["flops"] for row in rows if not absent(row.get("flops")))
+    if operations:
+        parts.append(f"{digits(operations / 1e9, 4)} GFLOP in matrix products and convolutions")
     streaming = report.streaming_minimum_bytes
     if streaming is not None and streaming != report.minimum_bytes:
         parts.append(f"streaming minimum {megabytes(streaming)} MB")
@@ -143,9 +155,11 @@ def _launches(rows: Sequence[Row]) -> str:
 
 
 def _from(group: Group) -> str:
-    operations = ", ".join(word for word in words(group.first.get("source_ops")).split(",") if word)
-    scope = group.scope
-    return f"{scope}: {operations}" if scope and operations else scope or operations
+    """Scope and operations; where they are many, those that compute nothing are left out."""
+    operations = [word for word in words(group.first.get("source_ops")).split(",") if word]
+    telling = [word for word in operations if word not in _TRIVIAL]
+    found = [": ".join(part for part in (group.scope, ", ".join(some)) if part) for some in (operations, telling)]
+    return found[0] if len(found[0]) <= _FROM_WIDTH or not telling else found[1]
 
 
 def _widths(row: Row) -> str:

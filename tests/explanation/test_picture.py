@@ -124,6 +124,12 @@ def test_loops_and_branches_are_marked():
     assert "3 launches, 10 executed, 400.0 MB moved: 2.00 times the minimum" in texts
 
 
+def test_of_many_arguments_the_largest_are_drawn_one_by_one_and_the_rest_as_one():
+    (box,) = boxes([_row("f", [[f"w{n}", _BIG + n] for n in range(20)])])
+    assert [argument.name for argument in box.arguments] == [f"w{n}" for n in range(19, 13, -1)] + ["14 more arguments"]
+    assert sum(argument.size for argument in box.arguments) == 20 * _BIG + sum(range(20))
+
+
 def test_lists_are_drawn_as_json_is():
     as_lists = [{**row, **{name: json.loads(row[name]) for name in ("inputs", "results", "refused")}} for row in _ROWS]
     assert fusion_picture("f", as_lists, _COMPILED) == fusion_picture("f", _ROWS, _COMPILED)
