@@ -105,7 +105,8 @@ class Report:
         from normbench.explanation.picture import fusion_picture
 
         compilation = self.compilation
-        return fusion_picture(f"{self.name} on {self.target}", compilation.launch_rows(), compilation.compiled_row())
+        rows = compilation.launch_rows(assembled=False)
+        return fusion_picture(f"{self.name} on {self.target}", rows, compilation.compiled_row())
 
     def __repr__(self) -> str:
         return text_report(self)
