@@ -26,17 +26,18 @@ def parts() -> dict[str, str]:
     return {
         "model": MODEL.read_text(encoding="utf-8").strip(),
         "report": f"JAX {jax.__version__}\n\n{report}",
-        "by_scope": by_scope.to_string(float_format="%.3g"),
+        "by_scope": "\n".join(line.rstrip() for line in by_scope.to_string(float_format="%.3g").splitlines()),
     }
 
 
 def filled(page: str, found: dict[str, str]) -> str:
     """The page with the blocks after `<!-- name -->` replaced."""
     for name, text in found.items():
-        block = re.compile(rf"(<!-- {name} -->\n```\w*\n).*?(^```$)", re.DOTALL | re.MULTILINE)
-        page, count = block.subn(lambda match, text=text: f"{match[1]}{text}\n{match[2]}", page)
-        if count != 1:
-            raise ValueError(f"{PAGE} has {count} blocks <!-- {name} -->; it should have one")
+        block = re.compile(rf"(?<=<!-- {name} -->\n```).*?(?=^```$)", re.DOTALL | re.MULTILINE)
+        head, *rest = block.split(page)
+        if len(rest) != 1:
+            raise ValueError(f"{PAGE} has {len(rest)} blocks <!-- {name} -->; it should have one")
+        page = f"{head}{'python' if name == 'model' else ''}\n{text}\n{rest[0]}"
     return page
 
 

@@ -116,23 +116,28 @@ class Report:
         """The optimised module as text."""
         return self.compilation.hlo_text
 
+    @property
+    def _rows(self) -> list[dict[str, Any]]:
+        """Rows of the table `launches` without what the assembler says, which takes a while."""
+        return self.compilation.launch_rows(assembled=False)
+
     def top(self, number: int = 10) -> "pd.DataFrame":
         """The launches that move most, equal ones as one row with their number."""
         from normbench.explanation.tables import top
 
-        return top(self.launches, number)
+        return top(self._rows, number)
 
     def by_scope(self, depth: int = 2) -> "pd.DataFrame":
         """What the parts of the program move, a row per part: its first `depth` names, as the framework gave them."""
         from normbench.explanation.tables import by_scope
 
-        return by_scope(self.launches, depth)
+        return by_scope(self._rows, depth)
 
     def by_source(self) -> "pd.DataFrame":
         """What the lines of the program move, a row per file:line."""
         from normbench.explanation.tables import by_source
 
-        return by_source(self.launches)
+        return by_source(self._rows)
 
     def text(self, full: bool = False) -> str:
         """The report as it is printed; with `full` every launch, hint and refusal, however many there are."""
@@ -144,7 +149,7 @@ class Report:
         from normbench.explanation.picture import fusion_picture, with_flows
 
         compilation = self.compilation
-        rows = with_flows(compilation.launch_rows(), compilation.reading)
+        rows = with_flows(compilation.launch_rows(assembled=False), compilation.reading)
         return fusion_picture(f"{self.name} on {self.target}", rows, compilation.compiled_row())
 
     def __repr__(self) -> str:

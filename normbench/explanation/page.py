@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def html_report(report: "Report") -> str:
     """The report with every launch and sentence in it, in the colours of the page."""
-    rows = report.compilation.launch_rows()
+    rows = report.compilation.launch_rows(assembled=False)
     shown, rest = shown_and_rest(rows, SHOWN)
     parts = [report.picture.inline(), _table(shown)]
     if rest:

@@ -37,7 +37,7 @@ def text_report(report: "Report", full: bool = False) -> str:
     Args:
       full: every launch in the order of execution and every sentence; else at most a screen, equal ones together.
     """
-    rows = report.compilation.launch_rows()
+    rows = report.compilation.launch_rows(assembled=False)
     shown, rest = shown_and_rest(rows, len(rows) if full else SHOWN)
     lines = [title(report), "", *_table(shown)]
     if rest:
@@ -111,7 +111,7 @@ def rest_line(rest: Sequence[Row], total: int) -> str:
 
 def sum_line(report: "Report") -> str:
     """The whole program in one sentence; what is predicted says so."""
-    rows = report.compilation.launch_rows()
+    rows = report.compilation.launch_rows(assembled=False)
     ratio = "no minimum" if report.traffic_ratio is None else f"traffic ratio {report.traffic_ratio:.2f}"
     parts = [
         f"{_launches(rows)}, {megabytes(report.bytes)} MB",

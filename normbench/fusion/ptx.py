@@ -5,12 +5,17 @@ instruction of each, `*.ptx` the kernels.
 `ptxas -v` adds registers and spills where it is installed (the wheel `nvidia-cuda-nvcc` brings it).
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass, replace
+import tempfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 from normbench.fusion.wire import message, number, text
@@ -31,7 +36,7 @@ _RESOURCES = re.compile(
 
 @dataclass(frozen=True)
 class Kernel:
-    """Facts of one launch; None where the compiler's files do not say."""
+    """Facts of one launch; None where the compiler's files do not say, or, for the last two, nobody has asked."""
 
     grid: str | None = None
     block: str | None = None
@@ -42,26 +47,38 @@ class Kernel:
     spill_bytes: int | None = None
 
 
-def kernels_of_dump(dump: Path, ptxas: str | None = None) -> dict[str, Kernel]:
-    """The kernels by name of their HLO instruction, from a folder into which XLA has dumped one module.
+@dataclass(frozen=True)
+class Assembly:
+    """The kernels as they were compiled, for what only the assembler knows.
 
-    Args:
-      dump: the folder.
-      ptxas: path of ptxas, for registers and spilled bytes; what it refuses stays None.
+    Attributes:
+      files: texts in PTX, compressed.
+      entries: name of the kernel in them by name of the HLO instruction.
     """
+
+    files: tuple[bytes, ...] = ()
+    entries: dict[str, str] = field(default_factory=dict)
+
+    def resources(self, launch: str) -> tuple[int | None, int | None]:
+        """Registers and spilled bytes of a launch, by `ptxas -v`, which runs for all when it is first asked; None each
+        where it is not installed or refuses the file."""
+        return _resources(self.files).get(self.entries.get(launch, ""), (None, None))
+
+
+def kernels_of_dump(dump: Path) -> tuple[dict[str, Kernel], Assembly]:
+    """The kernels by name of their HLO instruction, without registers and spills, from a folder into which XLA has
+    dumped one module; and what these can be told from."""
     sequence = "".join(path.read_text() for path in sorted(dump.glob("*.thunk_sequence.txt")))
     names = _names_by_thunk(dump)
-    assembly = "\n".join(path.read_text() for path in sorted(dump.glob("*.ptx")))
-    widths = access_widths(assembly)
-    resources = _resources(dump, ptxas) if ptxas else {}
-    kernels = {}
+    files = [path.read_text() for path in sorted(dump.glob("*.ptx"))]
+    widths = access_widths("\n".join(files))
+    kernels, entries = {}, {}
     for thunk, (entry, kernel) in thunks(sequence).items():
         load, store = widths.get(entry, (None, None))
-        registers, spill_bytes = resources.get(entry, (None, None))
-        kernels[names.get(thunk, entry)] = replace(
-            kernel, load_bytes=load, store_bytes=store, registers=registers, spill_bytes=spill_bytes
-        )
-    return kernels
+        name = names.get(thunk, entry)
+        kernels[name] = replace(kernel, load_bytes=load, store_bytes=store)
+        entries[name] = entry
+    return kernels, Assembly(tuple(zlib.compress(text.encode(), 1) for text in files if text), entries)
 
 
 def _names_by_thunk(dump: Path) -> dict[int, str]:
@@ -140,20 +157,27 @@ def find_ptxas() -> str | None:
     return None
 
 
-def _resources(dump: Path, ptxas: str) -> dict[str, tuple[int, int]]:
-    """Registers and spilled bytes by kernel, by assembling the dumped PTX with `ptxas -v`."""
+@lru_cache(maxsize=8)
+def _resources(files: tuple[bytes, ...]) -> dict[str, tuple[int, int]]:
+    """Registers and spilled bytes by kernel, by assembling each file, several at a time."""
+    ptxas = find_ptxas()
     found: dict[str, tuple[int, int]] = {}
-    for path in sorted(dump.glob("*.ptx")):
-        if path.stat().st_size:
-            found.update(_assemble(path, ptxas))
+    if ptxas:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for part in pool.map(partial(_assemble, ptxas), files):
+                found.update(part)
     return found
 
 
-def _assemble(path: Path, ptxas: str) -> dict[str, tuple[int, int]]:
-    architecture = re.search(r"\.target\s+(sm_\w+)", path.read_text())
+def _assemble(ptxas: str, file: bytes) -> dict[str, tuple[int, int]]:
+    text = zlib.decompress(file)
+    architecture = re.search(rb"\.target\s+(sm_\w+)", text)
     if architecture is None:
         return {}
-    command = [ptxas, "-v", f"-arch={architecture[1]}", str(path), "-o", "/dev/null"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    with tempfile.NamedTemporaryFile(suffix=".ptx") as source:
+        source.write(text)
+        source.flush()
+        command = [ptxas, "-v", f"-arch={architecture[1].decode()}", source.name, "-o", "/dev/null"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     report = done.stderr + done.stdout
     return {m["name"]: (int(m["registers"]), int(m["stores"]) + int(m["loads"])) for m in _RESOURCES.finditer(report)}

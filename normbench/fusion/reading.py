@@ -1,7 +1,7 @@
 """Reads one compiled program: everything that the study says of it, from the module and from XLA's dump."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,11 @@ from normbench.declared import declared
 from normbench.fusion import bounds
 from normbench.fusion.flow import Flow, flows
 from normbench.fusion.hints import hints
-from normbench.fusion.hlo import Module, read_hlo_dump, read_module
+from normbench.fusion.hlo import Module, read_hlo_dump
 from normbench.fusion.launches import Launch
 from normbench.fusion.program.barriers import least_between_barriers_bytes
 from normbench.fusion.program.graph import read_graph
-from normbench.fusion.ptx import Kernel, find_ptxas, kernels_of_dump
+from normbench.fusion.ptx import Assembly, Kernel, kernels_of_dump
 from normbench.fusion.refusals import Refusal, refusals_of_dump
 from normbench.fusion.targets import Target
 
@@ -29,7 +29,8 @@ class Reading:
     Attributes:
       parameters: number of arrays that the compiled program takes.
       launches: in the order of execution.
-      kernels: grid, block, widths ... by launch, in the same order.
+      kernels: grid, block, widths ... by launch, in the same order; without registers and spills.
+      assembly: what registers and spills are told from, where they are asked for.
       flows: where the bytes of each launch come from, in the same order.
       refusals: what the compiler did not fuse.
       bytes: over all launches.
@@ -43,6 +44,7 @@ class Reading:
     parameters: int
     launches: tuple[Launch, ...]
     kernels: tuple[Kernel, ...]
+    assembly: Assembly
     flows: tuple[Flow, ...]
     refusals: tuple[Refusal, ...]
     bytes: int
@@ -95,11 +97,14 @@ class Reading:
             "hints": json.dumps(self.hints),
         }
 
-    def launch_rows(self, target: str) -> list[dict[str, Any]]:
-        """Rows of the table `launches`, without the column `case`."""
-        return [self._launch_row(target, launch) for launch in self.launches]
+    def launch_rows(self, target: str, assembled: bool = True) -> list[dict[str, Any]]:
+        """Rows of the table `launches`, without the column `case`.
 
-    def _launch_row(self, target: str, launch: Launch) -> dict[str, Any]:
+        With `assembled` the kernels are assembled, which takes 20 ms each, for their registers and spilled bytes.
+        """
+        return [self._launch_row(target, launch, assembled) for launch in self.launches]
+
+    def _launch_row(self, target: str, launch: Launch, assembled: bool) -> dict[str, Any]:
         refused = [refusal for refusal in self.refusals if refusal.producer == launch.index]
         flow = self.flows[launch.index]
         return {
@@ -121,13 +126,20 @@ class Reading:
             "workspace_bytes": launch.workspace_bytes,
             "wire_bytes": launch.wire_bytes,
             "declared_bytes": declared_bytes(launch),
-            **asdict(self.kernels[launch.index]),
+            **asdict(self._kernel(launch, assembled)),
             "predicted_s": self.predicted_launch_s[launch.index],
             "refusals": json.dumps([refusal.sentence(self.launches) for refusal in refused]),
             "refused": json.dumps([[list(refusal.consumers), refusal.reason] for refusal in refused]),
             "inputs": json.dumps(flow.input_lists()),
             "results": json.dumps(flow.results),
         }
+
+    def _kernel(self, launch: Launch, assembled: bool) -> Kernel:
+        kernel = self.kernels[launch.index]
+        if not assembled:
+            return kernel
+        registers, spill_bytes = self.assembly.resources(launch.name)
+        return replace(kernel, registers=registers, spill_bytes=spill_bytes)
 
 
 def declared_bytes(launch: Launch) -> int | None:
@@ -137,27 +149,29 @@ def declared_bytes(launch: Launch) -> int | None:
 
 
 def read_program(
-    proto: bytes, dump: Path | None, target: Target | None, xla_bytes: float | None, on_gpu: bool
+    module: Module, dump: Path | None, target: Target | None, xla_bytes: float | None, on_gpu: bool
 ) -> Reading:
-    """Reads a program from its serialized optimised module and, for a GPU, the folder of XLA's dump.
+    """Reads a program from its optimised module and, for a GPU, the folder of XLA's dump.
 
     Args:
-      proto: HloModuleProto.
+      module: optimised.
       dump: folder into which XLA has dumped this one module, or None.
       target: the device's facts, or None where they are not known (the CPU).
       xla_bytes: by XLA's generic cost analysis, or None.
       on_gpu: whether it was compiled for a GPU.
     """
-    program = read_graph(read_module(proto))
+    program = read_graph(module)
     found = program.launches
     unoptimised = _unoptimised(dump)
     minimum = bounds.minimum_bytes(program)
     counted = None if xla_bytes is None or xla_bytes < 0 else int(xla_bytes)
-    kernels = _kernels(dump, found)
+    by_name, assembly = kernels_of_dump(dump) if dump else ({}, Assembly())
+    kernels = tuple(by_name.get(launch.name, Kernel()) for launch in found)
     return Reading(
         parameters=len(program.parameters),
         launches=found,
         kernels=kernels,
+        assembly=assembly,
         flows=flows(program),
         refusals=refusals_of_dump(dump, program) if dump else (),
         bytes=sum(launch.read_bytes + launch.write_bytes for launch in found),
@@ -180,13 +194,6 @@ def _streaming(minimum: int, unoptimised: Module | None, target: Target | None) 
     if unoptimised is None or target is None:
         return None
     return bounds.streaming_minimum_bytes(minimum, unoptimised, target.l2_bytes, target.core_memory_bytes)
-
-
-def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[Kernel, ...]:
-    if dump is None:
-        return tuple(Kernel() for _ in found)
-    by_name = kernels_of_dump(dump, find_ptxas())
-    return tuple(by_name.get(launch.name, Kernel()) for launch in found)
 
 
 def _predicted(launch: Launch, target: Target | None) -> float | None:

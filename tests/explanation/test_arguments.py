@@ -83,6 +83,16 @@ def test_the_arrays_of_a_module_are_inputs_whether_it_is_called_or_handed_over(w
     assert explain(module, array(8, 16), target="cpu").name == "Dense"
 
 
+def test_numbers_are_inputs_but_in_a_module_settings():
+    def dropped(settings, x):
+        return x * settings["rate"] if settings["act"] else x
+
+    assert entry(lambda rates, x: x * rates["a"], {"a": 0.5}, X) == "(f32[], bf16[8,16])->bf16[8,16]"
+    assert entry(dropped, {"rate": 0.5, "act": jax.nn.relu}, X) == "(bf16[8,16])->bf16[8,16]"
+    module = Dense(array(16, 4), jax.nn.relu).off()
+    assert entry(lambda m, x: m(x) if m.activation else x, module, array(8, 16)).endswith("->f32[8,16]")
+
+
 def test_the_names_of_arguments_stay_in_the_program():
     report = explain(lambda m, x: m(x), Dense(array(16, 4), jax.nn.relu), array(8, 16), target="cpu")
     assert 'op_name="m.weight"' in report.hlo
