@@ -122,7 +122,7 @@ def sum_line(report: "Report") -> str:
         parts.append(f"least between barriers {megabytes(between)} MB: {report.bytes / between:.2f} times that")
     operations = sum(row["flops"] for row in rows if not absent(row.get("flops")))
     if operations:
-        parts.append(f"{digits(operations / 1e9, 4)} GFLOP in matrix products and convolutions")
+        parts.append(f"{_scaled(operations)}FLOP in matrix products and convolutions")
     streaming = report.streaming_minimum_bytes
     if streaming is not None and streaming != report.minimum_bytes:
         parts.append(f"streaming minimum {megabytes(streaming)} MB")
@@ -147,6 +147,11 @@ def megabytes(size: int) -> str:
 
 def _microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:.1f} us" if seconds < 1e-2 else f"{digits(seconds * 1e3, 4)} ms"
+
+
+def _scaled(number: float) -> str:
+    unit, scale = next((pair for pair in (("T", 1e12), ("G", 1e9), ("M", 1e6)) if number >= pair[1]), ("k", 1e3))
+    return f"{digits(number / scale)} {unit}"
 
 
 def _launches(rows: Sequence[Row]) -> str:

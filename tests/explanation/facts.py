@@ -18,7 +18,10 @@ def scaled(x, y):
 
 
 def programs():
-    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh, both = (
+        jax.make_mesh((count,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:count])
+        for count in (1, 2)
+    )
     axis = jax.sharding.PartitionSpec("d")
     per_device = jax.shard_map(lambda x: x + jax.lax.psum(x, "d"), mesh=mesh, in_specs=axis, out_specs=axis)
     shape = jax.ShapeDtypeStruct((8, 16), np.float32)
@@ -27,6 +30,7 @@ def programs():
     yield "module", Dense(array(16, 4), jax.nn.relu), (array(8, 16),)
     yield "key", lambda key: jax.random.normal(key, (4,)), (jax.eval_shape(lambda: jax.random.key(0)),)
     yield "shard_map", per_device, (X,)
+    yield "two devices", scaled, (array(8, sharding=jax.sharding.NamedSharding(both, axis)), 2.0)
     yield "float64", scaled, (X, array(dtype=np.float64))
     yield "callback", lambda x: jax.pure_callback(np.sin, shape, x), (array(8, 16),)
     yield "in a loop", lambda x: jax.lax.map(lambda y: (jax.debug.print("{}", y), y)[1], x), (X,)

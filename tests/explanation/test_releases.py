@@ -17,8 +17,8 @@ INTERPRETERS = [sys.executable, *(str(path) for path in sorted(ROOT.glob(".venv-
 def facts(request):
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
         pytest.skip("needs the extra gpu-targets")
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    environment.pop("XLA_FLAGS", None)
+    flags = "--xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
     command = [request.param, "-m", "tests.explanation.facts"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -40,6 +40,7 @@ def test_what_cannot_be_compiled_is_one_line(facts):
         ("callback", "UserError: the function calls back into Python (pure_callback)"),
         ("in a loop", "UserError: the function calls back into Python (debug_print)"),
         ("custom call", "CompileError: failed: the compiler here knows no custom call 'of_somebody_else'"),
+        ("two devices", "UserError: the function is partitioned over 2 devices by its shardings"),
         ("too large", "UserError: arguments of 17.6 TB and results of 17.6 TB do not fit 'h200'"),
     ):
         line = facts["facts"][name]["error"]
