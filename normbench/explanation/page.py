@@ -24,9 +24,9 @@ def html_report(report: "Report") -> str:
     """The report with every launch and sentence in it, in the colours of the page."""
     rows = report.compilation.launch_rows(assembled=False)
     shown, rest = shown_and_rest(rows, SHOWN)
-    parts = [report.picture.inline(), _table(shown)]
+    parts = [report.picture.inline(), _table(shown, brief=bool(rest))]
     if rest:
-        parts.append(_folded(rest_line(rest, report.bytes), _table([Group((row,)) for row in rows])))
+        parts.append(_folded(rest_line(rest, report.bytes), _table([Group((row,)) for row in rows], brief=False)))
     parts += [f"<p>{html.escape(line)}</p>" for line in (sum_line(report), *footnotes(rows))]
     everything = dict(sections(report, full=True))
     for heading, sentences in sections(report, full=False):
@@ -36,8 +36,8 @@ def html_report(report: "Report") -> str:
     return "".join(parts)
 
 
-def _table(shown: Sequence[Group]) -> str:
-    names = columns(shown)
+def _table(shown: Sequence[Group], brief: bool) -> str:
+    names = columns(shown, brief)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join(_line(cells_of(group), names) for group in shown)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

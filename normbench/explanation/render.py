@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 COLUMNS = (
     "#", "launch", "how often", "kind", "read MB", "write MB", "predicted us", "grid x block", "ld/st B", "from",
 )  # fmt: skip
+_OF_KERNELS = ("grid x block", "ld/st B")
+_OPTIONAL = ("how often", "predicted us", *_OF_KERNELS)
 _RIGHT = ("#", "read MB", "write MB", "predicted us")
 _LINES = 3  # of a sentence where the program itself does not fit a screen
+_SCOPE_WIDTH = 32
 _TRIVIAL = ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "closed_call")
-_NAME_WIDTH, _FROM_WIDTH, _WIDTH = 32, 44, 120
+_NAME_WIDTH, _FROM_WIDTH, _WIDTH = 32, 52, 120
 
 
 def text_report(report: "Report", full: bool = False) -> str:
@@ -39,7 +42,7 @@ def text_report(report: "Report", full: bool = False) -> str:
     """
     rows = report.compilation.launch_rows(assembled=False)
     shown, rest = shown_and_rest(rows, len(rows) if full else SHOWN)
-    lines = [title(report), "", *_table(shown)]
+    lines = [title(report), "", *_table(shown, brief=bool(rest))]
     if rest:
         lines.append(rest_line(rest, report.bytes))
     lines += ["", *textwrap.wrap(sum_line(report), _WIDTH), *footnotes(rows)]
@@ -73,11 +76,11 @@ def sections(report: "Report", full: bool) -> list[tuple[str, list[str]]]:
     return [(heading, sentences) for heading, sentences in found if sentences]
 
 
-def columns(shown: Sequence[Group]) -> tuple[str, ...]:
-    """The columns that have something to say."""
+def columns(shown: Sequence[Group], brief: bool) -> tuple[str, ...]:
+    """The columns that have something to say; `brief` leaves out those of the kernel, for a program's largest ones."""
     cells = [cells_of(group) for group in shown]
-    optional = ("how often", "predicted us", "grid x block", "ld/st B")
-    return tuple(name for name in COLUMNS if name not in optional or any(row[name] for row in cells))
+    told = [name for name in COLUMNS if name not in _OPTIONAL or any(row[name] for row in cells)]
+    return tuple(name for name in told if not brief or name not in _OF_KERNELS)
 
 
 def cells_of(group: Group) -> dict[str, str]:
@@ -160,11 +163,25 @@ def _launches(rows: Sequence[Row]) -> str:
 
 
 def _from(group: Group) -> str:
-    """Scope and operations; where they are many, those that compute nothing are left out."""
+    """Scope and operations; where they are long, the end of the scope and the operations that compute something."""
     operations = [word for word in words(group.first.get("source_ops")).split(",") if word]
-    telling = [word for word in operations if word not in _TRIVIAL]
-    found = [": ".join(part for part in (group.scope, ", ".join(some)) if part) for some in (operations, telling)]
-    return found[0] if len(found[0]) <= _FROM_WIDTH or not telling else found[1]
+    whole = _joined(group.scope, operations)
+    if len(whole) <= _FROM_WIDTH:
+        return whole
+    return _joined(_end_of(group.scope), [word for word in operations if word not in _TRIVIAL] or operations)
+
+
+def _joined(scope: str, operations: Sequence[str]) -> str:
+    return ": ".join(part for part in (scope, ", ".join(operations)) if part)
+
+
+def _end_of(scope: str) -> str:
+    """The last names of a scope: …/MultiHeadDotProductAttention_*."""
+    names = scope.split("/")
+    while len(names) > 1 and len("/".join(names)) > _SCOPE_WIDTH:
+        del names[0]
+    end = "/".join(names)
+    return end if end == scope else f"…/{end}"
 
 
 def _widths(row: Row) -> str:
@@ -172,8 +189,8 @@ def _widths(row: Row) -> str:
     return "" if load == store == "-" else f"{load}/{store}"
 
 
-def _table(shown: Sequence[Group]) -> list[str]:
-    names = columns(shown)
+def _table(shown: Sequence[Group], brief: bool) -> list[str]:
+    names = columns(shown, brief)
     lines: list[dict[str, Any]] = [dict(zip(names, names, strict=True)), *(cells_of(group) for group in shown)]
     widths = {name: max(len(line[name]) for line in lines) for name in names}
     return ["  ".join(_aligned(line[name], widths[name], name) for name in names).rstrip() for line in lines]

@@ -67,6 +67,12 @@ def test_a_donated_argument_stays_donated(how):
     assert "input_output_alias" not in explain(scaled, X, X, target="cpu").hlo.split("\n")[0]
 
 
+def test_a_jitted_function_is_not_wrapped_whatever_its_static_arguments_are():
+    named = jax.jit(lambda x, name: getattr(jnp, name)(x), static_argnames="name", donate_argnums=0)
+    report = explain(named, X, name="tanh", target="cpu")
+    assert "input_output_alias" in report.hlo.split("\n")[0]
+
+
 def test_functions_and_words_among_the_arguments_are_held_fixed():
     weight = array(16, 4, dtype=BF16)
     assert entry(lambda p, x: p["act"](x @ p["w"]), {"act": jax.nn.relu, "w": weight}, X).endswith("->bf16[8,4]")

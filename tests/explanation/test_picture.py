@@ -111,6 +111,11 @@ def test_what_flows_and_is_refused_in_a_long_program_keeps_its_ends():
     assert first.inner == ()
 
 
+def test_a_launch_in_a_loop_that_reads_its_own_result_has_no_line_to_itself():
+    (box,) = boxes([_row("step", [[0, 64], ["x", 64]])])
+    assert box.inner == ()
+
+
 def test_loops_and_branches_are_marked():
     rows = [
         _row("layer", [["x", _BIG]], repetitions=8, repetitions_known=True, branch=None),

@@ -151,7 +151,7 @@ def long_report():
 def test_a_long_report_fits_a_screen_and_holds_everything_on_request(long_report):
     text = repr(long_report)
     assert len(text.splitlines()) < 60
-    assert max(map(len, text.splitlines())) <= 160
+    assert max(map(len, text.splitlines())) <= 150
     full = long_report.text(full=True)
     assert len(full.splitlines()) > len(long_report.launches) > SHOWN
     for name in long_report.launches["name"]:

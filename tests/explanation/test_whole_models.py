@@ -26,7 +26,7 @@ def test_it_prints_a_screen(report):
     assert len(report.launches) > 60
     lines = repr(report).splitlines()
     assert len(lines) < 60
-    assert max(map(len, lines)) <= 160
+    assert max(map(len, lines)) <= 150
     assert len(report.text(full=True).splitlines()) > len(report.launches)
 
 
