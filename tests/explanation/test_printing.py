@@ -179,3 +179,30 @@ def test_a_prediction_is_called_one():
     assert "predicted (not measured)" in repr(report)
     assert "predicted us" in repr(report)
     assert "predicted us" in report._repr_html_()
+
+
+def _loops(x, n):
+    x = jax.lax.fori_loop(0, 8, lambda _, y: jnp.tanh(y @ y), x)
+    x = jax.lax.while_loop(lambda c: c[1] < n, lambda c: (jnp.sin(c[0] @ c[0]), c[1] + 1), (x, 0))[0]
+    return jax.lax.switch(n, [jnp.sin, jnp.cos, lambda x: x @ x], x)
+
+
+def test_loops_and_branches_stand_in_the_open():
+    report = explain(_loops, array(64, 64), array(dtype=jnp.int32))
+    text = report.text()
+    assert report.executed_launches >= len(report.launches) + 7
+    assert f"{len(report.launches)} launches, {report.executed_launches} executed, " in text
+    assert "x8" in text.split()
+    assert "x?" in text.split()
+    assert "one of 3 branches" in text
+    assert "length unknown, counted once" in text
+    assert "x8" in report.picture.svg
+    assert "FLOP in matrix products" in text
+    assert "least between barriers" in text
+
+
+def test_the_assembler_is_not_asked_for_what_is_printed(monkeypatch):
+    report = explain(lambda x: jnp.tanh(x), array(32, 64))
+    monkeypatch.setattr("subprocess.run", lambda *a, **k: pytest.fail("a program was started"))
+    for made in (report.text(), report._repr_html_(), report.top(), report.by_scope(), report.picture.svg):
+        assert len(made) > 0
