@@ -165,8 +165,10 @@ def test_a_long_page_folds_the_rest_away(long_report):
     head, _, folded = page.partition("<details>")
     assert head.count("<tr>") == SHOWN + 1
     assert page.count("<tr>") == SHOWN + 1 + len(long_report.launches) + 1
-    assert "more launches" in head
-    assert "</details>" in folded
+    assert folded.startswith("<summary>and ")
+    assert folded.count("</details>") == folded.count("<details>") + 1
+    assert "<svg " in folded
+    assert "<svg " not in head
 
 
 def test_the_picture_needs_no_json(long_report, monkeypatch):
