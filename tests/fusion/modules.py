@@ -48,7 +48,7 @@ ENTRY %main (x: f32[256]) -> (f32[1024], f32[256]) {
   %all-reduce-done = f32[256]{0} all-reduce-done(%all-reduce-start)
   ROOT %tuple = (f32[1024]{0}, f32[256]{0}) tuple(%all-gather-done, %all-reduce-done)
 }
-"""
+"""  # noqa: E501
 
 LIBRARY_CALL = """
 HloModule library, is_scheduled=true, entry_computation_layout={(f32[64,32]{1,0}, f32[32,16]{1,0})->f32[64,16]{1,0}}
