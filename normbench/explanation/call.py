@@ -32,9 +32,9 @@ class Call:
 def prepared_call(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
     """Makes of a function and its arguments what `jax.jit` takes.
 
-    A jitted function gets its arguments untouched. For any other one, leaves that are neither arrays nor numbers
-    (functions in a module, words) are held fixed, and a function that is itself a pytree (an equinox or nnx module) is
-    an argument: its arrays are inputs of the program and no constants in it.
+    A jitted function gets its arguments untouched. For any other one, of a module, and of what holds leaves that are
+    neither arrays nor numbers (functions, words), the arrays are inputs and the rest is held fixed; and a function that
+    is itself a pytree (an equinox or nnx module) is an argument: its arrays are inputs of the program, no constants.
 
     Raises:
       UserError: for what is no function, for a dtype that JAX has not, and for float64 where `jax_enable_x64` is off.
@@ -66,25 +66,41 @@ def _method(name: str) -> Callable:
 
 def _without_fixed(function: Callable, inputs: tuple, keywords: dict[str, Any]) -> tuple[Callable, tuple, dict]:
     leaves, structure = jax.tree.flatten((inputs, keywords))
-    if all(_is_traced(leaf) for leaf in leaves):
+    values = (*inputs, *(keywords[name] for name in sorted(keywords)))  # in the order of the leaves
+    traced = [is_input for value in values for is_input in _inputs_of(value)]
+    if all(traced):
         return function, inputs, keywords
-    fixed = [None if _is_traced(leaf) else leaf for leaf in leaves]
 
     def combined(*args: Any, **kwargs: Any) -> Any:
-        traced = iter(jax.tree.leaves((args, kwargs)))
-        whole = [next(traced) if _is_traced(leaf) else held for leaf, held in zip(leaves, fixed, strict=True)]
+        given = iter(jax.tree.leaves((args, kwargs)))
+        whole = [next(given) if is_input else leaf for leaf, is_input in zip(leaves, traced, strict=True)]
         args, kwargs = jax.tree.unflatten(structure, whole)
         return function(*args, **kwargs)
 
-    kept = [leaf if _is_traced(leaf) else None for leaf in leaves]
+    kept = [leaf if is_input else None for leaf, is_input in zip(leaves, traced, strict=True)]
     inputs, keywords = jax.tree.unflatten(structure, kept)
     return functools.update_wrapper(combined, function), inputs, keywords
 
 
-def _is_traced(leaf: Any) -> bool:
-    """Whether JAX makes an input of a leaf: an array, what stands for one, or a number."""
-    is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-    return is_array or isinstance(leaf, bool | int | float | complex) or hasattr(leaf, "__jax_array__")
+def _inputs_of(value: Any) -> list[bool]:
+    """Which leaves of an argument are inputs of the program: arrays, and numbers as far as `jax.jit` would take it.
+
+    Of a module, and of what `jax.jit` would refuse, numbers are settings: a rate, a flag that is asked with `if`.
+    """
+    leaves = jax.tree.leaves(value)
+    is_module = callable(value) and not jax.tree_util.all_leaves([value])
+    if is_module or not all(_is_array(leaf) or _is_number(leaf) for leaf in leaves):
+        return [_is_array(leaf) for leaf in leaves]
+    return [True] * len(leaves)
+
+
+def _is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array, or stands for one."""
+    return (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) or hasattr(leaf, "__jax_array__")
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, bool | int | float | complex)
 
 
 def _leaves(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:

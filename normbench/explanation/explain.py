@@ -68,6 +68,21 @@ class Report:
         return self.compilation.reading.streaming_minimum_bytes
 
     @property
+    def least_between_barriers_bytes(self) -> int:
+        """The least that has to move where matrix products, convolutions, collectives and calls are kept apart."""
+        return self.compilation.reading.least_between_barriers_bytes
+
+    @property
+    def executed_launches(self) -> int:
+        """Launches with the repetitions of loops; those in a loop of unknown length count once."""
+        return self.compilation.reading.executed_launches
+
+    @property
+    def flops(self) -> float | None:
+        """Floating-point operations by XLA's own generic analysis; None where it does not know them."""
+        return self.compilation.reading.flops
+
+    @property
     def declared_bytes(self) -> int | None:
         """Bytes with what hand-written kernels declare for theirs: they may walk over an array twice. None where no
         kernel declares anything."""
@@ -137,23 +152,28 @@ class Report:
         """The optimised module as text."""
         return self.compilation.hlo_text
 
+    @property
+    def _rows(self) -> list[dict[str, Any]]:
+        """Rows of the table `launches` without what the assembler says, which takes a while."""
+        return self.compilation.launch_rows(assembled=False)
+
     def top(self, number: int = 10) -> "pd.DataFrame":
         """The launches that move most, equal ones as one row with their number."""
         from normbench.explanation.tables import top
 
-        return top(self.launches, number)
+        return top(self._rows, number)
 
     def by_scope(self, depth: int = 2) -> "pd.DataFrame":
         """What the parts of the program move, a row per part: its first `depth` names, as the framework gave them."""
         from normbench.explanation.tables import by_scope
 
-        return by_scope(self.launches, depth)
+        return by_scope(self._rows, depth)
 
     def by_source(self) -> "pd.DataFrame":
         """What the lines of the program move, a row per file:line."""
         from normbench.explanation.tables import by_source
 
-        return by_source(self.launches)
+        return by_source(self._rows)
 
     def text(self, full: bool = False) -> str:
         """The report as it is printed; with `full` every launch, hint and refusal, however many there are."""

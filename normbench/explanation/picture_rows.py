@@ -12,6 +12,7 @@ MAX_BOXES = 20
 """Boxes of a picture; of a longer program those launches are drawn apart that move most, and what lies between two of
 them shares a box."""
 _SMALL = 0.01  # of the widest flow: arguments below it are drawn as one
+_APART = 6  # arguments of one box that are drawn one by one
 _NAMED = 3  # small arguments that are named
 
 
@@ -157,9 +158,11 @@ def _arguments(inputs: Sequence[tuple[int | str, int]], seen: set[str], small: f
             sizes[source] = max(size, sizes.get(source, 0))
     found = [Argument(_named(name), size, name in seen) for name, size in sizes.items()]
     seen.update(sizes)
-    large = sorted((each for each in found if each.size >= small), key=lambda each: -each.size)
-    little = [each for each in found if each.size < small]
+    ordered = sorted(found, key=lambda each: -each.size)
+    large = [each for each in ordered if each.size >= small][:_APART]
+    little = [each for each in found if each not in large]
     if len(little) > 1:
-        names = ", ".join(each.name for each in little) if len(little) <= _NAMED else f"{len(little)} small arguments"
+        many = f"{len(little)} {'small' if max(each.size for each in little) < small else 'more'} arguments"
+        names = ", ".join(each.name for each in little) if len(little) <= _NAMED else many
         little = [Argument(names, sum(each.size for each in little), all(each.again for each in little))]
     return (*large, *(replace(each, again=False) for each in little))

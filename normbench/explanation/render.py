@@ -17,6 +17,7 @@ from normbench.explanation.groups import (
     words,
 )
 from normbench.explanation.sentences import GROUPS, hints_together, refusals_together
+from normbench.fusion.program.barriers import is_barrier
 
 if TYPE_CHECKING:
     from normbench.explanation.explain import Report
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 COLUMNS = (
     "#", "launch", "how often", "kind", "read MB", "write MB", "predicted us", "grid x block", "ld/st B", "from",
 )  # fmt: skip
+_OF_KERNELS = ("grid x block", "ld/st B")
+_OPTIONAL = ("how often", "predicted us", *_OF_KERNELS)
 _RIGHT = ("#", "read MB", "write MB", "predicted us")
-_NAME_WIDTH, _FROM_WIDTH, _WIDTH = 36, 44, 120
+_LINES = 3  # of a sentence where the program itself does not fit a screen
+_SCOPE_WIDTH = 32
+_TRIVIAL = ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "closed_call")
+_NAME_WIDTH, _FROM_WIDTH, _WIDTH = 32, 52, 120
 
 
 def text_report(report: "Report", full: bool = False) -> str:
@@ -36,19 +42,25 @@ def text_report(report: "Report", full: bool = False) -> str:
     """
     rows = report.rows
     shown, rest = shown_and_rest(rows, len(rows) if full else SHOWN)
-    lines = [title(report), "", *_table(shown)]
+    lines = [title(report), "", *_table(shown, brief=bool(rest))]
     if rest:
         lines.append(rest_line(rest, report.bytes))
     lines += ["", *textwrap.wrap(sum_line(report), _WIDTH), *footnotes(rows)]
     for heading, sentences in sections(report, full):
         lines += ["", f"{heading}:"]
         for sentence in sentences if full else sentences[:GROUPS]:
-            lines += textwrap.wrap(sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+            lines += _wrapped(sentence, _LINES if rest else None)
         if not full and len(sentences) > GROUPS:
             lines.append(f"  - and {count(len(sentences) - GROUPS, 'other')}")
     if rest:
         lines += ["", "Everything: .text(full=True), .launches, .hints, .refusals; what moves most: .top(10)"]
     return "\n".join(lines)
+
+
+def _wrapped(sentence: str, lines: int | None) -> list[str]:
+    return textwrap.wrap(
+        sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ", max_lines=lines, placeholder=" …"
+    )
 
 
 def title(report: "Report") -> str:
@@ -69,11 +81,11 @@ def sections(report: "Report", full: bool) -> list[tuple[str, list[str]]]:
     return [(heading, sentences) for heading, sentences in found if sentences]
 
 
-def columns(shown: Sequence[Group]) -> tuple[str, ...]:
-    """The columns that have something to say."""
+def columns(shown: Sequence[Group], brief: bool) -> tuple[str, ...]:
+    """The columns that have something to say; `brief` leaves out those of the kernel, for a program's largest ones."""
     cells = [cells_of(group) for group in shown]
-    optional = ("how often", "predicted us", "grid x block", "ld/st B")
-    return tuple(name for name in COLUMNS if name not in optional or any(row[name] for row in cells))
+    told = [name for name in COLUMNS if name not in _OPTIONAL or any(row[name] for row in cells)]
+    return tuple(name for name in told if not brief or name not in _OF_KERNELS)
 
 
 def cells_of(group: Group) -> dict[str, str]:
@@ -107,15 +119,18 @@ def rest_line(rest: Sequence[Row], total: int) -> str:
 
 def sum_line(report: "Report") -> str:
     """The whole program in one sentence; what is predicted says so."""
-    rows, facts = report.rows, report.facts
+    rows = report.rows
     ratio = "no minimum" if report.traffic_ratio is None else f"traffic ratio {report.traffic_ratio:.2f}"
     parts = [
         f"{_launches(rows)}, {megabytes(report.bytes)} MB",
         f"minimum {megabytes(report.minimum_bytes)} MB: {ratio}",
     ]
-    between = facts.get("least_between_barriers_bytes")
-    if not absent(between) and between and between != report.minimum_bytes:
+    between = report.least_between_barriers_bytes
+    if between and any(is_barrier(launch) for launch in report.compilation.reading.launches):
         parts.append(f"least between barriers {megabytes(between)} MB: {report.bytes / between:.2f} times that")
+    operations = sum(row["flops"] for row in rows if not absent(row.get("flops")))
+    if operations:
+        parts.append(f"{_scaled(operations)}FLOP in matrix products and convolutions")
     streaming = report.streaming_minimum_bytes
     if streaming is not None and streaming != report.minimum_bytes:
         parts.append(f"streaming minimum {megabytes(streaming)} MB")
@@ -148,15 +163,36 @@ def _microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:.1f} us" if seconds < 1e-2 else f"{digits(seconds * 1e3, 4)} ms"
 
 
+def _scaled(number: float) -> str:
+    unit, scale = next((pair for pair in (("T", 1e12), ("G", 1e9), ("M", 1e6)) if number >= pair[1]), ("k", 1e3))
+    return f"{digits(number / scale)} {unit}"
+
+
 def _launches(rows: Sequence[Row]) -> str:
     runs = executed(rows)
     return count(len(rows), "launch", "launches") + ("" if runs == len(rows) else f", {runs:,} executed")
 
 
 def _from(group: Group) -> str:
-    operations = ", ".join(word for word in words(group.first.get("source_ops")).split(",") if word)
-    scope = group.scope
-    return f"{scope}: {operations}" if scope and operations else scope or operations
+    """Scope and operations; where they are long, the end of the scope and the operations that compute something."""
+    operations = [word for word in words(group.first.get("source_ops")).split(",") if word]
+    whole = _joined(group.scope, operations)
+    if len(whole) <= _FROM_WIDTH:
+        return whole
+    return _joined(_end_of(group.scope), [word for word in operations if word not in _TRIVIAL] or operations)
+
+
+def _joined(scope: str, operations: Sequence[str]) -> str:
+    return ": ".join(part for part in (scope, ", ".join(operations)) if part)
+
+
+def _end_of(scope: str) -> str:
+    """The last names of a scope: …/MultiHeadDotProductAttention_*."""
+    names = scope.split("/")
+    while len(names) > 1 and len("/".join(names)) > _SCOPE_WIDTH:
+        del names[0]
+    end = "/".join(names)
+    return end if end == scope else f"…/{end}"
 
 
 def _widths(row: Row) -> str:
@@ -164,8 +200,8 @@ def _widths(row: Row) -> str:
     return "" if load == store == "-" else f"{load}/{store}"
 
 
-def _table(shown: Sequence[Group]) -> list[str]:
-    names = columns(shown)
+def _table(shown: Sequence[Group], brief: bool) -> list[str]:
+    names = columns(shown, brief)
     lines: list[dict[str, Any]] = [dict(zip(names, names, strict=True)), *(cells_of(group) for group in shown)]
     widths = {name: max(len(line[name]) for line in lines) for name in names}
     return ["  ".join(_aligned(line[name], widths[name], name) for name in names).rstrip() for line in lines]

@@ -18,8 +18,9 @@ from typing import Any
 
 from normbench import jax_compat
 from normbench.errors import UserError
-from normbench.fusion.hlo import module_of_dump
+from normbench.fusion.hlo import read_module
 from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED
+from normbench.fusion.program.repeated import repeated_cost
 from normbench.fusion.reading import Reading, read_program
 from normbench.fusion.targets import GPU_TARGETS_HINT, Target, check_target, facts_of, require_gpu_targets
 from normbench.jax_compat.mosaic_dump import mosaic_dump
@@ -68,9 +69,9 @@ class Compilation:
             "hlo_sha256": self.hlo_sha256,
         }
 
-    def launch_rows(self) -> list[dict[str, Any]]:
-        """The columns of the table `launches`, but case."""
-        return self.reading.launch_rows(self.target)
+    def launch_rows(self, assembled: bool = True) -> list[dict[str, Any]]:
+        """The columns of the table `launches`, but case; registers and spills only where `assembled`."""
+        return self.reading.launch_rows(self.target, assembled)
 
 
 def lower_with_text(function: Callable, inputs: tuple, target: str | Target) -> tuple[bytes, str]:
@@ -203,9 +204,11 @@ def _read(
 ) -> Compilation:
     start = time.perf_counter()
     proto = hlo_module.as_serialized_hlo_module_proto()
-    cost = jax_compat.generic_cost_analysis(hlo_module)
-    reading = read_program(proto, dump, facts, cost.get("bytes accessed"), on_gpu=target != "cpu")
-    reading = replace(reading, flops=_flops(reading, cost, dump))
+    once = jax_compat.generic_cost_analysis(hlo_module)
+    program = read_module(proto)
+    cost = repeated_cost(proto, program, once, jax_compat.cost_analysis_of_proto)
+    reading = read_program(program, dump, facts, cost.get("bytes accessed"), on_gpu=target != "cpu")
+    reading = replace(reading, flops=_flops(reading, cost))
     canonical = jax_compat.canonical_text(hlo_module)
     return Compilation(
         target=target,
@@ -221,12 +224,10 @@ def _read(
     )
 
 
-def _flops(reading: Reading, cost: dict[str, float], dump: Path | None) -> float | None:
-    """Floating-point operations by XLA's generic analysis; of the program before optimisation where library calls,
-    which the analysis does not know, have taken operations over. None where neither is to be had."""
-    if not any(launch.instruction.opcode == "custom-call" for launch in reading.launches):
-        return cost.get("flops")
-    before = sorted(dump.glob("*before_optimizations.hlo.pb")) if dump else []
-    if not before:
+def _flops(reading: Reading, cost: dict[str, float]) -> float | None:
+    """Operations by XLA's generic analysis, and of calls, which the analysis does not know, those of their products.
+    None where a call's are not known, or the analysis gives none."""
+    calls = [launch.flops for launch in reading.launches if launch.instruction.opcode == "custom-call"]
+    if None in calls or "flops" not in cost:
         return None
-    return jax_compat.cost_analysis_of_proto(module_of_dump(before[0].read_bytes())).get("flops")
+    return max(0.0, cost["flops"]) + sum(flops for flops in calls if flops is not None)

@@ -207,7 +207,7 @@ def _blocks(launches: Sequence[Launch], kernels: Sequence[Kernel], target: Targe
     names = some([name for _, name in sorted(found, reverse=True)])
     have = "has" if len(found) == 1 else "have"
     return [
-        f"few blocks: of the launches that move more than {megabytes(BUSY_BYTES)}, {len(found)} {have} fewer blocks than "
+        f"few blocks: of the launches that move more than {megabytes(BUSY_BYTES)}, {len(found)} {have} fewer than "
         f"{target.name} has multiprocessors ({target.cores}): {names}"
     ]
 

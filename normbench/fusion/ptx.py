@@ -2,12 +2,12 @@
 
 Sources are the files of XLA's own dump: `*.thunk_sequence.txt` has a line per launch, `*.thunk_metadata.pb` the HLO
 instruction of each, `*.ptx` the kernels.
-`ptxas -v` adds registers and spills where it is installed (the wheel `nvidia-cuda-nvcc` brings it).
+What ptxas knows besides is in `normbench.fusion.machine_code.assembly`.
 """
 
+import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable
@@ -23,16 +23,11 @@ _THUNK = re.compile(
 ENTRY = re.compile(r"^\s*\.(?:visible|weak)\s+\.entry\s+([\w$.]+)\s*\(", re.MULTILINE)
 _ACCESS = re.compile(r"\b(ld|st)\.(?:[\w:]+\.)*?global(?:\.[\w:]+)*?(?:\.v(\d))?\.[busf](\d+)\b")
 _ASYNC = re.compile(r"\bcp\.async\.c[ag]\.shared\.global[\w.:]*\s+[^,]+,\s*[^,]+,\s*(0x[\da-fA-F]+|\d+)")
-_RESOURCES = re.compile(
-    r"Function properties for (?P<name>\S+)\s+\d+ bytes stack frame, (?P<stores>\d+) bytes spill stores, "
-    r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
-    re.DOTALL,
-)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Facts of one launch; None where the compiler's files do not say."""
+    """Facts of one launch; None where the compiler's files do not say, or, for the last two, nobody has asked."""
 
     grid: str | None = None
     block: str | None = None
@@ -43,30 +38,26 @@ class Kernel:
     spill_bytes: int | None = None
 
 
-def kernels_of_dump(
-    dump: Path, ptxas: str | None = None, launched: dict[str, tuple[str, Kernel]] | None = None
-) -> dict[str, Kernel]:
-    """The kernels by name of their HLO instruction, from a folder into which XLA has dumped one module.
+def launched_kernels(dump: Path) -> dict[str, tuple[str, Kernel]]:
+    """Entry and kernel by name of the HLO instruction, by XLA's list of launches in the folder of its dump."""
+    sequence = "".join(path.read_text() for path in sorted(dump.glob("*.thunk_sequence.txt")))
+    names = names_by_thunk(dump)
+    return {names.get(thunk, entry): (entry, kernel) for thunk, (entry, kernel) in thunks(sequence).items()}
+
+
+def kernels_of_dump(dump: Path, launched: dict[str, tuple[str, Kernel]]) -> dict[str, Kernel]:
+    """The kernels by name of their HLO instruction, from a folder into which XLA has dumped one module; without what
+    only the assembler knows.
 
     Args:
       dump: the folder.
-      ptxas: path of ptxas, for registers and spilled bytes; what it refuses stays None. The machine code that it makes
-        stays in the folder.
-      launched: entry and kernel, by name of the HLO instruction, of what XLA's list of launches does not tell of.
+      launched: entry and kernel by name of the HLO instruction.
     """
-    sequence = "".join(path.read_text() for path in sorted(dump.glob("*.thunk_sequence.txt")))
-    names = names_by_thunk(dump)
-    assembly = "\n".join(path.read_text() for path in sorted(dump.glob("*.ptx")))
-    widths = access_widths(assembly)
-    resources = _resources(dump, ptxas) if ptxas else {}
-    told = {names.get(thunk, entry): (entry, kernel) for thunk, (entry, kernel) in thunks(sequence).items()}
+    widths = access_widths("\n".join(path.read_text() for path in sorted(dump.glob("*.ptx"))))
     kernels = {}
-    for name, (entry, kernel) in {**told, **(launched or {})}.items():
+    for name, (entry, kernel) in launched.items():
         load, store = widths.get(entry, (None, None))
-        registers, spill_bytes = resources.get(entry, (None, None))
-        kernels[name] = replace(
-            kernel, load_bytes=load, store_bytes=store, registers=registers, spill_bytes=spill_bytes
-        )
+        kernels[name] = replace(kernel, load_bytes=load, store_bytes=store)
     return kernels
 
 
@@ -136,30 +127,13 @@ def _moves_to(copy: str, space: str) -> bool:
 
 
 def find_ptxas() -> str | None:
-    """Path of ptxas: on PATH, or in the wheel nvidia-cuda-nvcc; None where it is not installed."""
+    """Path of ptxas: on PATH, in CUDA_HOME, or in the wheel nvidia-cuda-nvcc; None where it is not installed."""
     on_path = shutil.which("ptxas")
     if on_path:
         return on_path
+    if (own := Path(os.environ.get("CUDA_HOME", ""), "bin", "ptxas")).is_absolute() and own.is_file():
+        return str(own)
     for root in {sysconfig.get_paths()["purelib"], *(p for p in sys.path if p.endswith("site-packages"))}:
         for path in Path(root).glob("nvidia/*/bin/ptxas"):
             return str(path)
     return None
-
-
-def _resources(dump: Path, ptxas: str) -> dict[str, tuple[int, int]]:
-    """Registers and spilled bytes by kernel, by assembling the dumped PTX with `ptxas -v`."""
-    found: dict[str, tuple[int, int]] = {}
-    for path in sorted(dump.glob("*.ptx")):
-        if path.stat().st_size:
-            found.update(_assemble(path, ptxas))
-    return found
-
-
-def _assemble(path: Path, ptxas: str) -> dict[str, tuple[int, int]]:
-    architecture = re.search(r"\.target\s+(sm_\w+)", path.read_text())
-    if architecture is None:
-        return {}
-    command = [ptxas, "-v", f"-arch={architecture[1]}", str(path), "-o", str(path.with_suffix(".cubin"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    report = done.stderr + done.stdout
-    return {m["name"]: (int(m["registers"]), int(m["stores"]) + int(m["loads"])) for m in _RESOURCES.finditer(report)}

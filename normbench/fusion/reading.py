@@ -1,7 +1,7 @@
 """Reads one compiled program: everything that the study says of it, from the module and from XLA's dump."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ from normbench.declared import declared
 from normbench.fusion import bounds
 from normbench.fusion.flow import Flow, flows
 from normbench.fusion.hints import hints
-from normbench.fusion.hlo import Module, read_hlo_dump, read_module
+from normbench.fusion.hlo import Module, read_hlo_dump
 from normbench.fusion.launches import Launch
-from normbench.fusion.machine_code.assembly import Assembly, assemblies
+from normbench.fusion.machine_code.assembly import Assembly, assembly_of_dump
 from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED, mosaic_kernels
 from normbench.fusion.program.barriers import least_between_barriers_bytes
 from normbench.fusion.program.graph import read_graph
-from normbench.fusion.ptx import Kernel, find_ptxas, kernels_of_dump
+from normbench.fusion.ptx import Kernel, kernels_of_dump, launched_kernels
 from normbench.fusion.refusals import Refusal, refusals_of_dump
 from normbench.fusion.targets import Target
 
@@ -31,7 +31,8 @@ class Reading:
     Attributes:
       parameters: number of arrays that the compiled program takes.
       launches: in the order of execution.
-      kernels: grid, block, widths ... by launch, in the same order.
+      kernels: grid, block, widths ... by launch, in the same order; without registers and spills.
+      assembly: the code of the launches, which tells registers, spills and predictions where they are asked for.
       flows: where the bytes of each launch come from, in the same order.
       refusals: what the compiler did not fuse.
       bytes: over all launches.
@@ -40,12 +41,12 @@ class Reading:
       xla_bytes, flops: by XLA's own generic analysis; flops are None until somebody has asked for them.
       bytes_launch_s: bytes over bandwidth and a cost per launch; None for a target of unknown bandwidth.
       hints: sentences.
-      assembly: the code of each launch, in the same order; None where the compiler's files do not say.
     """
 
     parameters: int
     launches: tuple[Launch, ...]
     kernels: tuple[Kernel, ...]
+    assembly: Assembly
     flows: tuple[Flow, ...]
     refusals: tuple[Refusal, ...]
     bytes: int
@@ -56,7 +57,6 @@ class Reading:
     flops: float | None
     bytes_launch_s: tuple[float | None, ...]
     hints: tuple[str, ...]
-    assembly: tuple[Assembly | None, ...]
 
     @property
     def executed_launches(self) -> int:
@@ -99,11 +99,14 @@ class Reading:
             "hints": json.dumps(self.hints),
         }
 
-    def launch_rows(self, target: str) -> list[dict[str, Any]]:
-        """Rows of the table `launches`, without the column `case`."""
-        return [self._launch_row(target, launch) for launch in self.launches]
+    def launch_rows(self, target: str, assembled: bool = True) -> list[dict[str, Any]]:
+        """Rows of the table `launches`, without the column `case`.
 
-    def _launch_row(self, target: str, launch: Launch) -> dict[str, Any]:
+        With `assembled` the kernels are assembled, which takes 20 ms each, for their registers and spilled bytes.
+        """
+        return [self._launch_row(target, launch, assembled) for launch in self.launches]
+
+    def _launch_row(self, target: str, launch: Launch, assembled: bool) -> dict[str, Any]:
         refused = [refusal for refusal in self.refusals if refusal.producer == launch.index]
         flow = self.flows[launch.index]
         return {
@@ -125,13 +128,21 @@ class Reading:
             "workspace_bytes": launch.workspace_bytes,
             "wire_bytes": launch.wire_bytes,
             "declared_bytes": declared_bytes(launch),
-            **asdict(self.kernels[launch.index]),
+            **asdict(self.kernel(launch, assembled)),
             "bytes_s": self.bytes_launch_s[launch.index],
             "refusals": json.dumps([refusal.sentence(self.launches) for refusal in refused]),
             "refused": json.dumps([[list(refusal.consumers), refusal.reason] for refusal in refused]),
             "inputs": json.dumps(flow.input_lists()),
             "results": json.dumps(flow.results),
         }
+
+    def kernel(self, launch: Launch, assembled: bool = True) -> Kernel:
+        """The facts of a launch; with registers and spilled bytes only where `assembled`."""
+        kernel = self.kernels[launch.index]
+        if not assembled:
+            return kernel
+        code = self.assembly.code(launch.name)
+        return replace(kernel, registers=code.registers, spill_bytes=code.spill_bytes) if code else kernel
 
 
 def declared_bytes(launch: Launch) -> int | None:
@@ -141,18 +152,18 @@ def declared_bytes(launch: Launch) -> int | None:
 
 
 def read_program(
-    proto: bytes, dump: Path | None, target: Target | None, xla_bytes: float | None, on_gpu: bool
+    module: Module, dump: Path | None, target: Target | None, xla_bytes: float | None, on_gpu: bool
 ) -> Reading:
-    """Reads a program from its serialized optimised module and, for a GPU, the folder of XLA's dump.
+    """Reads a program from its optimised module and, for a GPU, the folder of XLA's dump.
 
     Args:
-      proto: HloModuleProto.
+      module: optimised.
       dump: folder into which XLA has dumped this one module, or None.
       target: the device's facts, or None where they are not known (the CPU).
       xla_bytes: by XLA's generic cost analysis, or None.
       on_gpu: whether it was compiled for a GPU.
     """
-    program = read_graph(read_module(proto))
+    program = read_graph(module)
     found = program.launches
     unoptimised = _unoptimised(dump)
     minimum = bounds.minimum_bytes(program)
@@ -163,6 +174,7 @@ def read_program(
         parameters=len(program.parameters),
         launches=found,
         kernels=kernels,
+        assembly=assembly,
         flows=flows(program),
         refusals=refusals_of_dump(dump, program) if dump else (),
         bytes=sum(launch.read_bytes + launch.write_bytes for launch in found),
@@ -173,7 +185,6 @@ def read_program(
         flops=None,
         bytes_launch_s=tuple(_bytes_s(launch, target) for launch in found),
         hints=hints(program, unoptimised, on_gpu, counted, kernels, target),
-        assembly=tuple(assembly.get(launch.name) for launch in found),
     )
 
 
@@ -188,16 +199,16 @@ def _streaming(minimum: int, unoptimised: Module | None, target: Target | None) 
     return bounds.streaming_minimum_bytes(minimum, unoptimised, target.l2_bytes, target.core_memory_bytes)
 
 
-def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[dict[str, Kernel], dict[str, Assembly]]:
-    """Facts and code of the kernels by name of their launch."""
+def _kernels(dump: Path | None, found: tuple[Launch, ...]) -> tuple[dict[str, Kernel], Assembly]:
+    """Facts of the kernels by name of their launch, and their code."""
     if dump is None:
-        return {}, {}
+        return {}, Assembly()
     printed = dump / MOSAIC_PRINTED
     mosaic = mosaic_kernels(found, printed.read_text() if printed.exists() else "")
     for kernel in mosaic.values():
         (dump / f"{kernel.entry}.ptx").write_text(kernel.ptx)
-    by_name = kernels_of_dump(dump, find_ptxas(), {name: kernel.launched for name, kernel in mosaic.items()})
-    return by_name, assemblies(dump, mosaic)
+    launched = launched_kernels(dump) | {name: kernel.launched for name, kernel in mosaic.items()}
+    return kernels_of_dump(dump, launched), assembly_of_dump(dump, launched)
 
 
 def _bytes_s(launch: Launch, target: Target | None) -> float | None:

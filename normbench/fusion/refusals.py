@@ -7,6 +7,7 @@ kept: a producer that was fused later, or that ended in the same launch as its c
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,30 +81,38 @@ class _Log:
 
 def refusals_of_dump(dump: Path, program: Program) -> tuple[Refusal, ...]:
     """The refusals that stand at the end, from a folder into which XLA has dumped one module."""
-    logs, afters = (sorted(dump.glob(f"*{name}*.pb")) for name in ("priority_fusion_dump", "after_priority-fusion"))
-    if not logs or not afters:
+    logs, afters, befores = (
+        sorted(dump.glob(f"*{name}*.pb"))
+        for name in ("priority_fusion_dump", "after_priority-fusion", "before_priority-fusion")
+    )
+    if not logs or not afters or not befores:
         return ()
-    after = read_graph(read_hlo_dump(afters[-1].read_bytes()), program.branches)
-    return refusals(logs[-1].read_bytes(), after, program)
+    stages = (read_graph(read_hlo_dump(paths[-1].read_bytes()), program.branches) for paths in (afters, befores))
+    return refusals(logs[-1].read_bytes(), stages, program)
 
 
-def refusals(log: bytes, after: Program, program: Program) -> tuple[Refusal, ...]:
+def refusals(log: bytes, stages: Iterable[Program], program: Program) -> tuple[Refusal, ...]:
     """Joins the open refusals of a log to the launches of the optimised program.
 
-    A producer is found in the module after the pass by its full name, and in the optimised program by what it
-    computes; its consumers are the launches that read that. What ended in the launch of its consumers, or is computed
-    by none, is no refusal.
+    A producer is found by its full name in the module after the pass or, where the pass wrapped it as it was, in the
+    module before; and in the optimised program by what it computes. Its consumers are the launches that read that.
+    What ended in the launch of its consumers, or is computed by none, is no refusal.
+
+    Args:
+      log: the serialized `FusionProcessDumpProto`.
+      stages: the module after the pass and the one before, as graphs.
+      program: the optimised program.
     """
     reasons = _read(log).reasons
-    values = same_values(after, program)
     found: dict[tuple[int, str], Refusal] = {}
-    for launch in after.launches:
-        reason = reasons.get(launch.name)
-        if reason is None:
-            continue
-        for producer, consumers in _joined(program, [values.get(value) for value in launch.results]).items():
-            refusal = Refusal(producer, consumers, launch.name, plain(reason), reason)
-            found.setdefault((producer, reason), refusal)
+    for stage in stages:
+        producers = [launch for launch in stage.launches if launch.name in reasons]
+        values = same_values(stage, program) if producers else {}
+        for launch in producers:
+            reason = reasons.pop(launch.name)
+            for producer, consumers in _joined(program, [values.get(value) for value in launch.results]).items():
+                refusal = Refusal(producer, consumers, launch.name, plain(reason), reason)
+                found.setdefault((producer, reason), refusal)
     return tuple(sorted(found.values(), key=lambda refusal: refusal.producer))
 
 

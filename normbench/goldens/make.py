@@ -42,7 +42,7 @@ def structure(compilation: Compilation) -> Structure:
     ratio = row["traffic_ratio"]
     return {
         "launches": row["launches"],
-        **launch_facts(compilation.launch_rows()),
+        **launch_facts(compilation.launch_rows(assembled=False)),
         "bytes": row["bytes"],
         "traffic_ratio": None if ratio is None else round(ratio, 4),
     }

@@ -75,14 +75,14 @@ def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str
 def trace_call(function: Callable, inputs: tuple, keywords: dict[str, Any], device_kind: str | None) -> tuple[Any, Any]:
     """Traces `function(*inputs, **keywords)` as `jax.jit` does, or as it was jitted.
 
-    Returns the `jax.stages.Traced` and the device kind to lower it with: None where the function brings a mesh of its
-    own, which JAX takes for a contradiction to the one that names the device.
+    Returns the `jax.stages.Traced` and the device kind to lower it with: None where the function, or who calls it,
+    has a mesh of its own, which JAX takes for a contradiction to the one that names the device.
 
     Raises:
       Exception: whatever tracing raises.
     """
     jitted = _jitted(function)
-    if device_kind is None:
+    if device_kind is None or not jax.sharding.get_abstract_mesh().empty:
         return jitted.trace(*inputs, **keywords), None
     try:
         with _device(device_kind):

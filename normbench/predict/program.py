@@ -8,7 +8,7 @@ from typing import Any
 
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.launches import Launch
-from normbench.fusion.machine_code.assembly import Assembly
+from normbench.fusion.machine_code.assembly import Code
 from normbench.fusion.ptx import Kernel
 from normbench.fusion.reading import Reading, declared_bytes
 from normbench.fusion.targets import Target, deviceless_target
@@ -104,9 +104,11 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
     if device is None:
         return Prediction(())
     operations = operations_of(reading.launches, reading.flops)
-    parts = zip(reading.launches, reading.kernels, reading.assembly, strict=True)
     return Prediction(
-        tuple(_launch(launch, kernel, code, operations.get(launch.index), device) for launch, kernel, code in parts)
+        tuple(
+            _launch(one, reading.kernel(one), reading.assembly.code(one.name), operations.get(one.index), device)
+            for one in reading.launches
+        )
     )
 
 
@@ -123,7 +125,7 @@ def predicted_rows(compilation: Compilation) -> tuple[dict[str, Any], list[dict[
 
 
 def _launch(
-    launch: Launch, kernel: Kernel, code: Assembly | None, operations: float | None, device: Device
+    launch: Launch, kernel: Kernel, code: Code | None, operations: float | None, device: Device
 ) -> LaunchPrediction:
     each = None if operations is None else operations / launch.repetitions
     if code is None or kernel.grid is None or kernel.block is None or each is not None:

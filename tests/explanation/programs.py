@@ -22,6 +22,10 @@ class Dense:
     def __call__(self, x):
         return self.activation(x @ self.weight)
 
+    def off(self):
+        """The same with a flag in place of a function: a number, to JAX."""
+        return Dense(self.weight, False)
+
     def tree_flatten_with_keys(self):
         key = jax.tree_util.GetAttrKey
         return ((key("weight"), self.weight), (key("activation"), self.activation)), None

@@ -67,6 +67,12 @@ def test_a_donated_argument_stays_donated(how):
     assert "input_output_alias" not in explain(scaled, X, X, target="cpu").hlo.split("\n")[0]
 
 
+def test_a_jitted_function_is_not_wrapped_whatever_its_static_arguments_are():
+    named = jax.jit(lambda x, name: getattr(jnp, name)(x), static_argnames="name", donate_argnums=0)
+    report = explain(named, X, name="tanh", target="cpu")
+    assert "input_output_alias" in report.hlo.split("\n")[0]
+
+
 def test_functions_and_words_among_the_arguments_are_held_fixed():
     weight = array(16, 4, dtype=BF16)
     assert entry(lambda p, x: p["act"](x @ p["w"]), {"act": jax.nn.relu, "w": weight}, X).endswith("->bf16[8,4]")
@@ -81,6 +87,16 @@ def test_the_arrays_of_a_module_are_inputs_whether_it_is_called_or_handed_over(w
         assert types.startswith("(f32[16,4]")
         assert types.endswith("->f32[8,4]")
     assert explain(module, array(8, 16), target="cpu").name == "Dense"
+
+
+def test_numbers_are_inputs_but_in_a_module_settings():
+    def dropped(settings, x):
+        return x * settings["rate"] if settings["act"] else x
+
+    assert entry(lambda rates, x: x * rates["a"], {"a": 0.5}, X) == "(f32[], bf16[8,16])->bf16[8,16]"
+    assert entry(dropped, {"rate": 0.5, "act": jax.nn.relu}, X) == "(bf16[8,16])->bf16[8,16]"
+    module = Dense(array(16, 4), jax.nn.relu).off()
+    assert entry(lambda m, x: m(x) if m.activation else x, module, array(8, 16)).endswith("->f32[8,16]")
 
 
 def test_the_names_of_arguments_stay_in_the_program():

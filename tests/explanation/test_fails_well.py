@@ -116,12 +116,6 @@ def test_a_flag_of_the_users_own_is_left_alone(monkeypatch):
 
 
 @needs_plugin
-def test_a_program_for_several_devices_is_refused_before_it_is_compiled(monkeypatch):
-    monkeypatch.setattr("normbench.jax_compat.partitions_of", lambda lowered: 8)
-    assert "partitioned over 8 devices" in one_line(lambda x: x * 2, X)
-
-
-@needs_plugin
 def test_what_does_not_fit_at_its_peak_is_noted():
     report = explain(lambda x: jax.lax.optimization_barrier(x * 2).sum(), array(20_000_000, 1000))
     (note,) = report.notes

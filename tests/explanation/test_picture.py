@@ -111,6 +111,11 @@ def test_what_flows_and_is_refused_in_a_long_program_keeps_its_ends():
     assert first.inner == ()
 
 
+def test_a_launch_in_a_loop_that_reads_its_own_result_has_no_line_to_itself():
+    (box,) = boxes([_row("step", [[0, 64], ["x", 64]])])
+    assert box.inner == ()
+
+
 def test_loops_and_branches_are_marked():
     rows = [
         _row("layer", [["x", _BIG]], repetitions=8, repetitions_known=True, branch=None),
@@ -122,6 +127,12 @@ def test_loops_and_branches_are_marked():
     assert "x?, loop" in texts
     assert "one of 3 branches, loop" in texts
     assert "3 launches, 10 executed, 400.0 MB moved: 2.00 times the minimum" in texts
+
+
+def test_of_many_arguments_the_largest_are_drawn_one_by_one_and_the_rest_as_one():
+    (box,) = boxes([_row("f", [[f"w{n}", _BIG + n] for n in range(20)])])
+    assert [argument.name for argument in box.arguments] == [f"w{n}" for n in range(19, 13, -1)] + ["14 more arguments"]
+    assert sum(argument.size for argument in box.arguments) == 20 * _BIG + sum(range(20))
 
 
 def test_lists_are_drawn_as_json_is():

@@ -14,10 +14,11 @@ INTERPRETERS = [sys.executable, *(str(path) for path in sorted(ROOT.glob(".venv-
 
 
 @cache
-def _facts(interpreter: str) -> dict:
+def facts_of(interpreter: str, script: str) -> dict:
+    """The JSON that a script of this folder prints under one version of JAX."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     environment.pop("XLA_FLAGS", None)
-    command = [interpreter, str(ROOT / "tests" / "fusion" / "facts.py")]
+    command = [interpreter, str(ROOT / "tests" / "fusion" / script)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
@@ -26,4 +27,10 @@ def _facts(interpreter: str) -> dict:
 @pytest.fixture(scope="session", params=INTERPRETERS, ids=lambda path: Path(path).parents[1].name)
 def facts(request) -> dict:
     """What `explain` says of the programs in facts.py, by name, under one version of JAX."""
-    return _facts(request.param)["facts"]
+    return facts_of(request.param, "facts.py")["facts"]
+
+
+@pytest.fixture(scope="session", params=INTERPRETERS, ids=lambda path: Path(path).parents[1].name)
+def whole_facts(request) -> dict:
+    """What the reader and the counter of HLO text say of the programs in programs.py, under one version of JAX."""
+    return facts_of(request.param, "whole_facts.py")

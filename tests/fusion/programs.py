@@ -218,7 +218,7 @@ def until_small(x, limit):
 
 def sharded_norm(x, gamma):
     """What one of the devices of a mesh does: the mesh has one device, and the mean goes over it."""
-    mesh = jax.make_mesh((1,), ("d",), devices=jax.devices("cpu")[:1])
+    mesh = jax.make_mesh((1,), ("d",), (jax.sharding.AxisType.Auto,), devices=jax.devices("cpu")[:1])
     spec = jax.sharding.PartitionSpec
 
     def local(x, gamma):
@@ -304,6 +304,7 @@ def programs():
     yield "one_of_three", one_of_three, (array((), jnp.int32), y, gamma)
     yield "until_small", until_small, (array((512, 256)), array(()))
     yield "sharded_norm", sharded_norm, (array((512, 256)), array((256,)))
+    yield "with_own_kernel", with_own_kernel, (array((512, 256)),)
     yield "two_products", two_products, (y, array((256, 256), BF16), array((256, 256), BF16))
     yield "table_and_zeros", table_and_zeros, (array((4096, 64)), ids)
     yield "captured", captured, (array((8, 256)),)

@@ -1,45 +1,100 @@
-"""The machine-level code of each launch: its PTX, and what ptxas made of it where there is a ptxas."""
+"""The machine-level code of each launch: its PTX, and what ptxas makes of it where there is a ptxas.
 
+ptxas takes some 20 ms a kernel: it runs for a whole program, several files at a time, when it is first asked.
+"""
+
+import os
 import re
 import struct
+import subprocess
+import tempfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
-from normbench.fusion.machine_code.mosaic import MosaicKernel
-from normbench.fusion.ptx import ENTRY, names_by_thunk, thunks
+from normbench.fusion.ptx import ENTRY, Kernel, find_ptxas
 
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 """An entry of the section table of a 64-bit little-endian ELF file: name, type, flags, address, offset, size, ..."""
+_RESOURCES = re.compile(
+    r"Function properties for (?P<name>\S+)\s+\d+ bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of one kernel; but for the first, None where nothing assembled it.
+
+    Attributes:
+      ptx: its entry, from `.entry` to the closing brace.
+      sass: its machine code, 16 bytes an instruction.
+      registers: of a thread.
+      spill_bytes: stored and loaded, of a thread.
+    """
+
+    ptx: str
+    sass: bytes | None = None
+    registers: int | None = None
+    spill_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """The code of one kernel.
+    """The kernels of a program as PTX, to be assembled when it is asked for.
 
     Attributes:
-      ptx: its entry, from `.entry` to the closing brace.
-      sass: its machine code, 16 bytes an instruction; None where nothing assembled it.
+      files: texts in PTX, compressed.
+      entries: name of the kernel in them by name of the HLO instruction.
     """
 
-    ptx: str
-    sass: bytes | None
+    files: tuple[bytes, ...] = ()
+    entries: dict[str, str] = field(default_factory=dict)
+
+    def code(self, launch: str) -> Code | None:
+        """The code of a launch by the name of its HLO instruction; None where the compiler's files hold none."""
+        return _assembled(self.files).get(self.entries.get(launch, ""))
 
 
-def assemblies(dump: Path, mosaic: dict[str, MosaicKernel]) -> dict[str, Assembly]:
-    """The code of each launch by the name of its HLO instruction.
+def assembly_of_dump(dump: Path, launched: dict[str, tuple[str, Kernel]]) -> Assembly:
+    """The code in a folder into which XLA has dumped one module; `launched`: entry and kernel by HLO instruction."""
+    texts = [path.read_text() for path in sorted(dump.glob("*.ptx"))]
+    files = tuple(zlib.compress(text.encode(), 1) for text in texts if text)
+    return Assembly(files, {name: entry for name, (entry, _) in launched.items()})
 
-    Args:
-      dump: the folder into which XLA has dumped one module, with what `normbench.fusion.ptx` assembled there.
-      mosaic: of `normbench.fusion.machine_code.mosaic.mosaic_kernels`.
-    """
-    programs = {name: ptx for path in sorted(dump.glob("*.ptx")) for name, ptx in _entries(path.read_text())}
-    machine = {name: code for path in sorted(dump.glob("*.cubin")) for name, code in machine_code(path.read_bytes())}
-    sequence = "".join(path.read_text() for path in sorted(dump.glob("*.thunk_sequence.txt")))
-    names = names_by_thunk(dump)
-    entries = {names.get(thunk, entry): entry for thunk, (entry, _) in thunks(sequence).items()}
-    entries |= {name: kernel.entry for name, kernel in mosaic.items()}
-    return {name: Assembly(programs[e], machine.get(e)) for name, e in entries.items() if e in programs}
+
+@lru_cache(maxsize=8)
+def _assembled(files: tuple[bytes, ...]) -> dict[str, Code]:
+    """The kernels by name of their entry."""
+    assemble = partial(_assemble, find_ptxas())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return {entry: code for part in pool.map(assemble, files) for entry, code in part.items()}
+
+
+def _assemble(ptxas: str | None, file: bytes) -> dict[str, Code]:
+    text = zlib.decompress(file).decode()
+    report, machine = _run(ptxas, text) if ptxas else ("", {})
+    said = _RESOURCES.finditer(report)
+    resources = {m["name"]: (int(m["registers"]), int(m["stores"]) + int(m["loads"])) for m in said}
+    return {entry: Code(ptx, machine.get(entry), *resources.get(entry, (None, None))) for entry, ptx in _entries(text)}
+
+
+def _run(ptxas: str, text: str) -> tuple[str, dict[str, bytes]]:
+    """What ptxas says of a file, and the machine code that it makes of it; what it refuses has neither."""
+    architecture = re.search(r"\.target\s+(sm_\w+)", text)
+    if architecture is None:
+        return "", {}
+    with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
+        source, made = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(text)
+        command = [ptxas, "-v", f"-arch={architecture[1]}", str(source), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        machine = dict(machine_code(made.read_bytes())) if made.exists() else {}
+    return done.stderr + done.stdout, machine
 
 
 def _entries(program: str) -> Iterator[tuple[str, str]]:
