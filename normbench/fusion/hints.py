@@ -102,7 +102,8 @@ def _transposes(program: Program) -> list[str]:
     ]
     if _total(found) <= least:
         return []
-    if len(found) > 3:
+    large = [one for one in found if _total([one]) > least]
+    if len(found) > 3 or not large:
         names = some([f"{one.name} ({megabytes(_total([one]))})" for one in sorted(found, key=lambda o: -_total([o]))])
         return [
             f"transposed layout: {len(found)} launches move {megabytes(_total(found))} to bring arrays into another "
@@ -111,8 +112,7 @@ def _transposes(program: Program) -> list[str]:
     return [
         f"transposed layout: {one.name} moves {megabytes(_total([one]))} {_transposing(one)}; another layout of the "
         "arrays would save it"
-        for one in found
-        if _total([one]) > least
+        for one in large
     ]
 
 

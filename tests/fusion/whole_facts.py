@@ -6,6 +6,10 @@ from normbench import explain
 from tests.fusion.programs import programs
 from tests.fusion.text_counter import Count
 
+COLUMNS = (
+    "kind", "ops", "source", "read_bytes", "write_bytes", "repetitions", "repetitions_known", "branch", "grid",
+)  # fmt: skip
+
 
 def fact(function, arguments, target):
     report = explain(function, *arguments, target=target)
@@ -31,13 +35,7 @@ def fact(function, arguments, target):
         "flops": reading.flops,
         "refusals": [[one.producer, list(one.consumers)] for one in reading.refusals],
         "edges": sorted(count.edges()),
-        "rows": [
-            {
-                key: row[key]
-                for key in ("kind", "read_bytes", "repetitions", "repetitions_known", "branch", "ops", "source")
-            }
-            for row in rows
-        ],
+        "rows": [{column: row[column] for column in COLUMNS} for row in rows],
         "hints": list(reading.hints),
         "copies": count.copies(),
         "stacked": count.stacked(),
