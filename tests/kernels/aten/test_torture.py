@@ -1,4 +1,4 @@
-"""`kernels.aten` against PyTorch up to the second derivatives: a sample, and 2,000 calls on request (`make torture`)."""
+"""`kernels.aten` against PyTorch up to the second derivatives: a sample; 2,000 calls by `make torture`."""
 
 import pytest
 

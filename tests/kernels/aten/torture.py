@@ -149,7 +149,8 @@ class Finding:
     def __str__(self) -> str:
         return (
             f"{self.call.name} {self.call.dtype} {self.call.shape} affine={'weight' in self.call.arguments} "
-            f"{self.kind}: order {self.order} of {self.of}: ours {self.ours:.2f}, PyTorch {self.torch:.2f} of what is allowed"
+            f"{self.kind}: order {self.order} of {self.of}: "
+            f"ours {self.ours:.2f}, PyTorch {self.torch:.2f} of what is allowed"
         )
 
 

@@ -123,6 +123,23 @@ def test_gradients_of_large_and_of_tiny_deviations(operator, variant):
     np.testing.assert_allclose(np.asarray(found[2], np.float64), right.gradients[1].astype(float), rtol=0, atol=5e-5)
 
 
+@pytest.mark.parametrize(("operator", "variant"), [pair for pair in EVERY if pair[1] != "pallas_mosaic"])
+def test_deviations_up_to_the_bound_are_right_and_beyond_it_nothing_looks_right(operator, variant):
+    """Squares are infinite from 1.8e19 on: then y is beta, or no number."""
+    layout, function = compiled(operator, 4, 16, variant, 0.0)
+    size = layout.problem.shape[1]
+    rng = np.random.default_rng(5)
+    normal = layout.back(rng.normal(size=(4, 16)))
+    gamma, beta, dy = (rng.normal(size=shape).astype(np.float32) for shape in (size, size, normal.shape))
+    within, beyond = ((normal * scale).astype(np.float32) for scale in (1e18, 1e21))
+    centred = operator != "rms_norm"
+    right = exact(layout, within, gamma, beta * centred, dy, 0.0, centred)
+    y, beyond_y = (np.asarray(function(x, gamma, beta, dy, vectors(size, 0, 1))[0]) for x in (within, beyond))
+    np.testing.assert_allclose(y, right.y.astype(float), rtol=0, atol=1e-5)
+    is_beta = np.isclose(beyond_y, layout.along(beta * centred), rtol=0, atol=1e-5)
+    assert (is_beta | np.isnan(beyond_y)).all()
+
+
 @pytest.mark.parametrize("variant", ["pivoted", "custom_vjp", "naive", "welford", "pallas_triton"])
 def test_a_running_mean_that_is_no_number_spoils_nothing_else(variant):
     x = jnp.asarray(RNG.normal(size=(4, 4, 5)), jnp.float32)
