@@ -18,6 +18,9 @@ def welford(
     channel_axis: int = 1,
     activation: str = "none",
 ) -> Outputs:
-    """As `naive`, with the statistics of `statistics.welford` and the gradient of `custom_vjp`."""
+    """As `naive`, with the statistics of `statistics.welford` and the gradient of `custom_vjp`.
+
+    The mean is one rounded number: the error is that of `naive`, about eps (1 + |mean| / deviation).
+    """
     a = checked(x, gamma, beta, running_mean, running_variance, epsilon, momentum, channel_axis, activation)
     return by_channels(a, activation, "welford")

@@ -28,8 +28,9 @@ def pallas_mosaic(
       residual: as x; then z = x + residual is normalized, and (y, z) returned.
       output_dtype: of y; None: x's.
 
-    The variance is taken around the mean, of the row in shared memory. Gradients by hand: x (or z), mean and
-    1 / deviation are saved, the latter in float32. On a CPU the kernel is interpreted, with races looked for.
+    The variance is taken around the mean, of the row in shared memory, centred twice; bounds as of `pallas_triton`.
+    Gradients by hand: x (or z), mean and 1 / deviation are saved, the latter in float32. On a CPU the kernel is
+    interpreted, with races looked for.
 
     Raises:
       UserError: as `naive`, and for another dtype.

@@ -27,9 +27,10 @@ def pallas_triton(
       epilogue: done to y inside the kernel, and differentiated there.
       output_dtype: of y; None: x's.
 
-    The variance is taken around the mean, of a row in registers; rows that do not fit are streamed with Welford's
-    update. Gradients by hand: x (or z), mean and 1 / deviation are saved, the latter in float32. On a CPU the kernel is
-    interpreted: right, and very slow.
+    The variance is taken around the mean, of a row in registers, centred twice: the error of y is that of one rounding,
+    whatever the mean. Rows that do not fit are streamed with Welford's update. Gradients by hand: x (or z), mean and
+    1 / deviation are saved, the latter in float32: the error of a gradient is about eps (1 + |mean| / deviation). On a
+    CPU the kernel is interpreted: right, and very slow.
     """
     a = checked(x, gamma, beta, epsilon, ndim, activation)
     return row_norm(

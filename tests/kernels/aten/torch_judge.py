@@ -41,6 +41,7 @@ class Request:
     arguments: tuple[Any, ...]
     cotangent: Tensor | None = None
     mutated: tuple[int, ...] = ()
+    tangents: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Verdict:
     outputs: tuple[Tensor | None, ...] = ()
     gradients: tuple[Tensor | None, ...] = ()
     mutated: tuple[Tensor, ...] = ()
+    seconds: tuple[Tensor | None, ...] = ()
     error: str | None = None
     message: str = ""
 
@@ -97,7 +99,8 @@ def _plain_tensor(value: Any) -> Any:
 
 def _to_plain(request: Request) -> tuple:
     arguments = tuple(_plain_tensor(v) for v in request.arguments)
-    return request.function, arguments, _plain_tensor(request.cotangent), request.mutated
+    tangents = tuple(_plain_tensor(v) for v in request.tangents)
+    return request.function, arguments, _plain_tensor(request.cotangent), request.mutated, tangents
 
 
 def _verdict(plain: tuple) -> Verdict:
@@ -121,20 +124,31 @@ def _serve() -> None:
         try:
             answer = (*_call(torch, *request), None, "")
         except Exception as error:
-            answer = ((), (), (), type(error).__name__, str(error))
+            answer = ((), (), (), (), type(error).__name__, str(error))
         pickle.dump(answer, answers)
         answers.flush()
 
 
-def _call(torch: Any, function: str, arguments: tuple, cotangent: tuple | None, mutated: tuple[int, ...]) -> tuple:
+def _call(
+    torch: Any, function: str, arguments: tuple, cotangent: tuple | None, mutated: tuple[int, ...], tangents: tuple
+) -> tuple:
     values = [_decode(torch, v) if isinstance(v, tuple) and v and v[0] == "tensor" else v for v in arguments]
     outputs = _resolve(function)(*values)
     outputs = tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
     gradients: tuple = ()
+    seconds: tuple = ()
     if cotangent is not None:
         wanted = [v for v in values if isinstance(v, torch.Tensor) and v.requires_grad]
-        gradients = torch.autograd.grad(outputs[0], wanted, _decode(torch, cotangent), allow_unused=True)
-    return tuple([_encode(torch, v) for v in group] for group in (outputs, gradients, [values[i] for i in mutated]))
+        dy = _decode(torch, cotangent)
+        twice = bool(tangents)
+        if twice:
+            dy.requires_grad_()
+        gradients = torch.autograd.grad(outputs[0], wanted, dy, allow_unused=True, create_graph=twice)
+        if twice:
+            weights = [_decode(torch, v) for v in tangents]
+            seconds = torch.autograd.grad(gradients, [*wanted, dy], weights, allow_unused=True)
+    changed = [values[i] for i in mutated]
+    return tuple([_encode(torch, v) for v in group] for group in (outputs, gradients, changed, seconds))
 
 
 def _resolve(name: str) -> Any:
