@@ -16,7 +16,9 @@ libraries that compute in it."""
 NOISE = 8
 """So many times the noise of the exact program may a variant err that sums in another order, or by another formula."""
 DRIFT = 4
-"""Standard deviations, and a half more, of what independent roundings of the elements do to the whole."""
+"""Standard deviations of what independent roundings of the elements do to the whole."""
+TYPICAL = 0.6
+"""Standard deviation of two roundings, in the largest error of one: 1 / sqrt(3) each, for the mean of the mantissas."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,14 +83,18 @@ class Allowance:
         typical = math.sqrt(np.square(noise).mean())
         return ROUNDINGS * self.rounding * scale + self.factor * NOISE * np.maximum(noise, typical)
 
-    def of_the_whole(self, reference: np.ndarray) -> float:
-        """What the share of the reference in y - ref may be: roundings are as often up as down."""
-        squares = np.square(reference)
-        total = float(squares.sum())
-        shares = [float((draw * reference).sum()) / total for draw in self.draws]
-        noise = math.sqrt(sum(share**2 for share in shares) / len(shares))
-        independent = self.rounding * math.sqrt(float(np.square(squares).sum())) / total
+    def of_the_whole(self, reference: np.ndarray, scale: np.ndarray) -> float:
+        """What `share` may be: roundings are as often up as down, so that of many elements little is left."""
+        squares = np.square(reference / scale)
+        noise = math.sqrt(sum(share(draw, reference, scale) ** 2 for draw in self.draws) / len(self.draws))
+        independent = TYPICAL * self.rounding * math.sqrt(float(np.square(squares).sum())) / float(squares.sum())
         return DRIFT * (independent + self.common) + self.factor * NOISE * noise
+
+
+def share(difference: np.ndarray, reference: np.ndarray, scale: np.ndarray) -> float:
+    """How much of the reference there is in y - ref, all elements together: 0.01 where y is 1 % too large."""
+    reference = reference / scale
+    return float((difference / scale * reference).sum() / np.square(reference).sum())
 
 
 def compare(result: Any, reference: Any) -> Error:
@@ -142,7 +148,6 @@ def _shares(difference: np.ndarray, exact: np.ndarray, scale: np.ndarray, allowa
     """The largest error over what is allowed, and the smallest relative error that is."""
     allowed = allowance.of_elements(scale)
     worst = float((np.abs(difference) / allowed).max())
-    total = float(np.square(exact).sum())
-    if total:
-        worst = max(worst, abs(float((difference * exact).sum())) / total / allowance.of_the_whole(exact))
+    if exact.any():
+        worst = max(worst, abs(share(difference, exact, scale)) / allowance.of_the_whole(exact, scale))
     return worst, float((allowed / scale).min())
