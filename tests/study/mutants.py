@@ -1,8 +1,8 @@
 """Every operator with one step left out, or wrong; importing this module registers them as variants.
 
-One description of each kind of operator asks `Mutant.without` at each of its steps; `STEPS` says which steps an operator
-has, and in which passes and contexts leaving one out shows. What is left out is still read, or the program would be
-refused for an argument that it does not take.
+One description of each kind of operator asks `Mutant.without` at each of its steps; `STEPS` says which steps an
+operator has, and in which passes and contexts leaving one out shows. What is left out is still read, or the program
+would be refused for an argument that it does not take.
 """
 
 import dataclasses
@@ -95,8 +95,7 @@ def _normalized(mutant: Mutant, v, mean, variance, epsilon: float):
 def _moments(mutant: Mutant, v, axes: tuple[int, ...], centred: bool):
     if mutant.without("axis"):
         kept = [axis for axis in range(v.ndim) if axis not in axes]
-        moved = max((axis for axis in kept if v.shape[axis] > 1), key=lambda axis: v.shape[axis])
-        axes = tuple(sorted({moved, *axes[:-1]}))
+        axes = (max(kept, key=lambda axis: v.shape[axis]),) if len(axes) == 1 else axes[:-1]
     terms = math.prod(v.shape[axis] for axis in axes)
     mean = v.mean(axes, keepdims=True) if centred != mutant.without("centre") else jnp.zeros(())
     variance = jnp.square(v - mean).mean(axes, keepdims=True)
@@ -147,6 +146,8 @@ def _training(mutant: Mutant, x, gamma, beta, mean, variance, *, epsilon, moment
     gamma, beta, old_mean, old_variance = _over_channels(v, gamma, beta, mean, variance)
     batch_mean, biased, used = _moments(mutant, v, (0, 2, 3), centred=True)
     terms = v.size // gamma.size
+    if mutant.without("axis"):
+        batch_mean, biased, used = (one.mean((0, 2, 3), keepdims=True) for one in (batch_mean, biased, used))
     new = (batch_mean, biased if mutant.without("bias_of_the_running_variance") else biased * terms / (terms - 1))
     if mutant.without("batch_statistics"):
         batch_mean, used = old_mean + NOTHING * batch_mean, old_variance + NOTHING * used

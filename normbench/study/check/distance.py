@@ -69,7 +69,7 @@ class Allowance:
       rounding: the roundoff of the dtype that it is stored in.
       draws: by draw, what noise in the arithmetic changes.
       common: a relative error that all elements may share.
-      factor: by which all of them are exceeded where a variant declares so.
+      factor: how many times as far the arithmetic may move it as a variant declares; infinite where it holds nothing.
     """
 
     rounding: float
@@ -79,12 +79,16 @@ class Allowance:
 
     def of_elements(self, scale: np.ndarray) -> np.ndarray:
         """What |y - ref| may be, by element, where s is `scale`."""
+        if math.isinf(self.factor):
+            return np.full(scale.shape, math.inf)
         noise = np.sqrt(sum(np.square(draw) for draw in self.draws) / len(self.draws))
         typical = math.sqrt(np.square(noise).mean())
         return ROUNDINGS * self.rounding * scale + self.factor * NOISE * np.maximum(noise, typical)
 
     def of_the_whole(self, reference: np.ndarray, scale: np.ndarray) -> float:
         """What `share` may be: roundings are as often up as down, so that of many elements little is left."""
+        if math.isinf(self.factor):
+            return math.inf
         squares = np.square(reference / scale)
         noise = math.sqrt(sum(share(draw, reference, scale) ** 2 for draw in self.draws) / len(self.draws))
         independent = TYPICAL * self.rounding * math.sqrt(float(np.square(squares).sum())) / float(squares.sum())
