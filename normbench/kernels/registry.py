@@ -106,8 +106,8 @@ class Variant:
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
       excess: what the variant does not hold: (problem, the root mean square of x over its deviation) -> how many times
-        the error of a sound program its own may be: `sound` or `cancels`, or a function that says why; infinite where it
-        holds nothing.
+        the error of a sound program its own may be: `sound` or `cancels`, or a function that says why; infinite where
+        it holds nothing.
       interpreted_on_cpu: True where a CPU can only check it, never time it.
       interpreted_elements: up to which size of x a CPU checks it then: beyond it takes minutes.
       compiler: of `COMPILERS`; `variants` names those of the first unless asked.

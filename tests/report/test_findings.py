@@ -118,6 +118,21 @@ def test_a_wrong_result_has_no_error_to_compare(tmp_path):
     assert "naive 1.50 and folded wrong in 1 problem." in _of(findings(digest(run)), "error").text
 
 
+def test_errors_in_ulp_of_different_dtypes_stand_apart(tmp_path):
+    """An ulp of bfloat16 is 65536 of float32: side by side they say nothing."""
+    cases = [case_row("batch_norm", "naive"), case_row("batch_norm", "naive_promoting")]
+    errors = [
+        accuracy_row(cases[0], max_ulp=0.5, ulp_dtype="bfloat16"),
+        accuracy_row(cases[1], max_ulp=2.5, ulp_dtype="float32"),
+    ]
+    run = load_run(write_run(tmp_path / "run", {"cases": cases, "accuracy": errors}))
+    texts = [finding.text for finding in findings(digest(run), ("error",))]
+    assert [text.split(", in ulp of ")[1] for text in texts] == [
+        "bfloat16: naive 0.50.",
+        "float32: naive_promoting 2.50.",
+    ]
+
+
 def test_cost_is_the_studys_own_figure_or_nothing(told, run, tmp_path):
     assert not [finding for finding in told if finding.kind == "cost"]
     cost = {"compile": {"h200": {"cases": 32, "seconds_per_case": 0.321}}}
