@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study gpu test lint notebooks goldens peers matrix clean
+.PHONY: study gpu test torture lint notebooks goldens peers matrix clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
@@ -22,6 +22,10 @@ gpu:
 
 test: .venv/test
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# What takes too long for every change: every operator with each of its steps left out, in each pass and context.
+torture: .venv/test
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m torture $(ARGS)
 
 lint: .venv/test
 	$(BIN)/ruff check .
