@@ -13,8 +13,9 @@ from normbench.study.check.rounding import roundoff
 ROUNDINGS = 4
 """To the dtype of the result that may lie one behind the other: of what is activated, of the result, and those of the
 libraries that compute in it."""
-NOISE = 8
-"""So many times the noise of the exact program may a variant err that sums in another order, or by another formula."""
+NOISE, SHARED_NOISE = 16, 8
+"""So many times the noise of the exact program may a variant err that sums in another order, or by another formula: at
+one element (a pivot four deviations from the mean costs 16), and in what all elements share."""
 DRIFT = 4
 """Standard deviations of what independent roundings of the elements do to the whole."""
 TYPICAL = 0.6
@@ -92,7 +93,7 @@ class Allowance:
         squares = np.square(reference / scale)
         noise = math.sqrt(sum(share(draw, reference, scale) ** 2 for draw in self.draws) / len(self.draws))
         independent = TYPICAL * self.rounding * math.sqrt(float(np.square(squares).sum())) / float(squares.sum())
-        return DRIFT * (independent + self.common) + self.factor * NOISE * noise
+        return DRIFT * (independent + self.common) + self.factor * SHARED_NOISE * noise
 
 
 def share(difference: np.ndarray, reference: np.ndarray, scale: np.ndarray) -> float:
