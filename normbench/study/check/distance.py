@@ -13,11 +13,13 @@ from normbench.study.check.rounding import roundoff
 ROUNDINGS = 4
 """To the dtype of the result that may lie one behind the other: of what is activated, of the result, and those of the
 libraries that compute in it."""
-NOISE, SHARED_NOISE = 16, 8
+NOISE, SHARED_NOISE = 16, 4
 """So many times the noise of the exact program may a variant err that sums in another order, or by another formula: at
 one element (a pivot four deviations from the mean costs 16), and in what all elements share."""
 DRIFT = 4
 """Standard deviations of what independent roundings of the elements do to the whole."""
+COUNTED = 2_000_000
+"""Elements of which repeated values are counted; in more of them, each is taken to come again as often as there are."""
 TYPICAL = 0.6
 """Standard deviation of two roundings, in the largest error of one: 1 / sqrt(3) each, for the mean of the mantissas."""
 
@@ -69,7 +71,7 @@ class Allowance:
     Attributes:
       rounding: the roundoff of the dtype that it is stored in.
       draws: by draw, what noise in the arithmetic changes.
-      common: a relative error that all elements may share.
+      common: a relative error that all elements may share; infinite where that is not judged.
       factor: how many times as far the arithmetic may move it as a variant declares; infinite where it holds nothing.
     """
 
@@ -92,8 +94,18 @@ class Allowance:
             return math.inf
         squares = np.square(reference / scale)
         noise = math.sqrt(sum(share(draw, reference, scale) ** 2 for draw in self.draws) / len(self.draws))
-        independent = TYPICAL * self.rounding * math.sqrt(float(np.square(squares).sum())) / float(squares.sum())
+        independent = math.sqrt(float(np.square(squares).sum()) * _repeats(reference)) / float(squares.sum())
+        independent *= TYPICAL * self.rounding
         return DRIFT * (independent + self.common) + self.factor * SHARED_NOISE * noise
+
+
+def _repeats(values: np.ndarray) -> float:
+    """How often a value comes again, on average over the elements: the same value is rounded the same way.
+
+    So it is with bfloat16 x and given statistics: a channel has no more values than x has there.
+    """
+    counts = np.unique(values.reshape(-1)[:COUNTED], return_counts=True)[1].astype(np.float64)
+    return float(np.square(counts).sum() / counts.sum()) * max(values.size / COUNTED, 1.0)
 
 
 def share(difference: np.ndarray, reference: np.ndarray, scale: np.ndarray) -> float:
