@@ -142,7 +142,7 @@ TABLES: dict[str, dict[str, str]] = {
         "hard_max_abs": "float64",  # the same on hard data: a mean far above the deviation; forward passes alone
         "hard_max_rel": "float64",
         "hard_max_ulp": "float64",
-        "hard_bound": "float64",  # what hard_max_rel may be, as the variant declares
+        "hard_bound": "float64",  # what hard_max_rel may be, as the variant declares; null beside one: anything
         "status": "string",
         "reason": "string",
     },

@@ -1,6 +1,7 @@
 """The one registry: operators, and the variants that compute them."""
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -76,14 +77,19 @@ def _supports_all(problem: Problem, target: str) -> str | None:
     return None
 
 
+VOID = 2.0**-5
+"""The relative error of a variance from which on it is no longer one."""
+
+
 def sound(problem: Problem, conditioning: float) -> float:
     """Its error is that of roundings in float32, in the order of the textbook formula or another."""
     return 1.0
 
 
 def cancels(problem: Problem, conditioning: float) -> float:
-    """The variance is E[x²] - mean²: void where the mean is 1e3 times the deviation, or more, in float32."""
-    return max(conditioning, 1.0)
+    """The variance is E[x²] - mean²: from a mean of 1e3 times the deviation on, in float32, nothing is left of it."""
+    roundoff = 2.0**-53 if problem.dtype == problem.param_dtype == "float64" else 2.0**-24
+    return max(conditioning, 1.0) if roundoff * conditioning**2 < VOID else math.inf
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -101,7 +107,8 @@ class Variant:
       apply: (x, *prepared, **keywords) -> output.
       output_dtype: problem -> dtype of y where it is not x's (the promoting variant).
       excess: what the variant does not hold: (problem, the root mean square of x over its deviation) -> how many times
-        the error of a sound program its own may be: `sound` or `cancels`, or a function that says why.
+        the error of a sound program its own may be: `sound` or `cancels`, or a function that says why; infinite where
+        it holds nothing.
       interpreted_on_cpu: True where a CPU can only check it, never time it.
       interpreted_elements: up to which size of x a CPU checks it then: beyond it takes minutes.
       compiler: of `COMPILERS`; `variants` names those of the first unless asked.

@@ -97,8 +97,12 @@ def test_fold_sentences_state_the_range_and_median_of_calls(told, run):
 
 
 def test_error_sentence_states_the_largest_and_links_to_its_row(told, tables):
-    finding = _of(told, "error", "conv_bn")
-    variants = {row["case"]: row["variant"] for row in tables["cases"] if row["operator"] == "conv_bn"}
+    finding = _of(told, "error", "conv_bn", "in ulp of float32")
+    variants = {
+        row["case"]: row["variant"]
+        for row in tables["cases"]
+        if row["operator"] == "conv_bn" and row["dtype"] == "float32"
+    }
     worst = {}
     for row in tables["accuracy"]:
         if row["case"] in variants:
@@ -116,6 +120,21 @@ def test_a_wrong_result_has_no_error_to_compare(tmp_path):
     ]
     run = load_run(write_run(tmp_path / "run", {"cases": cases, "accuracy": errors}))
     assert "naive 1.50 and folded wrong in 1 problem." in _of(findings(digest(run)), "error").text
+
+
+def test_errors_in_ulp_of_different_dtypes_stand_apart(tmp_path):
+    """An ulp of bfloat16 is 65536 of float32: side by side they say nothing."""
+    cases = [case_row("batch_norm", "naive"), case_row("batch_norm", "naive_promoting")]
+    errors = [
+        accuracy_row(cases[0], max_ulp=0.5, ulp_dtype="bfloat16"),
+        accuracy_row(cases[1], max_ulp=2.5, ulp_dtype="float32"),
+    ]
+    run = load_run(write_run(tmp_path / "run", {"cases": cases, "accuracy": errors}))
+    texts = [finding.text for finding in findings(digest(run), ("error",))]
+    assert [text.split(", in ulp of ")[1] for text in texts] == [
+        "bfloat16: naive 0.500.",
+        "float32: naive_promoting 2.50.",
+    ]
 
 
 def test_cost_is_the_studys_own_figure_or_nothing(told, run, tmp_path):

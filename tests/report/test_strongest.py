@@ -173,8 +173,11 @@ def _error(tables, match):
     for pair in re.split(r", | and ", match["words"]):
         variant, number = pair.rsplit(" ", 1)
         rows = tables.accuracy[tables.accuracy["device"] == match["target"]]
+        units = rows.get("ulp_dtype", pd.Series(None, rows.index, dtype="object"))  # a run of before told none
         mine = rows[[tables.cases[case]["operator"] == match["operator"]
-                     and tables.cases[case]["variant"] == variant for case in rows["case"]]]  # fmt: skip
+                     and tables.cases[case]["variant"] == variant
+                     and (unit if isinstance(unit, str) else tables.cases[case]["dtype"]) == match["unit"]
+                     for case, unit in zip(rows["case"], units, strict=True)]]  # fmt: skip
         assert float(number) == pytest.approx(mine["max_ulp"].max(), rel=0.006)
 
 
@@ -267,7 +270,8 @@ _FORMS = [
     (rf"{_CLOCK}, the work ahead of (?P<variant>\w+) (?P<operator>\w+) (?:has paid after (?:(?P<low>[\d,]+) to )?"
      r"(?P<high>[\d,]+) calls? \(median (?P<median>[\d.]+)\) in (?P<k>\d+) of (?P<n>\d+) problems?|is not seen to pay "
      r"in any of (?P<none>\d+) problems?)(?:; .+)?\.", _fold),
-    (rf"{_ON}, the largest error of (?P<operator>\w+) against the float64 reference, in ulp: (?P<words>.+)\.", _error),
+    (rf"{_ON}, the largest error of (?P<operator>\w+) against the float64 reference, in ulp of (?P<unit>\w+): "
+     r"(?P<words>.+)\.", _error),
     (rf"{_CLOCK}, (?P<n>\d+) cases? compiled to the very program of the baseline, yet measured (?P<low>[\d.]+)"
      r"(?: to (?P<high>[\d.]+))? times its time: the distance from 1 is noise\.", _identical),
     (r"(?:(?P<bimodal>[\d,]+) of (?P<of>[\d,]+) series of samples fall into two groups: their medians depend on chance|"

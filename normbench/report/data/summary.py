@@ -32,7 +32,7 @@ _COMPILED = [
     "hints",
     "hlo_sha256",
 ]
-_ACCURACY = ["max_abs", "max_rel", "max_ulp"]
+_ACCURACY = ["max_abs", "max_rel", "max_ulp", "ulp_dtype"]
 _SERIES = ["median_s", "q1_s", "q3_s", "minimum_s", "n", "processes", "process_spread", "bimodal"]
 
 
@@ -70,8 +70,8 @@ def digest(run: Run) -> Digest:
 def summary(run: Run) -> pd.DataFrame:
     """A row per case and target (the device that a case was timed on counts as a target).
 
-    Columns: those of the table `cases`; `target`; those of `compiled`; `max_abs`, `max_rel`, `max_ulp`; per clock and
-    cache `wall_cold_median_s`, `wall_cold_q1_s`, `..._q3_s`, `..._minimum_s`, `..._n`, `..._processes`,
+    Columns: those of the table `cases`; `target`; those of `compiled`; `max_abs`, `max_rel`, `max_ulp`, `ulp_dtype`;
+    per clock and cache `wall_cold_median_s`, `wall_cold_q1_s`, `..._q3_s`, `..._minimum_s`, `..._n`, `..._processes`,
     `..._process_spread`, `..._bimodal`, `..._ratio`, `..._ratio_low`, `..._ratio_high`, `..._break_even_calls`,
     `..._prepare_s`, `..._ceiling_fraction`; and `status` with `reason`: the first that is not ok, in the order
     compiled, checked, timed.

@@ -158,14 +158,19 @@ def _fold(digest: Digest) -> Iterator[Finding]:
 
 
 def _error(digest: Digest) -> Iterator[Finding]:
+    """A sentence per dtype in whose spacing the errors are told: an ulp of bfloat16 is 65536 of float32."""
     known = digest.summary[digest.summary["max_ulp"].notna()]
-    for (target, operator), part in known.groupby(["target", "operator"], sort=False):
+    known = known.assign(unit=known["ulp_dtype"].fillna(known["dtype"]))  # a run of before told no dtype
+    for (target, operator, unit), part in known.groupby(["target", "operator", "unit"], sort=False):
         is_wrong = part["status"] == "wrong"  # its error says nothing but that
         right = part[~is_wrong].groupby("variant", sort=False)["max_ulp"]
         worst, failed = right.max(), part[is_wrong].value_counts("variant")
         words = [f"{variant} {digits(float(value))}" for variant, value in worst.items()]
         words += [f"{variant} wrong in {count(number, 'problem')}" for variant, number in failed.items()]
-        text = f"On {target}, the largest error of {operator} against the float64 reference, in ulp: {listing(words)}."
+        text = (
+            f"On {target}, the largest error of {operator} against the float64 reference, in ulp of {unit}: "
+            f"{listing(words)}."
+        )
         rows = pd.concat([part.loc[right.idxmax()], part[is_wrong]])
         yield _finding("error", text, rows, float(worst.max()) if len(worst) else float("inf"))
 

@@ -41,6 +41,9 @@ _SERIES = [
     ("break_even_calls", "calls to pay", 1.0),
 ]
 _ERRORS = [("max_ulp", "error ulp", 1.0), ("max_rel", "error relative", 1.0), ("peak_bytes", "peak MB", 1e-6)]
+_ACCURACY = [
+    "max_abs", "max_rel", "max_ulp", "ulp_dtype", "bound", "hard_max_abs", "hard_max_rel", "hard_max_ulp", "hard_bound",
+]  # fmt: skip
 _LAST = [("model", "model", "text"), ("reason", "reason", "text")]
 _LAUNCH = [
     "index",
@@ -138,7 +141,7 @@ def details(digest: Digest) -> dict[str, Any]:
         "compiled": _by_case(run.compiled, _COMPILED_FACTS, "hints"),
         "launches": _by_case(launches, ["target", *_LAUNCH], "refusals"),
         "timed": _by_case(timed, _TIMED),
-        "accuracy": _by_case(run.accuracy, ["device", "max_abs", "max_rel", "max_ulp", "status", "reason"]),
+        "accuracy": _by_case(run.accuracy, ["device", *_ACCURACY, "status", "reason"]),
     }
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from normbench import __version__
 from normbench.display.units import count, duration
 from normbench.errors import UserError
+from normbench.report.data.accuracy import TITLE, accuracy_table
 from normbench.report.data.frames import Run
 from normbench.report.data.summary import Digest, digest
 from normbench.report.findings.findings import Finding, compile_cost, findings, status_counts
@@ -53,6 +54,7 @@ def render(run: Run) -> str:
         _section("findings", "Findings", _findings(told)),
         _section("atlas", "Atlas", atlas_html(data)),
         _section("cost", "What it took", _cost(data)),
+        _section("accuracy", "How far to trust the results", _accuracy(run)),
         _section("trust", "How far to trust the times", _trust(data)),
         _section("model", "How far to trust the predictions", model_section(run, model_plots)),
         _section("device", "Device-less against on-device", device_section(run)),
@@ -108,7 +110,18 @@ def _header(run: Run) -> str:
     state = "" if run.complete else _UNFINISHED.format(status=escape(_text(info.get("status") or "unknown")))
     links = "".join(
         f'<a href="#{name}">{name}</a>'
-        for name in ("findings", "atlas", "cost", "trust", "model", "device", "plots", "cases", "environment")
+        for name in (
+            "findings",
+            "atlas",
+            "cost",
+            "accuracy",
+            "trust",
+            "model",
+            "device",
+            "plots",
+            "cases",
+            "environment",
+        )
     )
     return (
         f"<header><h1>normbench report</h1><p class=run>{escape(run.run_id)}</p><dl class=facts>{shown}</dl>{state}"
@@ -166,6 +179,13 @@ def _cost(data: Digest) -> str:
     if whole:
         text += f"<details><summary>As the study recorded it</summary>{_facts(_flat(whole))}</details>"
     return text + "<h3>Cases by target and status</h3>" + _counts(data.summary)
+
+
+def _accuracy(run: Run) -> str:
+    table = accuracy_table(run)
+    if table.empty:
+        return "<p>Nothing was checked: programs were only compiled.</p>"
+    return f"<p>{escape(TITLE)}</p>" + _table(list(table), table.to_numpy().tolist())
 
 
 def _trust(data: Digest) -> str:

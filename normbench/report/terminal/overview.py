@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from normbench.display.units import digits, relative, shorten
+from normbench.report.data.accuracy import TITLE, accuracy_table
 from normbench.report.data.atlas import AtlasRow, atlas_rows
+from normbench.report.data.frames import Run
 from normbench.report.data.summary import Digest
 from normbench.report.findings.findings import status_counts
 from normbench.schema import CACHES
@@ -30,9 +32,29 @@ def overview(data: Digest) -> pd.DataFrame:
         for cache in CACHES:
             logs = np.log(mine[f"wall_{cache}_ratio"].astype(float)).groupby([mine[key] for key in keys], sort=False)
             table[f"{target} {cache}÷"] = np.exp(logs.mean()).map(relative, na_action="ignore")
-    table["ulp"] = rows.groupby(keys, sort=False)["max_ulp"].max().map(lambda ulp: digits(ulp, 2), na_action="ignore")
+    ulps = {key: _ulp(part, key[2]) for key, part in rows.groupby(keys, sort=False)}
+    table["ulp"] = pd.Series(ulps, index=table.index, dtype="object")
     known = table.drop(columns="n").notna()
     return table.loc[known.any(axis=1), ["n", *known.columns[known.any()]]].fillna("-").reset_index()
+
+
+def accuracy_lines(run: Run, width: int) -> list[str]:
+    """The table of accuracy in lines, under a heading per device and operator; none where nothing was checked."""
+    table = accuracy_table(run)
+    lines = textwrap.wrap(TITLE, width)
+    for (device, operator), part in table.groupby(["device", "operator"], sort=False):
+        lines += [shorten(f"{operator}, {device}", width)]
+        lines += _aligned(part.drop(columns=["device", "operator"]).sort_values("dtype", kind="stable"), width)
+    return [*lines, ""] if len(table) else []
+
+
+def _ulp(rows: pd.DataFrame, dtype: str) -> str | None:
+    """The largest error, with the dtype whose spacing it is told in where that is not x's; None for several."""
+    known = rows[rows["max_ulp"].notna()]
+    units = known["ulp_dtype"].fillna(dtype).unique()
+    if len(units) != 1:
+        return None
+    return digits(float(known["max_ulp"].max()), 2) + (f" of {units[0]}" if units[0] != dtype else "")
 
 
 def overview_lines(data: Digest, width: int) -> list[str]:
@@ -104,7 +126,7 @@ def _matrix(rows: list[AtlasRow], width: int) -> list[str]:
 
 def _aligned(table: pd.DataFrame, width: int) -> list[str]:
     """The table as text, words left and figures right, its header first."""
-    words = [name for name in ("", "target", "pass", "dtype", "variant") if name in table]
+    words = [name for name in ("", "target", "pass", "dtype", "variant", "of") if name in table]
     cells = table.astype(str)
     widths = {name: max(len(name), int(cells[name].str.len().max())) for name in cells}
     lines = [list(cells), *cells.itertuples(index=False, name=None)]

@@ -12,7 +12,7 @@ from normbench.report.findings.attribution import attribution_lines
 from normbench.report.findings.findings import Finding, findings
 from normbench.report.model.error import model_error_lines
 from normbench.report.model.predictions import devices
-from normbench.report.terminal.overview import atlas_lines, overview_lines, status_lines
+from normbench.report.terminal.overview import accuracy_lines, atlas_lines, overview_lines, status_lines
 
 MAX_LINES = 500
 """A table of more lines than this is left to the report; the overview by operator and variant is shown all the same."""
@@ -111,7 +111,7 @@ def _block(rows: list[Row], columns: _Columns, width: int, notes: dict[str, int]
         for device in columns.devices or (None,):
             mark = "* " if any(row["baseline"] for row in mine) else "  "
             label = f"{mark}{printable(str(variant))}" + (f" @{device}" if len(columns.devices) > 1 else "")
-            lines.append(shorten(_line(label, mine, device, columns, scale), width))
+            lines.append(shorten(_line(label, mine, device, columns, scale, _unit(rows)), width))
         lines += [shorten(f"    {text}", width) for text in _troubles(mine, notes)]
     return lines
 
@@ -132,7 +132,12 @@ def _header(rows: list[Row], columns: _Columns, unit: str) -> str:
     return _GAP.join(cells)
 
 
-def _line(label: str, mine: list[Row], device: str | None, columns: _Columns, scale: float) -> str:
+def _unit(rows: list[Row]) -> str | None:
+    """The dtype in whose spacing the errors of a problem are told: the baseline's."""
+    return next((row["ulp_dtype"] for row in rows if row["max_ulp"] is not None), None)
+
+
+def _line(label: str, mine: list[Row], device: str | None, columns: _Columns, scale: float, unit: str | None) -> str:
     here = [row for row in mine if device is None or row["target"] == device]
     row = here[0] if here else {}
     cells = [shorten(label, columns.variant).ljust(columns.variant)]
@@ -142,7 +147,7 @@ def _line(label: str, mine: list[Row], device: str | None, columns: _Columns, sc
         cells.append((relative(shown[0]) if shown else "").rjust(_RATIO))
     by_target = {row["target"]: row for row in mine}
     cells += [_target(by_target.get(target, {})).rjust(_TARGET) for target in columns.targets]
-    errors = [row["max_ulp"] for row in here if row["max_ulp"] is not None]
+    errors = [row["max_ulp"] for row in here if row["max_ulp"] is not None and row["ulp_dtype"] == unit]
     cells.append((digits(max(errors), 2) if errors else "").rjust(_ULP))
     return _GAP.join(cells).rstrip()
 
@@ -188,6 +193,7 @@ def _totals(data: Digest, width: int) -> list[str]:
     state = "" if run.complete else f" ({run.info.get('status') or 'unfinished'}: not all rows are there yet)"
     lines = textwrap.wrap(f"run {run.run_id}{state}: {count(len(run.cases), 'case')}", width)
     lines += [*status_lines(data, width), "", *atlas_lines(data, width), *overview_lines(data, width)]
+    lines += accuracy_lines(run, width)
     wanted = sorted((finding for finding in findings(data, _TOLD)), key=_place)
     for finding in wanted:
         lines += textwrap.wrap(finding.text, width, initial_indent="- ", subsequent_indent="  ")

@@ -88,7 +88,9 @@ class Oracle:
 
     def _allowances(self, program: Program, leaves: Sequence[Any]) -> list[Allowance]:
         draws = self._noise(program).draws
-        common = self._arithmetic * math.sqrt(self._terms())
+        # What all elements share tells of a step left out, for which ordinary data are drawn; hard data in a narrow
+        # dtype have so few values that their roundings are no longer as often up as down.
+        common = math.inf if self._is_hard else self._arithmetic * math.sqrt(self._terms())
         factor = program.variant.excess(self.problem, self.conditioning)
         x_like = {self.problem.shape, np.shape(leaves[0])}
         return [

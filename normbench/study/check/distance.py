@@ -13,10 +13,15 @@ from normbench.study.check.rounding import roundoff
 ROUNDINGS = 4
 """To the dtype of the result that may lie one behind the other: of what is activated, of the result, and those of the
 libraries that compute in it."""
-NOISE = 8
-"""So many times the noise of the exact program may a variant err that sums in another order, or by another formula."""
+NOISE, SHARED_NOISE = 16, 4
+"""So many times the noise of the exact program may a variant err that sums in another order, or by another formula: at
+one element (a pivot four deviations from the mean costs 16), and in what all elements share."""
 DRIFT = 4
-"""Standard deviations, and a half more, of what independent roundings of the elements do to the whole."""
+"""Standard deviations of what independent roundings of the elements do to the whole."""
+COUNTED = 2_000_000
+"""Elements of which repeated values are counted; in more of them, each is taken to come again as often as there are."""
+TYPICAL = 0.6
+"""Standard deviation of two roundings, in the largest error of one: 1 / sqrt(3) each, for the mean of the mantissas."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,8 +71,8 @@ class Allowance:
     Attributes:
       rounding: the roundoff of the dtype that it is stored in.
       draws: by draw, what noise in the arithmetic changes.
-      common: a relative error that all elements may share.
-      factor: by which all of them are exceeded where a variant declares so.
+      common: a relative error that all elements may share; infinite where that is not judged.
+      factor: how many times as far the arithmetic may move it as a variant declares; infinite where it holds nothing.
     """
 
     rounding: float
@@ -77,18 +82,36 @@ class Allowance:
 
     def of_elements(self, scale: np.ndarray) -> np.ndarray:
         """What |y - ref| may be, by element, where s is `scale`."""
+        if math.isinf(self.factor):
+            return np.full(scale.shape, math.inf)
         noise = np.sqrt(sum(np.square(draw) for draw in self.draws) / len(self.draws))
         typical = math.sqrt(np.square(noise).mean())
         return ROUNDINGS * self.rounding * scale + self.factor * NOISE * np.maximum(noise, typical)
 
-    def of_the_whole(self, reference: np.ndarray) -> float:
-        """What the share of the reference in y - ref may be: roundings are as often up as down."""
-        squares = np.square(reference)
-        total = float(squares.sum())
-        shares = [float((draw * reference).sum()) / total for draw in self.draws]
-        noise = math.sqrt(sum(share**2 for share in shares) / len(shares))
-        independent = self.rounding * math.sqrt(float(np.square(squares).sum())) / total
-        return DRIFT * (independent + self.common) + self.factor * NOISE * noise
+    def of_the_whole(self, reference: np.ndarray, scale: np.ndarray) -> float:
+        """What `share` may be: roundings are as often up as down, so that of many elements little is left."""
+        if math.isinf(self.factor):
+            return math.inf
+        squares = np.square(reference / scale)
+        noise = math.sqrt(sum(share(draw, reference, scale) ** 2 for draw in self.draws) / len(self.draws))
+        independent = math.sqrt(float(np.square(squares).sum()) * _repeats(reference)) / float(squares.sum())
+        independent *= TYPICAL * self.rounding
+        return DRIFT * (independent + self.common) + self.factor * SHARED_NOISE * noise
+
+
+def _repeats(values: np.ndarray) -> float:
+    """How often a value comes again, on average over the elements: the same value is rounded the same way.
+
+    So it is with bfloat16 x and given statistics: a channel has no more values than x has there.
+    """
+    counts = np.unique(values.reshape(-1)[:COUNTED], return_counts=True)[1].astype(np.float64)
+    return float(np.square(counts).sum() / counts.sum()) * max(values.size / COUNTED, 1.0)
+
+
+def share(difference: np.ndarray, reference: np.ndarray, scale: np.ndarray) -> float:
+    """How much of the reference there is in y - ref, all elements together: 0.01 where y is 1 % too large."""
+    reference = reference / scale
+    return float((difference / scale * reference).sum() / np.square(reference).sum())
 
 
 def compare(result: Any, reference: Any) -> Error:
@@ -142,7 +165,6 @@ def _shares(difference: np.ndarray, exact: np.ndarray, scale: np.ndarray, allowa
     """The largest error over what is allowed, and the smallest relative error that is."""
     allowed = allowance.of_elements(scale)
     worst = float((np.abs(difference) / allowed).max())
-    total = float(np.square(exact).sum())
-    if total:
-        worst = max(worst, abs(float((difference * exact).sum())) / total / allowance.of_the_whole(exact))
+    if exact.any():
+        worst = max(worst, abs(share(difference, exact, scale)) / allowance.of_the_whole(exact, scale))
     return worst, float((allowed / scale).min())
