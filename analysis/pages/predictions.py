@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from analysis.published.judge import Judged, Order, error_of, judge, order_of
+from analysis.published.judge import Judged, Order, error_of, in_order, judge, order_of, pairs_of
 from analysis.published.rows import published, sources
 from normbench.fusion.targets import compile_environment
 
@@ -49,7 +49,8 @@ def page(judged: Sequence[Judged]) -> str:
         devices=", ".join(devices), families=len({one.row.family for one in judged}),
     )  # fmt: skip
     parts = [head, *_asked(judged), "", "![predicted against published times](images/predictions.svg)", ""]
-    parts += [*_by_use(judged), *_by_kind(judged), *_worst(judged), *_why(judged), *_all_rows(judged)]
+    parts += [*_by_use(judged), *_by_kind(judged), *_worst(judged), *_wrong_order(judged), *_why(judged),
+              *_all_rows(judged)]  # fmt: skip
     return "\n".join(parts)
 
 
@@ -172,6 +173,25 @@ def _worst(judged: Sequence[Judged]) -> Iterator[str]:
         yield (
             f"| {_named(one)} | {_us(one.row.device_s)} | {_range(one)} | {one.error:+.0%} | {one.bytes_error:+.0%} | "
             f"{one.predicted.bound} |"
+        )
+    yield ""
+
+
+def _wrong_order(judged: Sequence[Judged]) -> Iterator[str]:
+    """Every pair beyond the L2 that the model puts in the wrong order."""
+    pairs = [pair for pair in pairs_of([one for one in judged if one.beyond_l2]) if not in_order(*pair)]
+    yield "## Pairs in the wrong order"
+    yield ""
+    yield "Whatever they were used for, beyond the L2:"
+    yield ""
+    yield "| faster | slower | kept apart | published us | predicted us |"
+    yield "|---|---|--:|--:|--:|"
+    for pair in pairs:
+        fast, slow = sorted(pair, key=lambda one: one.row.device_s)
+        yield (
+            f"| {_named(fast)} | {_named(slow)} | {fast.kept_apart + slow.kept_apart} of 2 | "
+            f"{_us(fast.row.device_s)}, {_us(slow.row.device_s)} | "
+            f"{_us(fast.predicted.seconds)}, {_us(slow.predicted.seconds)} |"
         )
     yield ""
 
