@@ -11,7 +11,7 @@ from normbench.fusion.launches import Launch
 from normbench.fusion.machine_code.assembly import Assembly
 from normbench.fusion.ptx import Kernel
 from normbench.fusion.reading import Reading, declared_bytes
-from normbench.fusion.targets import deviceless_target
+from normbench.fusion.targets import Target, deviceless_target
 from normbench.predict import known_error
 from normbench.predict.bound import bound
 from normbench.predict.devices import Device, device_of
@@ -93,12 +93,14 @@ class Prediction:
         return {"predicted_s": self.seconds, "predicted_low_s": self.low_s, "predicted_high_s": self.high_s}
 
 
-def predict(reading: Reading, target: str) -> Prediction:
-    """Predicts the launches of a program that was read after compiling for `target`.
+def predict(reading: Reading, target: str | Target) -> Prediction:
+    """Predicts the launches of a program that was read after compiling for `target`, by name or by its facts.
 
     The prediction is empty where nothing is known of the device: the CPU, or a GPU that has no facts here.
     """
-    device = device_of(deviceless_target(target)) if target in DEVICELESS_TARGETS else None
+    if isinstance(target, str) and target in DEVICELESS_TARGETS:
+        target = deviceless_target(target)
+    device = device_of(target) if isinstance(target, Target) else None
     if device is None:
         return Prediction(())
     operations = operations_of(reading.launches, reading.flops)
@@ -136,7 +138,7 @@ def _launch(
     return _of(
         seconds,
         launch.repetitions,
-        known_error.kind_of(launch, found_timing, trace, device),
+        known_error.kind_of(launch, found_timing, trace, machine, device),
         bound=words,
         source="ptx and sass" if machine else "ptx",
         occupancy=fit.share,
