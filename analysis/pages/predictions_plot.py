@@ -55,7 +55,7 @@ def _draw(panel, title: str, judged: Sequence[Judged], seconds: Callable[[Judged
             low, high = one.predicted.low_s * scale, one.predicted.high_s * scale
             panel.plot([published_us] * 2, [low, high], color=colour, linewidth=0.6, alpha=0.35)
         panel.plot(published_us, seconds(one) * scale, **_marker(one, colour))
-    panel.set_yticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
+    panel.set_yticks([0.0625, 0.125, 0.25, 0.5, 1, 2, 4], ["1/16", "1/8", "1/4", "1/2", "1", "2", "4"])
     panel.minorticks_off()
     panel.set_xticks([10, 100, 1000], ["10", "100", "1000"])
     panel.grid(visible=True, axis="y")

@@ -155,14 +155,23 @@ class Order:
 
 def order_of(judged: Iterable[Judged], of: str = "both") -> Order:
     """The order of pairs of which `of` ("both" or "one") was kept apart, or ("any") of all pairs."""
+    least = {"both": 2, "one": 1, "any": 0}[of]
+    pairs = [(a, b) for a, b in pairs_of(judged) if a.kept_apart + b.kept_apart >= least]
+    right = sum(in_order(a, b) for a, b in pairs)
+    return Order(len(pairs), right, sum(_same_order(a.bytes_s, b.bytes_s, a, b) for a, b in pairs))
+
+
+def pairs_of(judged: Iterable[Judged]) -> list[tuple[Judged, Judged]]:
+    """The pairs of variants of one problem that are to be told apart."""
     by_problem: dict[tuple, list[Judged]] = {}
     for one in judged:
         by_problem.setdefault(one.row.problem, []).append(one)
-    pairs = [pair for group in by_problem.values() for pair in combinations(group, 2) if _told_apart(*pair)]
-    least = {"both": 2, "one": 1, "any": 0}[of]
-    pairs = [(a, b) for a, b in pairs if a.kept_apart + b.kept_apart >= least]
-    right = sum(_same_order(a.predicted.seconds, b.predicted.seconds, a, b) for a, b in pairs)
-    return Order(len(pairs), right, sum(_same_order(a.bytes_s, b.bytes_s, a, b) for a, b in pairs))
+    return [pair for group in by_problem.values() for pair in combinations(group, 2) if _told_apart(*pair)]
+
+
+def in_order(a: Judged, b: Judged) -> bool:
+    """Whether the model puts two variants in their published order."""
+    return _same_order(a.predicted.seconds, b.predicted.seconds, a, b)
 
 
 def _told_apart(a: Judged, b: Judged) -> bool:

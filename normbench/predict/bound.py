@@ -7,8 +7,6 @@ from normbench.predict.timeline import COPY_IN, COPY_OUT
 from normbench.predict.trace import Trace
 
 _KIB = 1024.0
-_LATENCY = 1.02
-"""A block whose own time is longer than what it asks of the resources, by this factor, is bound by latency."""
 _LAUNCH_SHARE = 0.5
 _FEW = 0.9
 """Fewer blocks than this share of the multiprocessors leave some of them idle."""
@@ -26,7 +24,7 @@ def bound(timing: Timing, trace: Trace, fit: Occupancy, device: Device) -> str:
 
 
 def _inner(timing: Timing, trace: Trace, fit: Occupancy, device: Device) -> str:
-    if timing.serial_s / timing.resident > _LATENCY * timing.pace_s:
+    if timing.by_latency:
         return _latency(timing, trace)
     resource = max(timing.demands, key=lambda name: timing.demands[name])
     return _resource(resource, timing, trace, fit, device)

@@ -12,6 +12,7 @@ Sources, by letter in the comments:
 | A | assumed to be as on the device before; nothing published was found that would tell |
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from normbench.fusion.targets import Target
@@ -78,7 +79,7 @@ _H100 = Device(
     l2_bytes=52428800,  # T
     l2_bytes_per_s=6.0e12,  # S
     shared_bytes=233472,  # T
-    memory_cycles=1150.0,  # S
+    memory_cycles=900.0,  # S
     products_per_s={8: 1979e12, 16: 989e12, 32: 494e12, 64: 67e12},  # D, without sparsity; 32: TensorFloat-32
     link_bytes_per_s=450e9,  # D: 900e9 both ways
 )
@@ -91,7 +92,7 @@ _A100 = Device(
     l2_bytes=41943040,  # T
     l2_bytes_per_s=4.0e12,  # S
     shared_bytes=167936,  # T
-    memory_cycles=850.0,  # S
+    memory_cycles=700.0,  # S
     products_per_s={8: 624e12, 16: 312e12, 32: 156e12, 64: 19.5e12},  # D, without sparsity; 32: TensorFloat-32
     link_bytes_per_s=300e9,  # D: 600e9 both ways
 )
@@ -124,6 +125,31 @@ _DEVICES = (
 )
 
 
+_BY_CAPABILITY = {(8, 0): "NVIDIA A100-SXM4-80GB", (9, 0): "NVIDIA H100 80GB HBM3", (10, 0): "NVIDIA B200"}
+"""The device that stands for others of its architecture."""
+
+
 def device_of(target: Target) -> Device | None:
-    """What is known of the device of a target, by its vendor's name; None for another."""
-    return next((device for device in _DEVICES if device.name == target.device_name), None)
+    """What is known of the device of a target; None where none of its architecture is known.
+
+    Another device of an architecture that is known differs by what its target says: multiprocessors, bandwidth, cache.
+    """
+    known = next((device for device in _DEVICES if device.name == target.device_name), None)
+    if known is not None:
+        return known
+    like = _BY_CAPABILITY.get(_capability(target))
+    if like is None:
+        return None
+    return replace(
+        next(device for device in _DEVICES if device.name == like),
+        name=target.device_name,
+        multiprocessors=target.cores,
+        memory_bytes_per_s=target.memory_bandwidth,
+        l2_bytes=target.l2_bytes,
+    )
+
+
+def _capability(target: Target) -> tuple[int, int]:
+    block = re.search(r"cuda_compute_capability\s*\{([^}]*)\}", target.config)
+    numbers = dict(re.findall(r"(major|minor):\s*(\d+)", block[1])) if block else {}
+    return int(numbers.get("major", 0)), int(numbers.get("minor", 0))

@@ -21,19 +21,22 @@ from dataclasses import dataclass
 from normbench.predict.devices import Device
 from normbench.predict.occupancy import Occupancy
 from normbench.predict.sass import MachineCode
+from normbench.predict.timeline import COPY_IN, COPY_OUT
 from normbench.predict.trace import Trace
 
 _EXPONENT = 6.0
-_START_CYCLES = 400.0
+_START_CYCLES = 200.0
 """From the end of a block to the first instruction of the next in its place; shaped."""
 _RING = 1.3
 """A block that has this many times what it waits for under way fetches ahead."""
 _LOOPS = 1.5
+_LATENCY = 1.02
 _SHUFFLE_BYTES = 128.0
 _SASS_OF_PTX = (0.6, 1.6)
 """Between these the count of machine instructions over that of PTX is believed."""
-_REUSED = 0.7
-"""Share of the last-level cache that what resident blocks read may take, to be found there when it is read again."""
+_REUSED, _LOST = 0.2, 0.8
+"""Shares of the last-level cache. What the resident blocks read and write takes a share of it: up to the first, all of
+it is found there when it is read again; from the second on nothing; shaped."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class Timing:
     moved_bytes: float
     cache_bytes: float
     fetches_ahead: bool
+
+    @property
+    def by_latency(self) -> bool:
+        """Whether a block's own time is longer than what it asks of the resources."""
+        return self.serial_s / self.resident > _LATENCY * self.pace_s
 
 
 def norm(values: list[float]) -> float:
@@ -119,12 +127,13 @@ def timing(work: Work, trace: Trace, fit: Occupancy, code: MachineCode | None, t
 def _bytes(work: Work, trace: Trace, fit: Occupancy, device: Device) -> tuple[float, float]:
     """Bytes of device memory, and through the last-level cache.
 
-    What is read a second time comes from the cache where all that is resident has room there.
+    What is read a second time comes from the cache as far as all that is resident has room there.
     """
     once = work.read_bytes + work.write_bytes
     at_once = min(fit.blocks, fit.resident * device.multiprocessors)
-    reused = work.read_bytes / fit.blocks * at_once <= _REUSED * device.l2_bytes
-    moved = once if reused else once + work.again_bytes
+    share = once / fit.blocks * at_once / device.l2_bytes
+    lost = min(1.0, max(0.0, (share - _REUSED) / (_LOST - _REUSED)))
+    moved = once + lost * work.again_bytes
     through = once + work.again_bytes
     if trace.copies_in_bulk:  # nothing that a bulk copy fetches is kept nearer
         through = max(through, fit.blocks * trace.copies_in_bulk + work.write_bytes)
@@ -174,7 +183,7 @@ def _serial(
     ahead: bool,
     device: Device,
 ) -> float:
-    cycles = trace.cycles
+    cycles = _computing(trace, code) + sum(trace.waits[name] for name in ("load", "barrier", COPY_IN, COPY_OUT))
     own = trace.loaded - trace.loaded_of_all
     if trace.rounds and own and code and code.bytes_under_way:
         # ptxas moves loads ahead of waits: with more under way than the PTX's order has, round trips overlap.
@@ -188,6 +197,15 @@ def _serial(
     issue = demands["issue"] if fit.warps > 4 else 2 * trace.issued / device.clock_hz
     read = read_share * norm([demands["memory"], demands["cache"], demands["port"]])
     return (cycles - trace.issued + _START_CYCLES) / device.clock_hz + read + 0.5 * issue
+
+
+def _computing(trace: Trace, code: MachineCode | None) -> float:
+    """Cycles of the first warp without loads, copies and barriers: in the order of the machine code, as often as the
+    PTX runs on the average; else in the order of the PTX, which puts less between an instruction and its result."""
+    if code is None:
+        waits = ("arithmetic", "shuffle", "shared memory")
+        return trace.issued + sum(trace.waits[name] for name in waits)
+    return code.cycles * trace.walked / max(1, trace.decoded)
 
 
 def _total(pace: float, serial: float, fit: Occupancy, ahead: bool, device: Device) -> float:

@@ -94,7 +94,7 @@ class Prediction:
 
 
 def predict(reading: Reading, target: str | Target) -> Prediction:
-    """Predicts the launches of a program that was read after compiling for `target`, given by name or by its facts.
+    """Predicts the launches of a program that was read after compiling for `target`, by name or by its facts.
 
     The prediction is empty where nothing is known of the device: the CPU, or a GPU that has no facts here.
     """
@@ -140,7 +140,7 @@ def _launch(
     return _of(
         seconds,
         launch.repetitions,
-        known_error.kind_of(launch, found_timing, trace, device),
+        known_error.kind_of(launch, found_timing, trace, machine, device),
         bound=words,
         source="ptx and sass" if machine else "ptx",
         occupancy=fit.share,

@@ -14,12 +14,13 @@ from normbench.predict.devices import Device
 from normbench.predict.integers import comparison, effect
 from normbench.predict.ptx import Instruction, Kernel
 from normbench.predict.repeats import Repeats
+from normbench.predict.sass import SHUFFLE_CYCLES
 
 _FREE = {"mov", "cvta", "createpolicy", "griddepcontrol", "elect", "prefetch", "nop"}
 """Instructions that the assembler removes, or that cost next to nothing."""
 _CYCLES = {
     "fma": 4, "add": 4, "sub": 4, "mul": 4, "mad": 5, "cvt": 6, "rsqrt": 22, "sqrt": 30, "rcp": 22, "ex2": 22,
-    "lg2": 22, "tanh": 22, "div": 45, "shfl": 24, "setp": 6, "selp": 5,
+    "lg2": 22, "tanh": 22, "div": 45, "shfl": SHUFFLE_CYCLES, "setp": 6, "selp": 5,
 }  # fmt: skip
 """Until the result of an instruction may be used; shaped, as the latencies of `normbench.predict.devices`."""
 _OTHER_CYCLES = 5

@@ -84,6 +84,20 @@ def test_the_page_words_every_time_as_published_or_predicted_and_gives_ranges():
     assert "measured " not in text.replace("was measured", "").replace("have\nmeasured", "").replace("measured and", "")
 
 
+def test_the_committed_page_tells_of_every_published_row_and_of_no_other():
+    text = pages.PAGE.read_text(encoding="utf-8")
+    table = text[text.index("## Every row") :]
+    listed = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert listed == [row.id for row in ROWS]
+    assert pages.PICTURE.is_file()
+
+
+def test_the_pairs_in_the_wrong_order_are_listed():
+    wrong = pair(1.0, 1.2, (4.0, 3.0))
+    assert "| `0` | `1` | 2 of 2 |" in pages.page(wrong)
+    assert "| `0` | `1` |" not in pages.page(pair(1.0, 1.2, (3.0, 4.0)))
+
+
 def test_the_picture_has_a_point_for_every_row_twice():
     svg = predictions_svg(ALL)
     assert "a prediction is no measurement" in svg

@@ -30,7 +30,7 @@ def expected(x, w, b, centred, axes=-1):
 
 
 @pytest.mark.parametrize("columns", [64, 96])
-@pytest.mark.parametrize("kernel", [partial(row_forward, num_warps=4), partial(two_pass_row, threads=32, vector=1)])
+@pytest.mark.parametrize("kernel", [partial(row_forward, num_warps=4), partial(two_pass_row, threads=32, vector=2)])
 @pytest.mark.parametrize(("centred", "residual"), [(True, False), (False, True), (False, False)])
 def test_rows(kernel, columns, centred, residual):
     plan = Rows(3, columns, "float32", "float32", centred, 1 + centred, residual)
