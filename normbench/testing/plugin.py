@@ -137,7 +137,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("fusion")
     terminalreporter.line(
-        f"{session.checks} checks, {session.compiled} programs compiled, {session.found} found as they were"
+        f"{session.checks} checks, {session.compiled} programs compiled, {session.found} found in the cache"
     )
     for line in session.better:
         terminalreporter.line(f"better: {line}")

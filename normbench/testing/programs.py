@@ -62,7 +62,7 @@ class Programs:
     """Compiles programs, each once per session, and keeps them on disk between sessions.
 
     Attributes:
-      compiled, found: how many were compiled here, and how many were at hand.
+      compiled, found: how many were compiled here, and how many were found on disk.
     """
 
     def __init__(self, disk: DiskCache):
@@ -99,10 +99,10 @@ class Programs:
         """
         name = _digest(traced.digest, toolchain(traced.target))
         lines = hashlib.sha256(traced.bytecode).hexdigest()
-        known = self._known.get(name) or self._disk.find(name)
-        if isinstance(known, _Compiled) and (known.bytecode_sha256 == lines or not lines_count):
+        known = self._known.get(name)
+        if known is None and isinstance(known := self._disk.find(name), _Compiled):
             self.found += 1
-        else:
+        if not isinstance(known, _Compiled) or (lines_count and known.bytecode_sha256 != lines):
             known = self._compile(traced, lines)
             self._disk.add(name, known)
         self._known[name] = known

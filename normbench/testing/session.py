@@ -20,7 +20,7 @@ class Session:
       passed: [test file, test] of the tests that ran to their end.
       collected: tests of the files that were collected whole.
       better: sentences about programs that are better than their snapshot.
-      checks, compiled, found: how many checks there were, and programs compiled and at hand.
+      checks, compiled, found: how many checks there were, and programs compiled and found on disk.
     """
 
     used: list[list[str]] = field(default_factory=list)
