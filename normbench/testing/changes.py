@@ -10,7 +10,7 @@ from normbench.testing.structure import Kind, Structure
 MOST_LINES = 25
 """Of a message."""
 _ROWS = 6
-_HINTS = 3
+_HINTS = 2
 _WIDTH = 240
 
 SAME, BETTER, WORSE, OTHER = "same", "better", "worse", "other"
@@ -136,6 +136,14 @@ class Reasons:
     def why(self, kind: Kind) -> list[str]:
         """Lines that say why a launch of this kind is apart from what uses its result."""
         return []
+
+
+def loop_lines(before: Structure, after: Structure) -> list[str]:
+    """A sentence where launches that ran in loops do so no more, or others do now."""
+    then, now = (sum(number for kind, number in one.counts if kind.runs != 1) for one in (before, after))
+    if then and not now:
+        return [f"  no launch runs in a loop any more, {then} did: a scan that was unrolled?"]
+    return [f"  {now} launches run in a loop now, none did"] if now and not then else []
 
 
 def hint_lines(before: Structure, hints: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from normbench.testing.changes import (
     WORSE,
     difference,
     hint_lines,
+    loop_lines,
     row_lines,
     summary,
     verdict,
@@ -72,6 +73,7 @@ def _message(
 
     what = _HEADS.get(found, "is not its snapshot to the byte")
     lines = [shorten(f"{name} on {key} {what}: {summary(before, after)}", 400)]
+    lines += loop_lines(before, after)
     shown = 0.0 if found == SAME else tolerance
     lines += row_lines(difference(before, after, shown), ReportReasons(report))
     lines += hint_lines(before, report.hints)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-MODEL = '''\
+MODEL = """\
 import jax
 import jax.numpy as jnp
 
@@ -39,9 +39,9 @@ def cnn(x, kernel, scale, shift):
     y = y.astype(jnp.float32)
     mean, var = y.mean((0, 1, 2)), y.var((0, 1, 2))
     return jax.nn.relu((y - mean) * jax.lax.rsqrt(var + 1e-5) * scale + shift).astype(x.dtype)
-'''
+"""
 
-TESTS = '''\
+TESTS = """\
 import jax
 import model
 
@@ -69,7 +69,7 @@ def test_cnn(fusion):
 
 def test_norm(fusion):
     fusion.check(model.rms, array(4096, 2048), array(2048, dtype=F32))
-'''
+"""
 
 
 @dataclass(frozen=True)
