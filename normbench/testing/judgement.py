@@ -29,6 +29,7 @@ _HEADS = {
     WORSE: "moves more than its snapshot",
     OTHER: "is another than its snapshot",
     BETTER: "is better than its snapshot",
+    SAME: "is not its snapshot to the byte",
 }
 
 
@@ -71,7 +72,9 @@ def _message(
 ) -> str:
     from normbench.testing.reasons import ReportReasons
 
-    what = _HEADS.get(found, "is not its snapshot to the byte")
+    what = _HEADS[found]
+    if found == WORSE and after.bytes <= before.bytes:
+        what = "has more launches than its snapshot"
     lines = [shorten(f"{name} on {key} {what}: {summary(before, after)}", 400)]
     lines += loop_lines(before, after)
     shown = 0.0 if found == SAME else tolerance
