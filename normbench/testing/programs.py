@@ -128,7 +128,8 @@ def toolchain(target: str) -> str:
     machine = list(os.uname())[-1:] if facts is None and hasattr(os, "uname") else []
     digest = hashlib.sha256(json.dumps([compiler_versions(), flags, target, machine]).encode())
     digest.update(facts.config.encode() if facts else b"")
-    for path in (*sorted((folder / "fusion").rglob("*.py")), folder / "declared.py"):
+    rooms = [path for room in ("fusion", "jax_compat") for path in sorted((folder / room).rglob("*.py"))]
+    for path in (*rooms, folder / "declared.py"):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
