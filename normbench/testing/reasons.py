@@ -31,8 +31,10 @@ class ReportReasons(Reasons):
         return [self._apart(refusal, ours) for refusal in [*as_producer, *as_consumer][:1]]
 
     def _apart(self, refusal: "Refusal", ours: set[int]) -> str:
-        others = refusal.consumers if refusal.producer in ours else (refusal.producer,)
-        names = ", ".join(self._launches[index].name for index in others[:3])
+        producer = self._launches[refusal.producer].name
+        if refusal.producer not in ours:
+            return f"      now apart from {producer}, which was not fused into it: {refusal.reason}"
+        names = ", ".join(self._launches[index].name for index in refusal.consumers[:3])
         return f"      now apart from {names} because {refusal.reason}"
 
     def _first(self, kind: Kind) -> "Launch | None":

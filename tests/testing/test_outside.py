@@ -75,7 +75,7 @@ OUTPUT = "* scale + shift).astype(x.dtype)"
         ("test_cnn", OUTPUT, "* scale + shift)", ["was 4.2 MB", "dtype promotion"]),
         ("test_llama", LOOP, UNROLLED, ["no launch runs in a loop any more", "launches, 74 → ", "now apart from"]),
         ("test_cnn", OUTPUT, f"{OUTPUT}.transpose(0, 3, 1, 2) + 0 * x.transpose(0, 3, 1, 2)",
-         ["transpose", "7 → "]),
+         ["kinds: loop 1 → 0, transpose 1 → 2", "transposed layout: input_transpose_fusion moves 6.3 MB"]),
     ],
     ids=["a promoted dtype", "a lost cast", "a broken scan", "a changed layout"],
 )  # fmt: skip
