@@ -144,3 +144,21 @@ def test_a_project_with_folders_of_these_names_works_with_it(environment, projec
     assert "rms_norm" in run([command, *study], project)
     (project / "queue.py").unlink()
     run([environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], project)
+
+
+CHECK = """\
+import jax
+
+
+def test_tanh(fusion):
+    fusion.check(jax.numpy.tanh, jax.ShapeDtypeStruct((8, 128), "float32"), target="cpu", launches=1)
+"""
+
+
+def test_the_pytest_plugin_comes_with_the_wheel(environment, tmp_path):
+    (tmp_path / "test_tanh.py").write_text(CHECK)
+    said = run([environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_tanh.py"], tmp_path)
+    assert "1 checks, " in said
+    assert "1 passed" in said
+    named = run([environment, "-m", "pytest", "-q", "-p", "normbench.testing.plugin", "test_tanh.py"], tmp_path)
+    assert "1 passed" in named

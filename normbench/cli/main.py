@@ -167,6 +167,17 @@ def _gpu_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan: which cases, in which order")
 
 
+def _history_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tests", nargs="+", metavar="PATH", help="tests that use the fixture fusion")
+    parser.add_argument(
+        "--python",
+        action="extend",
+        nargs="+",
+        metavar="PYTHON",
+        help="interpreters, each with another JAX, pytest and normbench (default: this one)",
+    )
+
+
 def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folders", nargs="+", metavar="RUN", help="folder of a run, copied from where it was made")
     parser.add_argument("--into", metavar="DIR", help="where the runs lie (default: results/runs)")
@@ -208,6 +219,11 @@ _COMMANDS = {
         _compare_options,
     ),
     "gpu": ("measure on the GPU of this machine within a budget", ("normbench.cli.gpu", "run"), _gpu_options),
+    "history": (
+        "where each program that tests check changes between JAX releases",
+        ("normbench.cli.history", "run"),
+        _history_options,
+    ),
     "merge": ("take a run that was made elsewhere into the results", ("normbench.cli.merge", "run"), _merge_options),
     "doctor": ("what this machine can measure", ("normbench.cli.doctor", "run"), _doctor_options),
 }

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from normbench.errors import UserError
-from normbench.explanation.call import prepared_call
+from normbench.explanation.call import Call, prepared_call
 from normbench.explanation.lowering import lowered_call, peak_notes
 from normbench.explanation.page import html_report
 from normbench.explanation.render import text_report
@@ -227,15 +227,20 @@ def explain_call(
     timeout_s: float = 300.0,
 ) -> Report:
     """As `explain`, with the arguments in a sequence and a mapping, so that none of its own is in the way of a name."""
-    _require_target_name(target)
+    require_target_name(target)
     call = prepared_call(function, args, kwargs or {})
     bytecode, lower_s = lowered_call(call, target)
-    compilation = compiler(target).compile(bytecode, target, lower_s, timeout_s)
-    notes = (*call.notes, *compilation.notes, *peak_notes(compilation.peak_bytes, target))
+    return report_of(call, compiler(target).compile(bytecode, target, lower_s, timeout_s))
+
+
+def report_of(call: Call, compilation: Compilation) -> Report:
+    """The report on a call that was compiled."""
+    notes = (*call.notes, *compilation.notes, *peak_notes(compilation.peak_bytes, compilation.target))
     return Report(call.name, compilation, notes)
 
 
-def _require_target_name(target: Any) -> None:
+def require_target_name(target: Any) -> None:
+    """Raises UserError for what is no target, and where its compiler plugin is missing."""
     if not isinstance(target, str):
         raise UserError(
             f"target is a {type(target).__name__}; it is the name of a device. For a function with an argument "

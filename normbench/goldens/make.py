@@ -57,7 +57,7 @@ def toolchain(target: str | Target) -> str:
 
     folder = Path(normbench.fusion.__file__).parent
     facts = target if isinstance(target, Target) else deviceless_target(target)
-    digest = hashlib.sha256(json.dumps([_versions(), compile_environment(), _name(target)]).encode())
+    digest = hashlib.sha256(json.dumps([compiler_versions(), compile_environment(), _name(target)]).encode())
     own = (Path(inspect.getfile(launch_facts)), Path(declared.__file__))
     readers = [path for name in _READERS for path in sorted(folder.glob(f"{name}.py"))]
     for path in (*readers, *own):
@@ -70,7 +70,8 @@ def _name(target: str | Target) -> str:
     return target if isinstance(target, str) else target.name
 
 
-def _versions() -> dict[str, str]:
+def compiler_versions() -> dict[str, str]:
+    """The versions of the packages that make a program of what JAX traced; empty for one that is not installed."""
     found = {}
     for name in _PACKAGES:
         try:

@@ -42,8 +42,17 @@ def wide(slug: str) -> AbstractContextManager:
 def lowered(program: Any, target: str | Target) -> tuple[bytes, str]:
     """The StableHLO module of a program, and a digest of it in which source lines do not count."""
     bytecode, text = lower_with_text(program.function, program.inputs, target)
+    return bytecode, program_digest(bytecode, text)[:12]
+
+
+def program_digest(bytecode: bytes, text: str) -> str:
+    """The SHA-256 of a StableHLO module in which source lines and names of scopes do not count.
+
+    Args:
+      bytecode, text: the module as bytecode, and as text without source lines.
+    """
     plain = plain_text(without_source_lines(text)) + str(sorted(set(_DECLARED.findall(bytecode))))
-    return bytecode, hashlib.sha256(plain.encode()).hexdigest()[:12]
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def plain_text(text: str) -> str:

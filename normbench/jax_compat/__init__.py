@@ -176,6 +176,18 @@ def module_bytecode(lowered: Any) -> bytes:
     return buffer.getvalue()
 
 
+def module_text(bytecode: bytes) -> str:
+    """A StableHLO module as text without source locations."""
+    from jax._src.interpreters import mlir
+    from jaxlib.mlir import ir
+
+    if b"mosaic_gpu" in bytecode:
+        import jax.experimental.mosaic.gpu  # noqa: F401  (the library that its kernels are printed with)
+
+    with mlir.make_ir_context():
+        return str(ir.Module.parse(bytecode).operation.get_asm(enable_debug_info=False))
+
+
 def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load: bool) -> Any:
     """Compiles a StableHLO module with `client`; `options` are XLA's debug options by name.
 

@@ -8,7 +8,7 @@ import importlib.util
 
 import pytest
 
-from normbench import explain, kernels
+from normbench import kernels
 from normbench.kernels.problem import Problem
 
 READS_PROGRAMS = True
@@ -33,9 +33,10 @@ SOUND = Problem("layer_norm", (8, 3199, 512), "nlc", "bfloat16", context="gelu")
 RESPONSE = Problem("local_response_norm", (8, 256, 27, 27), "nchw", "bfloat16")
 
 
-def ratio(problem, variant, pass_):
+def call(problem, variant, pass_):
+    """The function of a variant and its arguments."""
     program = kernels.program(dataclasses.replace(problem, pass_=pass_), variant)
-    return explain(program.function, *program.inputs, target="h200").traffic_ratio
+    return program.function, *program.inputs
 
 
 REACHED = [
@@ -72,8 +73,8 @@ def name(value):
 
 
 @pytest.mark.parametrize(("problem", "variant", "pass_", "most"), REACHED, ids=name)
-def test_a_variant_in_plain_jax_reaches(problem, variant, pass_, most):
-    assert ratio(problem, variant, pass_) <= most
+def test_a_variant_in_plain_jax_reaches(fusion, problem, variant, pass_, most):
+    fusion.check(*call(problem, variant, pass_), max_ratio=most)
 
 
 KNOWN = [
@@ -87,13 +88,14 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("problem", "variant", "pass_", "expected"), KNOWN, ids=name)
-def test_what_is_known_comes_out(problem, variant, pass_, expected):
-    assert ratio(problem, variant, pass_) == pytest.approx(expected, abs=0.01)
+def test_what_is_known_comes_out(fusion, problem, variant, pass_, expected):
+    report = fusion.report(*call(problem, variant, pass_))
+    assert report.traffic_ratio == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("variant", ["pivoted", "custom_vjp"])
-def test_rows_that_gradients_of_parameters_sum_over_are_cut_where_the_compiler_does_not(variant):
+def test_rows_that_gradients_of_parameters_sum_over_are_cut_where_the_compiler_does_not(fusion, variant):
     """At 4096 rows XLA cuts nothing by itself, and writes a float32 intermediate: the partial sums avoid it."""
     problem = dataclasses.replace(LAYER, shape=(4096, 4096))
-    found = ratio(problem, variant, "forward_backward")
+    found = fusion.report(*call(problem, variant, "forward_backward")).traffic_ratio
     assert found <= 1.51 if variant == "custom_vjp" else found > 1.7
