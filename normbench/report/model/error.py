@@ -13,7 +13,7 @@ import pandas as pd
 from normbench.display.units import count
 from normbench.report.data.frames import Run
 from normbench.report.model.calibration import Calibration, calibration
-from normbench.report.model.predictions import MODELS, devices, predicted
+from normbench.report.model.predictions import MODELS, UNCALIBRATED, devices, predicted
 from normbench.schema import DEVICELESS_TARGETS
 
 ABSENT = "The model's error is not known: no case of this run has both a predicted and a measured time."
@@ -25,7 +25,7 @@ _OF_CASE = ["case", "problem", "operator", "pass", "variant"]
 _TIMES = ["device", "model", "predicted_s", "measured_s"]
 _CASE = ["case", "clock", "cache", *_TIMES]
 _LAUNCH = ["case", "problem", "operator", "pass", "name", "kind", "bytes", "decade", *_TIMES]
-_CACHES = {"datasheet": "cold", "streaming": "cold", "attained": "warm"}
+_CACHES = {"compiled": "cold", "datasheet": "cold", "streaming": "cold", "attained": "warm"}
 """The cache of the case that a model speaks of: time launch by launch, from which the last is made, is told warm."""
 
 
@@ -72,7 +72,7 @@ def case_errors(run: Run) -> pd.DataFrame:
         clock = costs.clock if costs else "device_kernels"
         for model in MODELS:
             whole = launches.groupby("case")[model].agg(lambda seconds: seconds.sum(skipna=False)).dropna()
-            if model != "datasheet" and costs:
+            if model not in UNCALIBRATED and costs:
                 whole = costs.of_call(whole)
             rows = whole.rename("predicted_s").reset_index()
             rows = rows.merge(_timed(run, device, clock, _CACHES[model]), on="case")
@@ -137,7 +137,7 @@ def model_error_lines(run: Run) -> list[str]:
 
 def missing_lines(run: Run) -> list[str]:
     """What was predicted and not measured, and the command that measures it."""
-    foretold = run.compiled[run.compiled["predicted_s"].notna()]["target"].unique()
+    foretold = run.compiled[run.compiled[["bytes_s", "predicted_s"]].notna().any(axis=1)]["target"].unique()
     targets = [target for target in run.targets if target in DEVICELESS_TARGETS and target in foretold]
     return [NO_GPU.format(targets=", ".join(targets))] if targets and "gpu" not in devices(run) else []
 

@@ -26,12 +26,13 @@ from normbench.report.model.trust_map import (
 from normbench.report.page.markup import details, listed, paragraphs, table
 
 _INTRODUCTION = (
-    "A program's time is predicted from its launches and the bytes that cross their boundaries, and held against what "
-    "was measured, launches with a warm cache. Model datasheet: bytes over the bandwidth of the data sheet, and a "
-    "fixed cost per launch. Streaming: what the streaming programs of this run took for as many bytes, with a cold "
-    "cache, and the cost of a launch that it measured. Attained: as much more than streaming as launches of that kind "
-    "and size took in the other problems, so that nothing is predicted from its own time. None knows of arithmetic, so "
-    "that convolutions are beyond them. An error is by how much the longer of the two times exceeds the shorter."
+    "A program's time is predicted from its launches, and held against what was measured, launches with a warm "
+    "cache. Model compiled: what a model makes of their compiled code, nothing measured. Datasheet: bytes over the "
+    "bandwidth of the data sheet, and a fixed cost per launch. Streaming: what the streaming programs of this run "
+    "took for as many bytes, with a cold cache, and the cost of a launch that it measured. Attained: as much more "
+    "than streaming as launches of that kind and size took in the other problems, so that nothing is predicted from "
+    "its own time. All but the first know nothing of arithmetic, so that convolutions are beyond them. An error is "
+    "by how much the longer of the two times exceeds the shorter."
 )
 
 
