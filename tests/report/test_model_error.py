@@ -201,6 +201,19 @@ def test_targets_are_known_by_the_name_of_their_device():
     assert same_device(None) is None
 
 
+def test_where_no_model_is_good_one_line_says_so(tmp_path):
+    tables = made()
+    for number, row in enumerate(tables["launch_times"]):
+        row["seconds"] *= 40.0 if number // 3 % 2 else 1.0
+    odd = read(tmp_path, tables)
+    ((device, line),) = poor(odd).items()
+    assert device == "cpu"
+    assert "is to be trusted" in line
+    assert model_error_lines(odd).count(line) == 1
+    assert not any("per case" in each for each in model_error_lines(odd))
+    assert "<table" not in model_section(odd, "")
+
+
 def test_without_a_gpu_the_command_is_named_and_no_figure(tmp_path):
     tables = made()
     tables["compiled"] += [{"case": row["case"], "target": "h200", "predicted_s": 1e-6} for row in tables["cases"]]

@@ -21,6 +21,9 @@ NO_GPU = (
     "The predictions for {targets} have no error yet: no GPU was measured in this run; "
     "on a machine with one, this does it: make gpu PRESET=standard"
 )
+POOR = 0.5
+"""A median error per launch above this is of no use: it is told in one line."""
+UNTOLD = "no time that is predicted for this device is to be trusted."
 _OF_CASE = ["case", "problem", "operator", "pass", "variant"]
 _TIMES = ["device", "model", "predicted_s", "measured_s"]
 _CASE = ["case", "clock", "cache", *_TIMES]
@@ -123,8 +126,9 @@ def off_by(row: pd.Series) -> str:
 
 def model_error_lines(run: Run) -> list[str]:
     """The error in words: median and 90th percentile of its size, per case and per launch of every kind, by model."""
-    cases, launches = case_errors(run), launch_errors(run)
-    lines = [] if len(cases) or len(launches) else [ABSENT]
+    cases, launches, untold = case_errors(run), launch_errors(run), poor(run)
+    lines = list(untold.values()) if len(cases) or len(launches) else [ABSENT]
+    cases, launches = (errors[~errors["device"].isin(untold)] for errors in (cases, launches))
     for _, row in spread(cases, ["device", "model"]).iterrows():
         lines.append(f"{_model(row)} per case: off by {off_by(row)} ({count(row['n'], 'case')}).")
     for _, row in spread(launches, ["device", "model"]).iterrows():
@@ -133,6 +137,20 @@ def model_error_lines(run: Run) -> list[str]:
         what = count(row["n"], "launch", "launches")
         lines.append(f"{_model(row)} per launch of kind {row['kind']}: off by {off_by(row)} ({what}).")
     return lines + missing_lines(run)
+
+
+def poor(run: Run) -> dict[str, str]:
+    """By device whose launches no model foretells well, a sentence that says so in place of maps and tables."""
+    by_device: dict[str, list[pd.Series]] = {}
+    for _, row in spread(launch_errors(run), ["device", "model"]).iterrows():
+        by_device.setdefault(row["device"], []).append(row)
+    found = {}
+    for device, rows in by_device.items():
+        best = min(rows, key=lambda row: row["median"])
+        if best["median"] > POOR:
+            what = count(best["n"], "launch", "launches")
+            found[device] = f"{_model(best)} the best one, is off by {off_by(best)} per launch ({what}): {UNTOLD}"
+    return found
 
 
 def missing_lines(run: Run) -> list[str]:

@@ -10,6 +10,7 @@ from normbench.report.model.error import (
     case_errors,
     launch_errors,
     missing_lines,
+    poor,
     predictions,
     size,
     spread,
@@ -45,6 +46,9 @@ def model_section(run: Run, places: str) -> str:
     cases, launches = case_errors(run), launch_errors(run)
     if cases.empty and launches.empty:
         return paragraphs([ABSENT, *missing_lines(run)])
+    untold = poor(run)
+    if set(launches["device"]) and set(launches["device"]) <= set(untold):
+        return paragraphs([*untold.values(), *missing_lines(run)])
     text = paragraphs([_INTRODUCTION, *_sources(run), *missing_lines(run)])
     text += "<h3>How far off</h3>" + _errors(cases, launches) + listed(order_lines(run))
     text += "<h3>Where to trust it</h3>" + listed(trust_of_cases_lines(run)) + places
