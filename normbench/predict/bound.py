@@ -53,7 +53,7 @@ def _latency(timing: Timing, trace: Trace) -> str:
     longest = max(waits, key=lambda name: waits[name])
     if longest == "memory":
         if timing.in_flight_bytes < timing.needed_bytes:
-            return f"{_kib(timing.in_flight_bytes)} in flight of {_kib(timing.needed_bytes)} KiB needed"
+            return f"{_kib(timing.in_flight_bytes)} in flight of {_kib(timing.needed_bytes)} needed"
         trips = max(1.0, trace.rounds, trace.bulk_waits)
         return f"waits for memory, {_count(trips, 'time')} of a block one after the other"
     return {
@@ -90,7 +90,7 @@ def _count(number: float, noun: str) -> str:
 
 
 def _kib(size: float) -> str:
-    return f"{size / _KIB:.0f}" if size >= _KIB else f"{size / _KIB:.1f}"
+    return f"{size / _KIB:.0f} KiB" if size >= 10 * _KIB else f"{size / _KIB:.1f} KiB"
 
 
 def _megabytes(size: float) -> str:

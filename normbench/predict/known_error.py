@@ -4,6 +4,7 @@ Taken from measured over predicted time of the published device times that were 
 wide enough for four of five of them. docs/predictions.md tells how often the ranges hold for those kept apart.
 """
 
+import math
 from dataclasses import dataclass
 
 from normbench.fusion.launches import Launch
@@ -50,3 +51,16 @@ def kind_of(launch: Launch, timing: Timing, trace: Trace, code: MachineCode | No
     if timing.by_latency:
         return "latency"
     return "loop" if trace.loops > _LOOPS else "tile"
+
+
+def told_apart(faster: tuple[float, float, float], slower: tuple[float, float, float]) -> bool:
+    """Whether the model can tell which of two programs is faster.
+
+    The errors of two are taken to be independent: the upper side of the faster one's and the lower side of the slower
+    one's add up by their squares, as logarithms.
+
+    Args:
+      faster, slower: seconds, low and high of each.
+    """
+    up, down = math.log(faster[2] / faster[0]), math.log(slower[0] / slower[1])
+    return math.log(slower[0] / faster[0]) > math.hypot(up, down)

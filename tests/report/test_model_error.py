@@ -5,7 +5,15 @@ import pytest
 from normbench.report import load_run, terminal_table
 from normbench.report.data.summary import digest
 from normbench.report.model.calibration import calibration
-from normbench.report.model.error import ABSENT, calibrations, case_errors, launch_errors, model_error_lines, spread
+from normbench.report.model.error import (
+    ABSENT,
+    calibrations,
+    case_errors,
+    launch_errors,
+    model_error_lines,
+    poor,
+    spread,
+)
 from normbench.report.model.predictions import CONFIG, attained, foreseen, predicted, same_device
 from normbench.report.model.trust_map import order_lines, orders, trust_lines, trust_of_cases, trust_of_launches
 from normbench.report.page.model_section import model_section
@@ -46,14 +54,15 @@ def made(device="cpu", clock="pipelined", target=None, slower=SLOWER, **case):
             slug, size, whole = row["case"], 4 * row["elements"] // share, 0.0
             for index, (kind, factor) in enumerate(slower.items()):
                 launch = {"case": slug, "index": index, "name": f"{kind}_fusion.{index}", "kind": kind}
-                launch |= {"read_bytes": size, "write_bytes": size, "predicted_s": 1e-6 + 2 * size / 4.8e12}
+                launch |= {"read_bytes": size, "write_bytes": size, "bytes_s": 1e-6 + 2 * size / 4.8e12}
                 seconds = factor * (launch_s + 2 * size / BANDWIDTH)
                 whole += seconds
                 timed = {"case": slug, "device": device, "name": launch["name"], "source": "trace", "status": "ok"}
                 tables["launch_times"] += [{**timed, "sample": one, "seconds": seconds} for one in range(3)]
                 for place in {device, target or device}:
-                    known = launch["predicted_s"] if place == target else None
-                    tables["launches"].append({**launch, "target": place, "predicted_s": known})
+                    known = launch["bytes_s"] if place == target else None
+                    foretold = {"bytes_s": known, "predicted_s": known and 1.2 * known}
+                    tables["launches"].append({**launch, "target": place, **foretold})
             for place in {device, target or device}:
                 tables["compiled"].append({"case": slug, "target": place, "launches": 2, "status": "ok"})
             for cache in ("cold", "warm"):
@@ -154,7 +163,10 @@ def test_a_gpu_is_predicted_by_the_target_that_names_the_same_device(tmp_path):
     run = read(tmp_path, tables, environment={"devices": [{"platform": "gpu", "kind": "NVIDIA H200"}]})
     assert foreseen(run, "gpu")[1] == "h200, without the GPU"
     errors = launch_errors(run)
-    assert set(errors["model"]) == {"datasheet", "streaming", "attained"}
+    assert set(errors["model"]) == {"compiled", "datasheet", "streaming", "attained"}
+    by_model = errors.set_index(["case", "name"]).groupby("model")["predicted_s"]
+    ratio = by_model.get_group("compiled") / by_model.get_group("datasheet")
+    assert ratio.tolist() == pytest.approx([1.2] * len(ratio))
     assert (errors.query("model == 'datasheet'")["error"] > 10).all()  # made up a thousand times slower
     assert errors.query("model == 'streaming' and kind == 'loop'")["error"].tolist() == pytest.approx([1.0] * 8)
     assert not any("make gpu" in line for line in model_error_lines(run))
@@ -175,7 +187,7 @@ def test_the_gpu_s_own_description_goes_before_a_target_s(tmp_path):
     run = read(tmp_path, tables)
     (run.path / CONFIG).write_text('gpu_device_info {\n  name: "NVIDIA H200"\n}\n')
     assert "description" in foreseen(run, "gpu")[1]
-    assert "datasheet" in set(case_errors(run)["model"])
+    assert {"compiled", "datasheet"} <= set(case_errors(run)["model"])
 
 
 @pytest.mark.parametrize("other", ["name", "bytes"])
@@ -195,6 +207,19 @@ def test_a_launch_that_is_another_on_the_gpu_is_not_joined(tmp_path, other):
 def test_targets_are_known_by_the_name_of_their_device():
     assert same_device("NVIDIA H200") == "h200"
     assert same_device(None) is None
+
+
+def test_where_no_model_is_good_one_line_says_so(tmp_path):
+    tables = made()
+    for number, row in enumerate(tables["launch_times"]):
+        row["seconds"] *= 40.0 if number // 12 % 2 else 1.0  # from problem to problem
+    odd = read(tmp_path, tables)
+    ((device, line),) = poor(odd).items()
+    assert device == "cpu"
+    assert "is to be trusted" in line
+    assert model_error_lines(odd).count(line) == 1
+    assert not any("per case" in each for each in model_error_lines(odd))
+    assert "<table" not in model_section(odd, "")
 
 
 def test_without_a_gpu_the_command_is_named_and_no_figure(tmp_path):

@@ -28,7 +28,10 @@ _COMPILED = [
     "lower_s",
     "compile_s",
     "read_s",
+    "bytes_s",
     "predicted_s",
+    "predicted_low_s",
+    "predicted_high_s",
     "hints",
     "hlo_sha256",
 ]

@@ -13,7 +13,7 @@ import pandas as pd
 from normbench.display.units import count
 from normbench.report.data.frames import Run
 from normbench.report.model.calibration import Calibration, calibration
-from normbench.report.model.predictions import MODELS, devices, predicted
+from normbench.report.model.predictions import MODELS, UNCALIBRATED, devices, predicted
 from normbench.schema import DEVICELESS_TARGETS
 
 ABSENT = "The model's error is not known: no case of this run has both a predicted and a measured time."
@@ -21,11 +21,14 @@ NO_GPU = (
     "The predictions for {targets} have no error yet: no GPU was measured in this run; "
     "on a machine with one, this does it: make gpu PRESET=standard"
 )
+POOR = 0.5
+"""A median error per launch above this is of no use: it is told in one line."""
+UNTOLD = "no time that is predicted for this device is to be trusted."
 _OF_CASE = ["case", "problem", "operator", "pass", "variant"]
 _TIMES = ["device", "model", "predicted_s", "measured_s"]
 _CASE = ["case", "clock", "cache", *_TIMES]
 _LAUNCH = ["case", "problem", "operator", "pass", "name", "kind", "bytes", "decade", *_TIMES]
-_CACHES = {"datasheet": "cold", "streaming": "cold", "attained": "warm"}
+_CACHES = {"compiled": "cold", "datasheet": "cold", "streaming": "cold", "attained": "warm"}
 """The cache of the case that a model speaks of: time launch by launch, from which the last is made, is told warm."""
 
 
@@ -72,7 +75,7 @@ def case_errors(run: Run) -> pd.DataFrame:
         clock = costs.clock if costs else "device_kernels"
         for model in MODELS:
             whole = launches.groupby("case")[model].agg(lambda seconds: seconds.sum(skipna=False)).dropna()
-            if model != "datasheet" and costs:
+            if model not in UNCALIBRATED and costs:
                 whole = costs.of_call(whole)
             rows = whole.rename("predicted_s").reset_index()
             rows = rows.merge(_timed(run, device, clock, _CACHES[model]), on="case")
@@ -123,8 +126,9 @@ def off_by(row: pd.Series) -> str:
 
 def model_error_lines(run: Run) -> list[str]:
     """The error in words: median and 90th percentile of its size, per case and per launch of every kind, by model."""
-    cases, launches = case_errors(run), launch_errors(run)
-    lines = [] if len(cases) or len(launches) else [ABSENT]
+    cases, launches, untold = case_errors(run), launch_errors(run), poor(run)
+    lines = list(untold.values()) if len(cases) or len(launches) else [ABSENT]
+    cases, launches = (errors[~errors["device"].isin(untold)] for errors in (cases, launches))
     for _, row in spread(cases, ["device", "model"]).iterrows():
         lines.append(f"{_model(row)} per case: off by {off_by(row)} ({count(row['n'], 'case')}).")
     for _, row in spread(launches, ["device", "model"]).iterrows():
@@ -135,9 +139,23 @@ def model_error_lines(run: Run) -> list[str]:
     return lines + missing_lines(run)
 
 
+def poor(run: Run) -> dict[str, str]:
+    """By device whose launches no model foretells well, a sentence that says so in place of maps and tables."""
+    by_device: dict[str, list[pd.Series]] = {}
+    for _, row in spread(launch_errors(run), ["device", "model"]).iterrows():
+        by_device.setdefault(row["device"], []).append(row)
+    found = {}
+    for device, rows in by_device.items():
+        best = min(rows, key=lambda row: row["median"])
+        if best["median"] > POOR:
+            what = count(best["n"], "launch", "launches")
+            found[device] = f"{_model(best)} the best one, is off by {off_by(best)} per launch ({what}): {UNTOLD}"
+    return found
+
+
 def missing_lines(run: Run) -> list[str]:
     """What was predicted and not measured, and the command that measures it."""
-    foretold = run.compiled[run.compiled["predicted_s"].notna()]["target"].unique()
+    foretold = run.compiled[run.compiled[["bytes_s", "predicted_s"]].notna().any(axis=1)]["target"].unique()
     targets = [target for target in run.targets if target in DEVICELESS_TARGETS and target in foretold]
     return [NO_GPU.format(targets=", ".join(targets))] if targets and "gpu" not in devices(run) else []
 

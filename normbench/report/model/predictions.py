@@ -2,7 +2,8 @@
 
 | model      | a launch takes                                                                                      |
 |------------|-----------------------------------------------------------------------------------------------------|
-| datasheet  | its bytes over the bandwidth of the data sheet, and a fixed cost: `predicted_s`, nothing measured   |
+| compiled   | what `normbench.predict` says of its compiled code: `predicted_s`, nothing measured                 |
+| datasheet  | its bytes over the bandwidth of the data sheet, and a fixed cost: `bytes_s`, nothing measured       |
 | streaming  | what the streaming programs of the run take for as many bytes, and the measured cost of a launch    |
 | attained   | as much more than streaming as launches of its kind and size took, in the *other* problems          |
 """
@@ -17,7 +18,9 @@ from normbench.report.findings.attribution import measured_launches
 from normbench.report.model.calibration import Calibration
 from normbench.schema import DEVICELESS_TARGETS
 
-MODELS = ("datasheet", "streaming", "attained")
+MODELS = ("compiled", "datasheet", "streaming", "attained")
+UNCALIBRATED = ("compiled", "datasheet")
+"""Of these, those that take nothing from the run, the cost of a launch included."""
 CONFIG = "gpu_target_config.pbtxt"
 """XLA's description of the GPU of a run, in its folder."""
 MEASURED_TARGETS = ("cpu", "gpu")
@@ -47,8 +50,8 @@ def foreseen(run: Run, device: str) -> tuple[pd.DataFrame, str]:
     """The launches of all cases as compiled without the device, and in words what they were compiled for.
 
     Of a GPU, as compiled for its own description; else for the target that names the same device; else, where the run
-    has neither, as compiled on the device itself. Columns: `case`, `name`, `kind`, `bytes`, `predicted_s` (by data
-    sheet).
+    has neither, as compiled on the device itself. Columns: `case`, `name`, `kind`, `bytes`, `predicted_s`,
+    `bytes_s`.
     """
     if device == "gpu":
         described = run.tables["described_launches"]
@@ -78,7 +81,9 @@ def told_launches(run: Run, device: str) -> pd.DataFrame:
 
 def _plain(rows: pd.DataFrame) -> pd.DataFrame:
     size = (rows["read_bytes"] + rows["write_bytes"]).astype("Float64")
-    return rows[["case", "name", "kind", "predicted_s"]].assign(bytes=size.astype(float)).reset_index(drop=True)
+    return (
+        rows[["case", "name", "kind", "predicted_s", "bytes_s"]].assign(bytes=size.astype(float)).reset_index(drop=True)
+    )
 
 
 def predicted(run: Run, device: str, costs: Calibration | None) -> tuple[pd.DataFrame, str]:
@@ -89,7 +94,7 @@ def predicted(run: Run, device: str, costs: Calibration | None) -> tuple[pd.Data
     launches = launches.merge(told, on=_SAME, how="left")
     launches = launches.merge(run.cases[["case", "problem", "operator", "pass"]], on="case", how="left")
     launches["decade"] = np.floor(np.log10(launches["bytes"].where(launches["bytes"] > 0)))
-    launches = launches.rename(columns={"predicted_s": "datasheet"})
+    launches = launches.rename(columns={"predicted_s": "compiled", "bytes_s": "datasheet"})
     streaming = np.nan if costs is None else costs.launches_s(launches["bytes"].fillna(0.0))
     launches["streaming"] = pd.Series(streaming, index=launches.index).where(launches["bytes"] > 0)
     launches["attained"] = launches["streaming"] * _factors(launches)

@@ -60,7 +60,15 @@ _LAUNCH = [
     "spill_bytes",
     "load_bytes",
     "store_bytes",
+    "bytes_s",
     "predicted_s",
+    "predicted_low_s",
+    "predicted_high_s",
+    "predicted_from",
+    "bound",
+    "occupancy",
+    "waves",
+    "bytes_in_flight",
     "measured_s",
     "share",
 ]
@@ -100,7 +108,10 @@ _COMPILED_FACTS = [
     "lower_s",
     "compile_s",
     "read_s",
+    "bytes_s",
     "predicted_s",
+    "predicted_low_s",
+    "predicted_high_s",
     "hlo_sha256",
 ]
 

@@ -10,6 +10,7 @@ from normbench.report.model.error import (
     case_errors,
     launch_errors,
     missing_lines,
+    poor,
     predictions,
     size,
     spread,
@@ -26,12 +27,13 @@ from normbench.report.model.trust_map import (
 from normbench.report.page.markup import details, listed, paragraphs, table
 
 _INTRODUCTION = (
-    "A program's time is predicted from its launches and the bytes that cross their boundaries, and held against what "
-    "was measured, launches with a warm cache. Model datasheet: bytes over the bandwidth of the data sheet, and a "
-    "fixed cost per launch. Streaming: what the streaming programs of this run took for as many bytes, with a cold "
-    "cache, and the cost of a launch that it measured. Attained: as much more than streaming as launches of that kind "
-    "and size took in the other problems, so that nothing is predicted from its own time. None knows of arithmetic, so "
-    "that convolutions are beyond them. An error is by how much the longer of the two times exceeds the shorter."
+    "A program's time is predicted from its launches, and held against what was measured, launches with a warm "
+    "cache. Model compiled: what a model makes of their compiled code, nothing measured. Datasheet: bytes over the "
+    "bandwidth of the data sheet, and a fixed cost per launch. Streaming: what the streaming programs of this run "
+    "took for as many bytes, with a cold cache, and the cost of a launch that it measured. Attained: as much more "
+    "than streaming as launches of that kind and size took in the other problems, so that nothing is predicted from "
+    "its own time. All but the first know nothing of arithmetic, so that convolutions are beyond them. An error is "
+    "by how much the longer of the two times exceeds the shorter."
 )
 
 
@@ -44,6 +46,9 @@ def model_section(run: Run, places: str) -> str:
     cases, launches = case_errors(run), launch_errors(run)
     if cases.empty and launches.empty:
         return paragraphs([ABSENT, *missing_lines(run)])
+    untold = poor(run)
+    if set(launches["device"]) and set(launches["device"]) <= set(untold):
+        return paragraphs([*untold.values(), *missing_lines(run)])
     text = paragraphs([_INTRODUCTION, *_sources(run), *missing_lines(run)])
     text += "<h3>How far off</h3>" + _errors(cases, launches) + listed(order_lines(run))
     text += "<h3>Where to trust it</h3>" + listed(trust_of_cases_lines(run)) + places

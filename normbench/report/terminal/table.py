@@ -10,6 +10,7 @@ from normbench.report.data.frames import Run
 from normbench.report.data.summary import Digest, digest, series_names
 from normbench.report.findings.attribution import attribution_lines
 from normbench.report.findings.findings import Finding, findings
+from normbench.report.findings.foretold import foretold_lines
 from normbench.report.model.error import model_error_lines
 from normbench.report.model.predictions import devices
 from normbench.report.terminal.overview import accuracy_lines, atlas_lines, overview_lines, status_lines
@@ -192,14 +193,28 @@ def _totals(data: Digest, width: int) -> list[str]:
     run = data.run
     state = "" if run.complete else f" ({run.info.get('status') or 'unfinished'}: not all rows are there yet)"
     lines = textwrap.wrap(f"run {run.run_id}{state}: {count(len(run.cases), 'case')}", width)
-    lines += [*status_lines(data, width), "", *atlas_lines(data, width), *overview_lines(data, width)]
-    lines += accuracy_lines(run, width)
+    lines += [*status_lines(data, width), "", *atlas_lines(data, width), *_foretold(data, width)]
+    lines += [*overview_lines(data, width), *accuracy_lines(run, width)]
     wanted = sorted((finding for finding in findings(data, _TOLD)), key=_place)
     for finding in wanted:
         lines += textwrap.wrap(finding.text, width, initial_indent="- ", subsequent_indent="  ")
     return lines
 
 
+def _foretold(data: Digest, width: int) -> list[str]:
+    """Which variant is predicted to be the fastest, beside the one with the fewest bytes."""
+    told = foretold_lines(data.summary)
+    if not told:
+        return []
+    lines = textwrap.wrap(_FORETOLD, width)
+    for line in told:
+        lines += textwrap.wrap(line, width, initial_indent="  ", subsequent_indent="    ")
+    return [*lines, ""]
+
+
+_FORETOLD = (
+    "Predicted from the compiled code, not measured; what cannot be told apart is said to be within the model's error:"
+)
 _TOLD = ("cost", "fold", "noise")
 
 

@@ -208,10 +208,11 @@
     const fact = Object.fromEntries(names.map((name, place) => [name, row[place]]));
     const parts = [element("h3", {}, `Compiled for ${fact.target}`)];
     if (fact.status !== "ok") parts.push(element("p", { class: "status" }, `${fact.status}: ${fact.reason ?? ""}`));
-    const facts = names.filter((name) => !["target", "status", "reason", "hints", "predicted_s", "hlo_sha256"].includes(name));
+    const facts = names.filter((name) => !["target", "status", "reason", "hints", "bytes_s", "predicted_s", "predicted_low_s", "predicted_high_s", "hlo_sha256"].includes(name));
     if (facts.some((name) => fact[name] !== null)) parts.push(tableOf(facts, [facts.map((name) => fact[name])]));
     if (fact.predicted_s !== null) {
-      parts.push(element("p", { class: "missing" }, `Predicted from bytes and bandwidth, not measured: ${duration(fact.predicted_s)}.`));
+      parts.push(element("p", { class: "missing" }, `Predicted from the compiled code, not measured: ${duration(fact.predicted_s)}, between ` +
+        `${duration(fact.predicted_low_s)} and ${duration(fact.predicted_high_s)}. From bytes and bandwidth alone: ${duration(fact.bytes_s)}.`));
     }
     if (fact.hints.length) parts.push(element("ul", {}, ...fact.hints.map((hint) => element("li", {}, hint))));
     if (drawn[fact.target]) {
