@@ -134,7 +134,7 @@ def test_a_copy_that_the_wrong_order_costs_names_the_results_that_should_stand_t
         assert right["read"]["minimum"] == donated["read"]["minimum"]
         assert donated["read"]["bytes"] - right["read"]["bytes"] == pytest.approx(donated["copies"], abs=64)
         words = hint(donated, "copy")
-        assert "result 0 takes that of state[1]['a']['mean'], which result 3 replaces" in words
+        assert "result 1 takes that of state[1]['a']['square'], which result 4 replaces" in words
         assert "donate it" not in words
     assert programs["adamw_state_first_donated on h200"]["read"]["bytes"] < 1.001 * right["read"]["minimum"]
 

@@ -69,25 +69,33 @@ def _chain(program: Program, output: int) -> list[int]:
     return found if found[-1] in program.parameters else []
 
 
-def replacements(program: Program) -> dict[int, int]:
-    """For donated arguments the result that replaces each: of the same shape, made of it element by element, and of as
-    few other arrays as possible."""
-    donated = set(program.module.aliases.values())
-    pairs = []
-    for place, value in enumerate(program.outputs):
-        made_of = sources(program, value) if value is not None else frozenset()
-        for number in donated:
-            parameter = program.parameters[number]
-            if value is not None and parameter in made_of and _same(program, parameter, value):
-                pairs.append((len(made_of), place, number))
-    found: dict[int, int] = {}
-    for _, place, number in sorted(pairs):
-        if number not in found and place not in found.values():
-            found[number] = place
-    return found
+def misplaced(program: Program) -> dict[int, int | None]:
+    """Results that took the memory of an argument of which they are not made, each with the result that replaces that
+    argument: of its shape, made of it element by element, and of fewer other arrays than any other; None where several
+    could."""
+    made_of = {place: sources(program, value) for place, value in enumerate(program.outputs) if value is not None}
+    return {
+        place: _replacement(program, number, made_of)
+        for place, number in sorted(program.module.aliases.items())
+        if place in made_of and program.parameters[number] not in made_of[place]
+    }
 
 
-def _same(program: Program, parameter: int, value: int) -> bool:
+def _replacement(program: Program, number: int, made_of: dict[int, frozenset[int]]) -> int | None:
+    parameter = program.parameters[number]
+    found = [
+        (len(arrays), place)
+        for place, arrays in made_of.items()
+        if parameter in arrays and _same(program, parameter, program.outputs[place])
+    ]
+    fewest = min((count for count, _ in found), default=0)
+    places = [place for count, place in found if count == fewest]
+    return places[0] if len(places) == 1 else None
+
+
+def _same(program: Program, parameter: int, value: int | None) -> bool:
+    if value is None:
+        return False
     one, other = program.nodes[parameter].shape, program.nodes[value].shape
     return (one.element, one.dimensions) == (other.element, other.dimensions)
 
@@ -141,11 +149,10 @@ def _handed_through(program: Program, group: list[Copy]) -> str:
 
 def _taken(program: Program, group: list[Copy]) -> str:
     """Which results took the memory of the wrong arguments, and which would have to stand in their places."""
-    right = replacements(program)
     wrong = [
-        f"result {place} takes that of {argument_name(program, number)}, which result {right[number]} replaces"
-        for place, number in sorted(program.module.aliases.items())
-        if right.get(number, place) != place
+        f"result {place} takes that of {argument_name(program, program.module.aliases[place])}"
+        + ("" if right is None else f", which result {right} replaces")
+        for place, right in misplaced(program).items()
     ]
     cause = f"{_moves(group)}, because results take the memory of donated arguments that are still to be read"
     if not wrong:
