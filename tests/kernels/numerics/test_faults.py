@@ -179,7 +179,9 @@ SECOND = [
     (operator, variant)
     for operator in ("batch_norm", *OPERATORS)
     for variant in kernels.variants(operator)
-    if variant in ("welford", "custom_vjp", "pallas_triton") or (operator, variant) == ("rms_norm", "pallas_mosaic")
+    if variant == "pallas_triton"
+    or (operator, variant)
+    in (("rms_norm", "pallas_mosaic"), ("layer_norm", "welford"), ("batch_norm_training", "custom_vjp"))
 ]
 
 

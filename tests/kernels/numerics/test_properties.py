@@ -87,7 +87,7 @@ def hold(operator, groups, terms, variant, epsilon, inputs, running_mean=0.0):
 def test_data_of_every_kind(operator, variant):
     groups, terms = 6, 16
 
-    @settings(max_examples=6 if "mosaic" in variant else 25, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=4 if "mosaic" in variant else 12, deadline=None, derandomize=True, database=None)
     @given(data(layout_of(operator, groups, terms)), st.sampled_from((0.0, 3.0, 2000.0, np.nan, np.inf)))
     def holds(inputs, running_mean):
         hold(operator, groups, terms, variant, 1e-5, inputs, running_mean)
@@ -96,7 +96,9 @@ def test_data_of_every_kind(operator, variant):
 
 
 @pytest.mark.parametrize("terms", [1, 2])
-@pytest.mark.parametrize(("operator", "variant"), [pair for pair in EVERY if pair[1] != "pallas_mosaic"])
+@pytest.mark.parametrize(
+    ("operator", "variant"), [pair for pair in EVERY if pair[1] not in ("pallas_mosaic", "flax", "jax_nn")]
+)
 def test_few_terms(operator, variant, terms):
     """Of one term h is 0; batch norm in training refuses it."""
     if operator == "batch_norm_training" and terms == 1:
@@ -109,7 +111,11 @@ def test_few_terms(operator, variant, terms):
     hold(operator, 4, terms, variant, 1e-5, tuple(array.astype(np.float32) for array in inputs), 20.0)
 
 
-LONG = [pair for pair in EVERY if not pair[1].startswith("pallas") and pair[0] in ("layer_norm", "batch_norm_training")]
+LONG = [
+    (operator, variant)
+    for operator in ("layer_norm", "batch_norm_training")
+    for variant in ("naive", "welford", "custom_vjp", "aten")
+]
 
 
 @pytest.mark.parametrize(("operator", "variant"), LONG)
