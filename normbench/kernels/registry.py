@@ -92,6 +92,12 @@ def cancels(problem: Problem, conditioning: float) -> float:
     return max(conditioning, 1.0) if roundoff * conditioning**2 < VOID else math.inf
 
 
+def cancels_and_rounds_between(problem: Problem, conditioning: float) -> float:
+    """As `cancels`; and what is activated is rounded to x's dtype first, which a narrow one shows in the whole."""
+    narrow = problem.dtype in ("bfloat16", "float16")
+    return max(cancels(problem, conditioning), 4.0 if narrow else 1.0)
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Variant:
     """One way to compute an operator; callable with the operator's own signature, and by `jax.jit` and `jax.grad` as

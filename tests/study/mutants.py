@@ -226,7 +226,8 @@ def _with_residual(mutant: Mutant, function: Callable, x, *others, residual, **k
     z = x + NOTHING * residual if mutant.without("residual") else x + residual
     outputs = function(z, *others, **keywords)
     y, statistics = (outputs[0], outputs[1:]) if isinstance(outputs, tuple) else (outputs, ())
-    second = _fixed(x + residual, mutant, "gradient_of_residual")
+    second = x + residual
+    second = NOTHING * second + _fixed(second, mutant, "gradient_of_residual")
     return ((y, second), *statistics) if statistics else (y, second)
 
 

@@ -21,7 +21,15 @@ from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
-from normbench.kernels.registry import Argument, Operator, Variant, cancels, register_operator, register_variant
+from normbench.kernels.registry import (
+    Argument,
+    Operator,
+    Variant,
+    cancels,
+    cancels_and_rounds_between,
+    register_operator,
+    register_variant,
+)
 
 _NAME = "batch_norm_training"
 _DEFAULT_MOMENTUM = 0.1
@@ -78,7 +86,9 @@ for _variant in (
     ),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
-    Variant(_NAME, "flax", flax, "flax.linen.BatchNorm", supports_problem=flax_missing, excess=cancels),
+    Variant(
+        _NAME, "flax", flax, "flax.linen.BatchNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+    ),
     Variant(
         _NAME,
         "pallas_triton",

@@ -22,7 +22,15 @@ from normbench.kernels.group_norm.two_pass import two_pass
 from normbench.kernels.group_norm.welford import welford
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
-from normbench.kernels.registry import Argument, Operator, Variant, cancels, register_operator, register_variant
+from normbench.kernels.registry import (
+    Argument,
+    Operator,
+    Variant,
+    cancels,
+    cancels_and_rounds_between,
+    register_operator,
+    register_variant,
+)
 
 _NAME = "group_norm"
 _DEFAULT_GROUPS = 32
@@ -76,7 +84,9 @@ for _variant in (
     Variant(_NAME, "welford", welford, "one reduction of count, mean and squares; gradient by hand"),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
-    Variant(_NAME, "flax", flax, "flax.linen.GroupNorm", supports_problem=flax_missing, excess=cancels),
+    Variant(
+        _NAME, "flax", flax, "flax.linen.GroupNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+    ),
     Variant(
         _NAME,
         "pallas_triton",

@@ -15,7 +15,14 @@ from normbench.kernels.instance_norm.pallas_triton import pallas_triton
 from normbench.kernels.instance_norm.reference import reference
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
-from normbench.kernels.registry import Operator, Variant, cancels, register_operator, register_variant
+from normbench.kernels.registry import (
+    Operator,
+    Variant,
+    cancels,
+    cancels_and_rounds_between,
+    register_operator,
+    register_variant,
+)
 
 _NAME = "instance_norm"
 
@@ -56,7 +63,9 @@ for _variant in (
     Variant(_NAME, "welford", as_groups(group_norm.welford), "one reduction of count, mean, squares; gradient by hand"),
     Variant(_NAME, "custom_vjp", as_groups(group_norm.custom_vjp), "gradient by hand; saves mean and 1 / deviation"),
     Variant(_NAME, "jax_nn", as_groups(group_norm.jax_nn), "jax.nn.standardize and the affine", excess=cancels),
-    Variant(_NAME, "flax", flax, "flax.linen.InstanceNorm", supports_problem=flax_missing, excess=cancels),
+    Variant(
+        _NAME, "flax", flax, "flax.linen.InstanceNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+    ),
     Variant(
         _NAME,
         "pallas_triton",

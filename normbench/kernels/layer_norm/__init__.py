@@ -22,7 +22,15 @@ from normbench.kernels.layer_norm.welford import welford
 from normbench.kernels.pallas.triton.row_norm import unsupported
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
-from normbench.kernels.registry import Argument, Operator, Variant, cancels, register_operator, register_variant
+from normbench.kernels.registry import (
+    Argument,
+    Operator,
+    Variant,
+    cancels,
+    cancels_and_rounds_between,
+    register_operator,
+    register_variant,
+)
 
 _NAME = "layer_norm"
 ROW_LAYOUTS = tuple(name for name, axis in LAYOUTS.items() if axis % len(name) == len(name) - 1)
@@ -70,7 +78,9 @@ for _variant in (
     Variant(_NAME, "welford", welford, "one reduction of count, mean and squares; gradient by hand"),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
-    Variant(_NAME, "flax", flax, "flax.linen.LayerNorm", supports_problem=flax_missing, excess=cancels),
+    Variant(
+        _NAME, "flax", flax, "flax.linen.LayerNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+    ),
     Variant(
         _NAME,
         "pallas_triton",

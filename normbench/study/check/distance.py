@@ -96,7 +96,7 @@ class Allowance:
         noise = math.sqrt(sum(share(draw, reference, scale) ** 2 for draw in self.draws) / len(self.draws))
         independent = math.sqrt(float(np.square(squares).sum()) * _repeats(reference)) / float(squares.sum())
         independent *= TYPICAL * self.rounding
-        return DRIFT * (independent + self.common) + self.factor * SHARED_NOISE * noise
+        return self.factor * (DRIFT * (independent + self.common) + SHARED_NOISE * noise)
 
 
 def _repeats(values: np.ndarray) -> float:
