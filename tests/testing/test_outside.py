@@ -120,8 +120,8 @@ def test_snapshots_that_nothing_asks_for_are_told_and_removed(project):
 def test_many_processes_write_one_file(project):
     pytest.importorskip("xdist")
     shutil.rmtree(project.folder / "__snapshots__")
-    assert project.pytest("-n2", "--fusion-update").status == 0
-    ran = project.pytest("-n2")
+    assert project.pytest("-p", "xdist", "-n2", "--fusion-update").status == 0
+    ran = project.pytest("-p", "xdist", "-n2")
     assert ran.status == 0, ran.output
     assert "3 checks, 0 programs compiled" in ran.output
 
@@ -194,7 +194,7 @@ def test_without_the_compiler_checks_are_skipped_with_what_to_install(small):
 def test_collecting_tests_that_do_not_use_it_imports_no_jax(small):
     check = "import sys\n\n\ndef test_nothing():\n    assert not {'jax', 'pandas', 'numpy'} & set(sys.modules)\n"
     small.write(test_small=check)
-    ran = small.pytest("-p", "no:benchmark", "-p", "no:hypothesispytest", "-p", "no:flaky")
+    ran = small.pytest()
     assert ran.status == 0, ran.output
     assert "fusion ==" not in ran.output
 
