@@ -26,12 +26,12 @@ class Fusion:
     """Holds what the compiler makes of functions, by snapshots and by limits.
 
     Args:
-      node: the test, after its file: "TestBlock::test_forward[bf16]".
+      test: its name after its file: "TestBlock.test_forward[bf16]".
       file: its test file.
     """
 
-    def __init__(self, node: str, file: Path, config: pytest.Config, programs: "Programs", session: Session):
-        self._test, self._file = node.replace("::", "."), file
+    def __init__(self, test: str, file: Path, config: pytest.Config, programs: "Programs", session: Session):
+        self._test, self._file = test, file
         self._update, self._strict, self._exact, self._record = (
             config.getoption(f"--fusion-{name}") for name in ("update", "strict", "exact", "record")
         )

@@ -55,14 +55,18 @@ def fusion(request: pytest.FixtureRequest) -> "Fusion":
     config = request.config
     if _PROGRAMS not in config.stash:
         config.stash[_PROGRAMS] = Programs(DiskCache(cache_folder()))
-    node = request.node.nodeid.partition("::")[2]
-    return Fusion(node, request.path, config, config.stash[_PROGRAMS], config.stash[_SESSION])
+    return Fusion(_name(request.node), request.path, config, config.stash[_PROGRAMS], config.stash[_SESSION])
+
+
+def _name(item: pytest.Item) -> str:
+    """A test after its file: TestBlock.test_forward[bf16]. (Its node id has the group of xdist in it.)"""
+    return ".".join(node.name for node in item.listchain() if isinstance(node, pytest.Class | pytest.Item))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     collected = item.config.stash.get(_COLLECTED, None)
     if collected is not None:
-        collected.setdefault(item.path, []).append(item.nodeid.partition("::")[2].replace("::", "."))
+        collected.setdefault(item.path, []).append(_name(item))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -70,8 +74,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Gener
     from normbench.testing.session import has_snapshots
 
     if call.when == "call" and call.excinfo is None and has_snapshots(item.path):
-        test = item.nodeid.partition("::")[2].replace("::", ".")
-        item.config.stash[_SESSION].passed.append([str(item.path), test])
+        item.config.stash[_SESSION].passed.append([str(item.path), _name(item)])
     return (yield)
 
 

@@ -115,4 +115,5 @@ class Project:
     def environment(self, **more):
         paths = os.pathsep.join([str(ROOT), str(self.folder)])
         own = {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(self.cache), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed here is none of the project's
         return {**os.environ, **own, **more}

@@ -120,8 +120,8 @@ def test_snapshots_that_nothing_asks_for_are_told_and_removed(project):
 def test_many_processes_write_one_file(project):
     pytest.importorskip("xdist")
     shutil.rmtree(project.folder / "__snapshots__")
-    assert project.pytest("-n2", "--fusion-update").status == 0
-    ran = project.pytest("-n2")
+    assert project.pytest("-p", "xdist", "-n2", "--fusion-update").status == 0
+    ran = project.pytest("-p", "xdist", "-n2")
     assert ran.status == 0, ran.output
     assert "3 checks, 0 programs compiled" in ran.output
 
@@ -140,17 +140,16 @@ def test_no_cacheprovider_and_a_folder_that_cannot_be_written_to(small):
     assert "Traceback" not in ran.output
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"normbench_fusion": 1, "checks": {"test_small": {"k": {}}}}'])
-def test_a_damaged_snapshot_is_one_clear_line(small, damage):
+def test_a_damaged_snapshot_is_one_clear_line(small):
     path = small.folder / "__snapshots__" / "test_small.fusion.json"
     path.parent.mkdir()
-    path.write_text(damage)
+    path.write_text("{")
     ran = small.pytest()
     assert ran.status == 1
     assert [line for line in ran.message("test_small") if "is damaged" in line and "--fusion-update" in line]
     assert "Traceback" not in ran.output
     assert small.pytest("--fusion-update").status == 0
-    assert small.pytest().status == 0
+    assert json.loads(path.read_text())["checks"].keys() == {"test_small"}
 
 
 def test_two_tests_of_one_name_in_two_folders(small):
@@ -195,7 +194,7 @@ def test_without_the_compiler_checks_are_skipped_with_what_to_install(small):
 def test_collecting_tests_that_do_not_use_it_imports_no_jax(small):
     check = "import sys\n\n\ndef test_nothing():\n    assert not {'jax', 'pandas', 'numpy'} & set(sys.modules)\n"
     small.write(test_small=check)
-    ran = small.pytest("-p", "no:benchmark", "-p", "no:hypothesispytest", "-p", "no:flaky")
+    ran = small.pytest()
     assert ran.status == 0, ran.output
     assert "fusion ==" not in ran.output
 

@@ -20,7 +20,7 @@ from normbench.testing.limits import HINTS, limits
 from normbench.testing.releases import Release, history_text
 from normbench.testing.session import Session, unused, write
 from normbench.testing.snapshots import flags_that_matter, key, read_entries, snapshot_path, write_entries
-from normbench.testing.structure import Kind, Structure, structure_from
+from normbench.testing.structure import Kind, Structure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -164,8 +164,17 @@ def test_a_snapshot_of_a_later_version_is_refused(tmp_path):
     path.write_text('{"normbench_fusion": 2, "checks": {}}')
     with pytest.raises(UserError, match="has version 2; this normbench reads up to 1"):
         read_entries(path)
-    with pytest.raises(ValueError, match="KeyError"):
-        structure_from({"each": [{}]})
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", "{}", '{"normbench_fusion": 1}', '{"normbench_fusion": 1, "checks": {"test": {"k": {}}}}']
+)
+def test_a_damaged_snapshot_is_refused_in_one_line(tmp_path, damage):
+    path = tmp_path / "x.fusion.json"
+    path.write_text(damage)
+    with pytest.raises(UserError, match=r"x\.fusion\.json' is damaged \(.*--fusion-update") as caught:
+        read_entries(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_cache_is_no_obstacle_where_it_fails(tmp_path):
