@@ -38,7 +38,7 @@ from normbench.kernels.pallas.mosaic.exact.channels_config import (
     forward_shared_bytes,
     tile_positions,
 )
-from normbench.kernels.pallas.mosaic.exact.positions import LEAST_POSITIONS, TILE, positions_refusal
+from normbench.kernels.pallas.mosaic.exact.positions import LEAST_TILE_POSITIONS, TILE, positions_refusal
 from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
 from normbench.kernels.pallas.mosaic.limits import WARPGROUP, shared_refusal
 from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
@@ -97,7 +97,7 @@ def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, bac
     """Why so few elements are left to XLA although the kernels take them."""
     if 0 in view or _whole(view, dtypes, plan, backward):
         return None
-    least = LEAST_POSITIONS if backward else WARPGROUP
+    least = LEAST_TILE_POSITIONS if backward else WARPGROUP
     if len(view) == 3 and view[2] < least:
         return f"{view[2]} positions of a channel; allowed for pallas_mosaic where channels come first: {least} or more"
     if len(view) == 2 and view[1] < LEAST_COLUMNS:

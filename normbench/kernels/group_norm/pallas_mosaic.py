@@ -22,7 +22,7 @@ from normbench.kernels.pallas.mosaic import (
 from normbench.kernels.pallas.mosaic import (
     slabs_backward as mosaic_slabs_backward,
 )
-from normbench.kernels.pallas.mosaic.columns_config import AnyColumns, ColumnsConfig, columns_of
+from normbench.kernels.pallas.mosaic.columns_config import LEAST_POSITIONS, AnyColumns, ColumnsConfig, columns_of
 from normbench.kernels.pallas.mosaic.exact import columns as mosaic_columns
 from normbench.kernels.pallas.mosaic.exact import groups as mosaic_groups
 from normbench.kernels.pallas.mosaic.exact.channels import ChannelsPlan
@@ -35,8 +35,6 @@ from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes
 from normbench.kernels.pallas.second_order import plain_norm, twice_differentiable
 from normbench.kernels.problem import Problem
 
-LEAST_POSITIONS = 256
-"""Two sums in float32 for each channel are then 1.6 % of it in bfloat16."""
 LEAST_ELEMENTS = 512
 """Mean and 1 / deviation in float32 are then at most 0.8 % of a group in bfloat16, and a thread has four elements."""
 

@@ -8,10 +8,8 @@ import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import SHARED_BYTES
 from normbench.kernels.pallas.hardware import power_of_two_to
-from normbench.kernels.pallas.mosaic.limits import LINE, PER_THREAD, RESERVED_BYTES, WARPGROUP
+from normbench.kernels.pallas.mosaic.limits import COPY_BYTES, LINE, PER_THREAD, RESERVED_BYTES, WARPGROUP
 
-COPY_BYTES = 16
-"""What the lines of a bulk copy are multiples of."""
 SECTOR_BYTES = 32
 """What device memory reads at once: of narrower lines it would read more than is used."""
 WIDE_BYTES = 64

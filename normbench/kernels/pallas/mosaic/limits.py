@@ -14,6 +14,8 @@ LINE = 256
 """The longest line of a bulk copy, and the most lines of one; a row of 65536 elements is what one copy moves."""
 PER_THREAD = 16
 """Elements that a thread holds at once: 16 bytes of bfloat16 twice, and some ten arrays of float32 in 255 registers."""
+COPY_BYTES = 16
+"""What a bulk copy moves is a multiple of this, and so are its addresses."""
 RESERVED_BYTES = 4096
 """Of shared memory, for barriers and the scratch of reductions."""
 

@@ -23,10 +23,8 @@ from normbench.jax_compat.mosaic import (
     mosaic_settle,
     mosaic_slice,
 )
-from normbench.kernels.pallas.mosaic.limits import PER_THREAD, WARPGROUP
+from normbench.kernels.pallas.mosaic.limits import COPY_BYTES, PER_THREAD, WARPGROUP
 
-COPY_BYTES = 16
-"""What the addresses and lengths of bulk copies are multiples of."""
 VECTOR_ELEMENTS = 4
 """What a thread takes at once of a window of 512 or more: 8 bytes of bfloat16, from an address that is so, too."""
 MOST_IDLE = 1 / 3

@@ -28,12 +28,17 @@ from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
 from normbench.kernels.pallas.mosaic.exact.channels_config import chunk_lines
 from normbench.kernels.pallas.mosaic.exact.rows import chunk, moments
-from normbench.kernels.pallas.mosaic.limits import LINE, RESERVED_BYTES, WARPGROUP, MosaicConfig, shared_refusal
+from normbench.kernels.pallas.mosaic.limits import (
+    COPY_BYTES,
+    LINE,
+    RESERVED_BYTES,
+    WARPGROUP,
+    MosaicConfig,
+    shared_refusal,
+)
 
 LEAST_ELEMENTS = 512
 """Mean and 1 / deviation in float32 are then 0.8 % of a channel in bfloat16."""
-COPY_BYTES = 16
-"""What the lines of a bulk copy are multiples of."""
 
 
 @dataclass(frozen=True, slots=True)

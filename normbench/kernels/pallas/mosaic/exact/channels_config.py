@@ -11,7 +11,7 @@ from normbench.kernels.pallas.mosaic.limits import LINE, PER_THREAD, RESERVED_BY
 
 LEAST_CHANNELS = 8
 """A line of a bulk copy is a multiple of 16 bytes: 8 elements of bfloat16."""
-COPY_BYTES = 128
+LINE_BYTES = 128
 """What a copy is aligned to in shared memory."""
 TILE = 2048
 """Elements of a tile where channels are few: one chunk of `PER_THREAD` for each thread."""
@@ -118,9 +118,9 @@ def channels_refusal(rows: int, channels: int, param_dtypes: tuple[str, ...]) ->
     if positions * channels // math.gcd(channels, LINE) > LINE:
         return f"{channels} channels; allowed for pallas_mosaic: what one bulk copy moves, {LINE} lines of {LINE}"
     narrowest = min(map(_item, param_dtypes))
-    if positions > 1 and channels * narrowest % COPY_BYTES:
+    if positions > 1 and channels * narrowest % LINE_BYTES:
         return (
             f"{channels} channels, whose parameters take {channels * narrowest} bytes; allowed for pallas_mosaic: "
-            f"multiples of {COPY_BYTES} bytes"
+            f"multiples of {LINE_BYTES} bytes"
         )
     return None

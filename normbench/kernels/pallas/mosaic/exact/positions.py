@@ -27,18 +27,18 @@ from normbench.kernels.pallas.mosaic.limits import WARPGROUP, MosaicConfig, forw
 
 TILE = 8192
 """Elements of a tile at most: four chunks, and small enough that many programs are in flight on a multiprocessor."""
-LEAST_POSITIONS = 512
+LEAST_TILE_POSITIONS = 512
 """Four sums of float32 for each tile are then 1.6 % of it in bfloat16."""
 
 
 def positions_refusal(positions: int) -> str | None:
     """Why so many positions of a channel are not what the kernels take, or None."""
-    if positions % WARPGROUP or positions < LEAST_POSITIONS:
+    if positions % WARPGROUP or positions < LEAST_TILE_POSITIONS:
         return (
             f"{positions} positions of a channel; allowed for pallas_mosaic where channels come first: "
-            f"multiples of {WARPGROUP} from {LEAST_POSITIONS}"
+            f"multiples of {WARPGROUP} from {LEAST_TILE_POSITIONS}"
         )
-    if tile_of(positions) < LEAST_POSITIONS:
+    if tile_of(positions) < LEAST_TILE_POSITIONS:
         return f"{positions} positions of a channel; allowed for pallas_mosaic: what tiles up to {TILE} divide"
     return None
 
