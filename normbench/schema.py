@@ -10,6 +10,8 @@ STATUSES = ("ok", "unsupported", "failed", "crashed", "out_of_memory", "timeout"
 """ok; not supported by the variant; raised an exception; killed its process; ran out of memory; exceeded its time
 limit; result outside the tolerance of the float64 reference; faster than the measured ceiling allows."""
 
+DEFAULT_PRESET = "quick"
+"""What is studied where nobody says what."""
 PASSES = ("forward", "backward", "forward_backward")
 CLOCKS = ("wall", "pipelined")
 DEVICE_CLOCKS = ("device_kernels", "device_span")

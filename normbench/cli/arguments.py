@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 from normbench.cases.case import Case, cases
 from normbench.errors import UserError, unknown
-from normbench.schema import DEVICELESS_TARGETS, TARGETS
+from normbench.schema import DEFAULT_PRESET, DEVICELESS_TARGETS, TARGETS
 
-DEFAULT_PRESET = "quick"
 DEFAULT_TARGETS = ("cpu", "h200", "a100")
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from normbench.cli.arguments import check_compilers, chosen_cases
 from normbench.cli.gpu_target import describe, dump_target_config
-from normbench.cli.study import DEFAULT_OUT, writable_folder
+from normbench.cli.study import DEFAULT_OUT, resume_command, writable_folder
 from normbench.errors import UserError
 from normbench.study.clocks.device_records import missing
 from normbench.study.schedule.gpu_plan import Plan, plan, seconds, with_peers
@@ -53,7 +53,7 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
         folder = study(config)
     except Interrupted as stopped:
         folder = stopped.run
-        print(f"normbench: out of time; finish with: normbench study --resume {folder}", file=sys.stderr)
+        print(f"normbench: out of time; finish with: {resume_command(folder)}", file=sys.stderr)
     except KeyboardInterrupt:
         raise UserError(f"budget {parsed.budget!r}: it was over before a case was measured; give more") from None
     signal.setitimer(signal.ITIMER_REAL, 0)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import normbench
 from normbench.errors import UserError
-from normbench.schema import PASSES, TARGETS
+from normbench.schema import DEFAULT_PRESET, PASSES, TARGETS
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     try:
         parsed = _parser().parse_args(arguments)
+        _refuse_empty(parsed)
         parsed.command_line = ("normbench", *arguments)
         _keep_jax_from_looking_for_a_gpu()
         module, function = parsed.run
@@ -42,6 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         hint = "" if debug else " (the traceback: repeat the command with --debug)"
         return _fail(f"{type(error).__name__}: {error}", FAILED, debug, hint)
+
+
+def _refuse_empty(parsed: argparse.Namespace) -> None:
+    """An empty text is a variable of a script that was not set: it stands for no name, path or number.
+
+    Raises:
+      UserError: names the argument.
+    """
+    for name, value in vars(parsed).items():
+        if value == "" or (isinstance(value, list | tuple) and "" in value):
+            raise UserError(f"{name.strip('_').replace('_', '-')} '': it is empty; give a value, or leave it out")
 
 
 def _keep_jax_from_looking_for_a_gpu() -> None:
@@ -97,6 +109,7 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="RUN", help="finish the run in this folder, with its own configuration")
     parser.add_argument("--processes", type=int, metavar="N", help="processes that repeat each measurement")
     parser.add_argument("--executor", choices=("local", "ray"), help="where compilations run (default: local)")
+    parser.add_argument("--full", action="store_true", help="end with all tables, in place of the answer")
 
 
 def _explain_options(parser: argparse.ArgumentParser) -> None:
@@ -159,9 +172,8 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _gpu_options(parser: argparse.ArgumentParser) -> None:
-    _selection(parser, target=False)
+    _selection(parser, target=False, preset="standard")
     _imports(parser)
-    parser.set_defaults(preset="standard")
     parser.add_argument("--budget", default="8m", metavar="TIME", help="e.g. 8m or 480s (default: 8m)")
     parser.add_argument("--out", metavar="DIR", help="where the run's folder is made (default: results/runs)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan: which cases, in which order")
@@ -187,8 +199,12 @@ def _doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
-def _selection(parser: argparse.ArgumentParser, target: bool = True) -> None:
-    parser.add_argument("--preset", help="smoke, quick, standard or full (default: quick); or peers, pytensor")
+def _selection(parser: argparse.ArgumentParser, target: bool = True, preset: str | None = None) -> None:
+    parser.add_argument(
+        "--preset",
+        default=preset,
+        help=f"smoke, quick, standard or full (default: {preset or DEFAULT_PRESET}); or peers, pytensor",
+    )
     for name, what in (
         ("operator", "only these operators"),
         ("variant", "only these variants"),

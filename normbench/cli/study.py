@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from normbench.cases.case import Case
-from normbench.cli.arguments import DEFAULT_PRESET, check_compilers, chosen_cases, chosen_targets
+from normbench.cli.arguments import check_compilers, chosen_cases, chosen_targets
 from normbench.errors import UserError
-from normbench.study.schedule.units import is_peer
+from normbench.schema import DEFAULT_PRESET
+from normbench.study.schedule.units import MAX_PROCESSES, is_peer
 from normbench.study.user_modules import import_modules
 
 DEFAULT_OUT = Path("results/runs")
@@ -26,8 +27,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _study(parsed: argparse.Namespace) -> int:
-    if parsed.processes is not None and parsed.processes < 1:
-        raise UserError(f"processes {parsed.processes}: allowed: 1 or more")
+    if parsed.processes is not None and not 1 <= parsed.processes <= MAX_PROCESSES:
+        raise UserError(f"processes {parsed.processes}: allowed: 1 to {MAX_PROCESSES}")
     targets = chosen_targets(parsed.target)
     selected = chosen_cases(parsed)
     check_compilers(targets)
@@ -45,7 +46,7 @@ def _study(parsed: argparse.Namespace) -> int:
         attribution=True,
         **{name: value for name, value in settings.items() if value is not None},
     )
-    return _conclude_unless_interrupted(lambda: study(config))
+    return _conclude_unless_interrupted(lambda: study(config), parsed)
 
 
 def _resume(parsed: argparse.Namespace) -> int:
@@ -54,30 +55,44 @@ def _resume(parsed: argparse.Namespace) -> int:
         raise UserError(f"--resume takes its configuration from the run; leave out {', '.join(given)}")
     from normbench.study.schedule.study import resume
 
-    return _conclude_unless_interrupted(lambda: resume(Path(parsed.resume)))
+    return _conclude_unless_interrupted(lambda: resume(Path(parsed.resume)), parsed)
 
 
-def _conclude_unless_interrupted(carry_out: Callable[[], Path]) -> int:
+def _conclude_unless_interrupted(carry_out: Callable[[], Path], parsed: argparse.Namespace) -> int:
     from normbench.study.schedule.study import Interrupted
 
     try:
         folder = carry_out()
     except Interrupted as stopped:
-        command = shlex.join(("normbench", "study", "--resume", str(stopped.run)))
-        print(f"normbench: interrupted; resume with: {command}", file=sys.stderr)
+        print(f"normbench: interrupted; resume with: {resume_command(stopped.run)}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
         print("normbench: interrupted; no run was begun", file=sys.stderr)
         return 130
-    return _conclude(folder)
+    return _conclude(folder, parsed.full)
 
 
-def _conclude(folder: Path) -> int:
-    from normbench.report import load_run, terminal_table, write_report
+def resume_command(run: Path) -> str:
+    """The command that finishes a run, from whatever folder; the run knows which modules it imports, and from where."""
+    return shlex.join((*program(), "study", "--resume", str(run.resolve())))
+
+
+def program() -> tuple[str, ...]:
+    """How to call this program: by its name, where a shell finds this one under it."""
+    beside = Path(sys.executable).with_name("normbench")
+    found = shutil.which("normbench")
+    if found is not None and beside.exists() and Path(found).resolve() == beside.resolve():
+        return ("normbench",)
+    return (str(beside),) if beside.exists() else (sys.executable, "-m", "normbench.cli.main")
+
+
+def _conclude(folder: Path, full: bool) -> int:
+    from normbench.report import load_run, terminal_answer, terminal_table, write_report
 
     finished = load_run(folder)
-    print(terminal_table(finished, shutil.get_terminal_size((120, 24)).columns))
-    print(write_report(finished))
+    width = shutil.get_terminal_size((120, 24)).columns
+    print((terminal_table if full else terminal_answer)(finished, width))
+    print(f"Report: {write_report(finished)}")
     return 1 if any_failed(finished) else 0
 
 

@@ -99,6 +99,11 @@ def _git(*arguments: str) -> str:
     except OSError as error:
         raise UserError(f"git cannot be run: {error.strerror}") from error
     if done.returncode:
+        if b"not a git repository" in done.stderr:
+            raise UserError(
+                f"golden: the current folder {os.getcwd()!r} is no checkout of normbench, where commits and the releases "
+                f"in {str(FOLDER)!r} can be compared; go to one"
+            )
         words = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
         raise UserError(f"git {arguments[0]}: {words[0]}")
     return done.stdout.decode("utf-8")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from normbench.errors import unknown
+from normbench.errors import UserError, unknown
 from normbench.kernels.contexts import residuals_of
 from normbench.kernels.hosted import Hosted
 from normbench.kernels.problem import Problem
@@ -174,10 +174,23 @@ def _with_residual(arguments: Callable[[Problem], tuple[Argument, ...]], problem
     return (x, *residuals, *others)
 
 
-def register_variant(variant: Variant) -> Variant:
-    """Adds a variant; the first one of an operator is its baseline."""
+def register_variant(variant: Variant, replace: bool = False) -> Variant:
+    """Adds a variant; the first one of an operator is its baseline.
+
+    Args:
+      replace: True where another of the same name is to be replaced, as by a cell of a notebook that is run again.
+
+    Raises:
+      UserError: for an unknown operator, or a name that is taken.
+    """
     if variant.operator not in _OPERATORS:
         _load_families()
+    if variant.operator not in _OPERATORS:
+        raise unknown("operator", variant.operator, sorted(_OPERATORS))
+    if not replace and _VARIANTS[variant.operator].get(variant.name, variant) is not variant:
+        raise UserError(
+            f"variant {variant.name!r} of {variant.operator} is registered already; give another name, or replace=True"
+        )
     _VARIANTS[variant.operator][variant.name] = variant
     return variant
 

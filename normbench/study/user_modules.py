@@ -9,12 +9,17 @@ from types import ModuleType
 from normbench.errors import UserError
 
 
-def import_modules(names: Sequence[str]) -> None:
+def import_modules(names: Sequence[str], folder: str | None = None) -> None:
     """Imports modules that may register variants.
+
+    Args:
+      folder: the current one of the process that first imported them: what is not found here may lie there.
 
     Raises:
       UserError: where one cannot be imported.
     """
+    if names and folder is not None and folder not in sys.path:
+        sys.path.append(folder)  # and so the workers find them: see `normbench.start`
     for name in names:
         import_module(name)
 

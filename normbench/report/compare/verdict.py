@@ -37,7 +37,7 @@ REASONS = {
     "within_threshold": "the interval lies within the threshold",
     "not_timed": "no samples on one side",
     "few_samples": f"fewer than {MINIMUM_SAMPLES} samples on one side",
-    "one_process": "one process a side: how much processes differ is unknown",
+    "one_process": "one process a side tells nothing of how much processes differ: measure both with --processes 5",
     "drift_unknown": f"fewer than {MINIMUM_TWINS} programs are the same on both sides: what the machine did is unknown",
     "noise_floor": "the same program under two names differs as much within a run",
     "drift": "programs that are the same on both sides differ as much",

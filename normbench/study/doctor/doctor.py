@@ -1,9 +1,12 @@
 """What can this machine measure, and what would make its numbers untrustworthy?"""
 
+import json
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from normbench.fusion.ptx import find_ptxas
 from normbench.study.clocks.device_records import missing
@@ -152,6 +155,47 @@ def _software() -> Iterator[Check]:
     for name in ("jax", "numpy", "pandas", "pyarrow"):
         yield version_check(name, environment.package_version(name))
     yield jaxlib_check(environment.package_version("jaxlib"), environment.package_version("jax"))
+    yield imports_check(failing_imports())
+
+
+MODULES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow.parquet", "matplotlib", "zstandard", "ml_dtypes")
+"""What a study imports. The compiler for GPU targets beside them, where its package is installed."""
+
+
+def failing_imports(modules: Sequence[str] = MODULES) -> dict[str, str]:
+    """The modules that cannot be imported, each with why: a package can be installed, and broken. Tried in a process
+    of its own, so that this one stays free of them."""
+    plugin = (PLUGIN.replace("-", "_"),) if environment.package_version(PLUGIN) else ()
+    variables = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _TRY, *modules, *plugin],
+            env=variables, capture_output=True, text=True, timeout=IMPORTS_S,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return {"python": f"the process that tries them ended without a word ({type(error).__name__})"}
+
+
+IMPORTS_S = 120.0
+_TRY = """
+import contextlib, importlib, json, os, sys
+found = {}
+with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    for name in sys.argv[1:]:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            found[name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+print(json.dumps(found))
+"""
+
+
+def imports_check(failing: dict[str, str]) -> Check:
+    if failing:
+        told = "; ".join(f"{name}: {why}" for name, why in failing.items())
+        return Check("imports", "warn", told, "install them again: pip install --force-reinstall normbench")
+    return Check("imports", "ok", "what a study needs can be imported")
 
 
 def version_check(name: str, version: str | None) -> Check:

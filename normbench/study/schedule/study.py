@@ -1,7 +1,7 @@
 """Runs a study: compiles every case for the targets that are not here, measures it on the device that is."""
 
-import importlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from normbench.study.schedule.progress import Bar, bar_of
 from normbench.study.schedule.ray import compile_on_ray, require_ray
 from normbench.study.schedule.store import Store
 from normbench.study.schedule.turns import Turns
-from normbench.study.schedule.units import Unit, attribution_units, compile_units, measure_units
+from normbench.study.schedule.units import MAX_PROCESSES, Unit, attribution_units, compile_units, measure_units
 from normbench.study.schedule.worker_process import Settings
+from normbench.study.user_modules import import_modules
 
 EXECUTORS = ("local", "ray")
 MEMORY_SHARE = 0.9
@@ -57,6 +58,7 @@ class StudyConfig:
       out: the folder in which the run gets a folder of its own.
       preset, command: stored with the run.
       imports: modules that register variants, imported before anything else.
+      folder: the current folder of the process that began the study, where such a module may lie.
       executor: "local", or "ray" for the compilations.
       processes: how many processes measure each case, taking turns.
       case_timeout_s: limit of one step of one case: compiling it, checking it, one burst of samples.
@@ -73,6 +75,7 @@ class StudyConfig:
     preset: str = "quick"
     command: str = ""
     imports: tuple[str, ...] = ()
+    folder: str = field(default_factory=os.getcwd)
     executor: str = "local"
     processes: int = BUDGETS["quick"].processes
     case_timeout_s: float = 120.0
@@ -106,7 +109,7 @@ class StudyConfig:
     @classmethod
     def from_json(cls, fields: dict[str, Any], out: Path) -> "StudyConfig":
         """Reads back what `to_json` wrote."""
-        _import(fields["imports"])
+        import_modules(fields["imports"], fields.get("folder"))
         lists = {name: tuple(fields[name]) for name in ("targets", "imports")}
         cases = tuple(Case.from_slug(slug) for slug in fields["cases"])
         return cls(**{**fields, **lists, "cases": cases, "out": out})
@@ -120,7 +123,7 @@ def study(config: StudyConfig) -> Path:
       Interrupted: by the user, once the run was begun.
     """
     _validate(config)
-    _import(config.imports)
+    import_modules(config.imports, config.folder)
     info = {
         "preset": config.preset,
         "command": config.command,
@@ -246,14 +249,6 @@ def _cost(config: StudyConfig, store: Store) -> dict[str, Any]:
     return cost
 
 
-def _import(modules: Iterable[str]) -> None:
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(f"import {name!r}: {error}; give a module on Python's path") from error
-
-
 def _validate(config: StudyConfig) -> None:
     if not config.cases:
         raise UserError("cases: none; give one at least")
@@ -271,3 +266,5 @@ def _validate(config: StudyConfig) -> None:
     for name in ("processes", "workers", "case_timeout_s", "time_limit_s", "minimum_samples", "maximum_samples"):
         if getattr(config, name) <= 0:
             raise UserError(f"{name} {getattr(config, name)!r}; allowed: above 0")
+    if config.processes > MAX_PROCESSES:
+        raise UserError(f"processes {config.processes}; allowed: 1 to {MAX_PROCESSES}")

@@ -15,6 +15,8 @@ from normbench.kernels.registry import PEERS
 from normbench.schema import DEVICELESS_TARGETS
 
 LONGEST_NAME = 160
+MAX_PROCESSES = 100
+"""Far more than tell how much processes differ; each repeats the whole measurement."""
 AA_UNITS, LEAST_AA_PROBLEMS = 8, 4
 """So many units of a run, evenly spread over it, have their baseline timed against itself; with several processes at
 least so many problems."""
