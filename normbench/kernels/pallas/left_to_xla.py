@@ -42,7 +42,8 @@ def left_to_xla(
     """The reason to leave `problem` to XLA, by how a kernel cuts x in each pass; None as a cut: what fits on the chip.
 
     Two passes over x forward and three backward, where what is summed lies on the chip; pieces of it are brought once
-    more for the output, and one program of a multiprocessor then waits for each of them: with fewer it would take longer yet.
+    more for the output, and one program of a multiprocessor then waits for each of them: with fewer it would take
+    longer yet.
     """
     passes = []
     for name, cut, least in (("forward", forward, 2), ("backward", backward, 3)):
