@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from normbench.cases.case import Case, cases
 from normbench.errors import UserError, unknown
@@ -10,8 +11,47 @@ from normbench.schema import DEFAULT_PRESET, DEVICELESS_TARGETS, TARGETS
 DEFAULT_TARGETS = ("cpu", "h200", "a100")
 
 
+OF_A_PROBLEM = ("shape", "shapes", "layout", "dtype", "param_dtype", "pass_", "context", "epsilon", "option")
+"""Options that make problems of one's own, in place of a preset's."""
+
+
 def chosen_cases(parsed: argparse.Namespace) -> tuple[Case, ...]:
-    return cases(parsed.preset or DEFAULT_PRESET, parsed.operator, parsed.variant)
+    """The cases of a preset, or of one's own where a shape was given.
+
+    Raises:
+      UserError: for an unknown name, or options of the one kind beside those of the other.
+    """
+    operators = list(dict.fromkeys((*(getattr(parsed, "operators", None) or ()), *(parsed.operator or ())))) or None
+    given = [name for name in OF_A_PROBLEM if getattr(parsed, name, None) is not None]
+    if not given:
+        return cases(parsed.preset or DEFAULT_PRESET, operators, parsed.variant)
+    if not {"shape", "shapes"} & set(given):
+        names = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in given)
+        raise UserError(f"{names}: of which shape? give --shape, or --shapes FILE; a preset has its own")
+    if parsed.preset is not None:
+        raise UserError(f"preset {parsed.preset!r} has shapes of its own; leave out --preset or --shape")
+    return _own_cases(parsed, operators or [])
+
+
+def _own_cases(parsed: argparse.Namespace, operators: Sequence[str]) -> tuple[Case, ...]:
+    from normbench.cases.own import Wanted, own_cases, parse_options
+
+    lists = {"dtypes": parsed.dtype, "passes": parsed.pass_, "contexts": parsed.context}
+    wanted = Wanted(
+        layout=parsed.layout,
+        param_dtype=parsed.param_dtype or "float32",
+        epsilon=parsed.epsilon,
+        options=parse_options(parsed.option or ()),
+        **{name: tuple(values) for name, values in lists.items() if values},
+    )
+    file = None if parsed.shapes is None else Path(parsed.shapes)
+    return own_cases(operators, parsed.shape or (), wanted, parsed.variant, file)
+
+
+def chosen_preset(parsed: argparse.Namespace) -> str:
+    """The preset whose budget a study has; "own" for problems of one's own."""
+    own = any(getattr(parsed, name, None) is not None for name in ("shape", "shapes"))
+    return "own" if own else parsed.preset or DEFAULT_PRESET
 
 
 def chosen_targets(names: Sequence[str] | None) -> tuple[str, ...]:

@@ -63,7 +63,8 @@ def _prepare_process(target: str, parsed: argparse.Namespace) -> None:
 def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[str, Callable, tuple, dict[str, Any]]:
     from normbench import kernels
     from normbench.cases.case import Case
-    from normbench.cases.slugs import decode_value, parse_dtype, parse_layout, parse_shape
+    from normbench.cases.own import layout_of, parse_options
+    from normbench.cases.slugs import parse_dtype, parse_shape
 
     if parsed.operator is None or parsed.variant is None:
         raise UserError("explain needs OPERATOR and VARIANT, or --function MODULE:NAME")
@@ -77,10 +78,10 @@ def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[str, Callable
     problem = kernels.Problem(
         operator=parsed.operator,
         shape=shape,
-        layout=parse_layout(parsed.layout, len(shape)),
+        layout=layout_of(parsed.operator, shape, parsed.layout),
         dtype=parse_dtype((parsed.dtype or ["float32"])[0]),
         param_dtype=parse_dtype(parsed.param_dtype or "float32"),
-        options=_options(parsed.option or (), decode_value),
+        options=parse_options(parsed.option or ()),
         **{name: value for name, value in given.items() if value is not None},
     )
     kernels.operator(parsed.operator).validate(problem)
@@ -89,17 +90,6 @@ def _of_operator(parsed: argparse.Namespace, target: str) -> tuple[str, Callable
         raise UserError(f"{parsed.operator} {parsed.variant} is not supported here on {target}: {reason}")
     program = kernels.program(problem, parsed.variant)
     return Case(problem, parsed.variant).slug, program.function, program.inputs, {}
-
-
-def _options(texts: Sequence[str], decode: Callable[[str], Any]) -> tuple[tuple[str, Any], ...]:
-    words = {"true": True, "false": False}
-    found = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise UserError(f"option {text!r}: expected NAME=VALUE, e.g. kernel=3x3")
-        found[name] = words[value] if value in words else decode(value)
-    return tuple(sorted(found.items()))
 
 
 def _of_function(parsed: argparse.Namespace) -> tuple[str, Callable, tuple, dict[str, Any]]:

@@ -99,11 +99,13 @@ _EPILOG = "Exit status: 0 done, 1 a case failed, 2 bad usage."
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
     _selection(parser)
+    _own_problems(parser)
     _imports(parser)
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:
     _selection(parser)
+    _own_problems(parser)
     _imports(parser)
     parser.add_argument("--out", metavar="DIR", help="where the run's folder is made (default: results/runs)")
     parser.add_argument("--resume", metavar="RUN", help="finish the run in this folder, with its own configuration")
@@ -211,6 +213,24 @@ def _selection(parser: argparse.ArgumentParser, target: bool = True, preset: str
         ("target", f"among {', '.join(TARGETS)} (default: cpu h200 a100)"),
     )[: 3 if target else 2]:
         parser.add_argument(f"--{name}", action="extend", nargs="+", metavar="NAME", help=what)
+
+
+def _own_problems(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help="e.g. layer_norm; the same as --operator")
+    own = parser.add_argument_group("one's own problems, in place of a preset's")
+    own.add_argument("--shape", action="extend", nargs="+", metavar="NxCxHxW", help="shape of x, e.g. 8x197x768")
+    own.add_argument(
+        "--shapes", metavar="FILE", help="a shape a line, then layout and dtype where they differ, then # its origin"
+    )
+    own.add_argument("--dtype", action="extend", nargs="+", help="e.g. bfloat16 or bf16 (default: float32)")
+    own.add_argument("--param-dtype", metavar="DTYPE", help="dtype of the parameters (default: float32)")
+    own.add_argument("--layout", help="e.g. nhwc (default: channels first; last for layer_norm and rms_norm)")
+    own.add_argument(
+        "--pass", dest="pass_", action="extend", nargs="+", choices=PASSES, help="(default: forward)", metavar="PASS"
+    )
+    own.add_argument("--context", action="extend", nargs="+", help="alone, relu, silu, gelu, cast, residual")
+    own.add_argument("--epsilon", type=float, help="added to the variance (default: 1e-5)")
+    own.add_argument("--option", action="append", metavar="NAME=VALUE", help="e.g. kernel=3x3 or groups=32")
 
 
 def _imports(parser: argparse.ArgumentParser) -> None:

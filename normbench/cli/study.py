@@ -9,14 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from normbench.cases.case import Case
-from normbench.cli.arguments import check_compilers, chosen_cases, chosen_targets
+from normbench.cli.arguments import OF_A_PROBLEM, check_compilers, chosen_cases, chosen_preset, chosen_targets
 from normbench.errors import UserError
-from normbench.schema import DEFAULT_PRESET
 from normbench.study.schedule.units import MAX_PROCESSES, is_peer
 from normbench.study.user_modules import import_modules
 
 DEFAULT_OUT = Path("results/runs")
-_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "executor")
+_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "executor", *OF_A_PROBLEM)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -37,7 +36,7 @@ def _study(parsed: argparse.Namespace) -> int:
 
     settings = {"processes": parsed.processes, "executor": parsed.executor}
     config = StudyConfig.for_preset(
-        parsed.preset or DEFAULT_PRESET,
+        chosen_preset(parsed),
         cases=selected,
         targets=targets,
         out=out,
@@ -50,7 +49,8 @@ def _study(parsed: argparse.Namespace) -> int:
 
 
 def _resume(parsed: argparse.Namespace) -> int:
-    given = [f"--{name}" for name in _OF_THE_RUN if getattr(parsed, name) is not None]
+    given = [f"--{name.strip('_')}" for name in _OF_THE_RUN if getattr(parsed, name) is not None]
+    given += parsed.operators
     if given:
         raise UserError(f"--resume takes its configuration from the run; leave out {', '.join(given)}")
     from normbench.study.schedule.study import resume

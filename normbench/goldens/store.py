@@ -8,6 +8,7 @@ over the minimum; `program`, the start of the SHA-256 of what JAX handed to the 
 
 import csv
 import io
+import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path

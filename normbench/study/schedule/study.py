@@ -40,6 +40,7 @@ class Budget:
 BUDGETS = {
     "smoke": Budget(1, 3, 10, 0.1, 0.01),
     "quick": Budget(2, 5, 60, 0.02, 0.05),
+    "own": Budget(2, 5, 60, 0.02, 0.05),
     "pytensor": Budget(2, 5, 60, 0.02, 0.05),
     "peers": Budget(2, 5, 60, 0.02, 0.05),
     "standard": Budget(3, 7, 100, 0.01, 0.1),
