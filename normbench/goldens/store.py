@@ -102,8 +102,8 @@ def _git(*arguments: str) -> str:
     if done.returncode:
         if b"not a git repository" in done.stderr:
             raise UserError(
-                f"golden: the current folder {os.getcwd()!r} is no checkout of normbench, where commits and the releases "
-                f"in {str(FOLDER)!r} can be compared; go to one"
+                f"golden: the current folder {os.getcwd()!r} is no checkout of normbench, where commits and the "
+                f"releases in {str(FOLDER)!r} can be compared; go to one"
             )
         words = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
         raise UserError(f"git {arguments[0]}: {words[0]}")

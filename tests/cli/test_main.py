@@ -80,7 +80,7 @@ BATCH_NORM = ("explain", "batch_norm", "naive")
         (("list", "--target", "h300"), "unknown target 'h300'; allowed: cpu, gpu, h200"),
         (("list", "--import", "no.such.module"), "module 'no.such.module' cannot be imported"),
         (("study", "--target", "h300"), "unknown target 'h300'"),
-        (("study", "--processes", "0"), "processes 0: allowed: 1 or more"),
+        (("study", "--processes", "0"), "processes 0: allowed: 1 to 100"),
         (("study", "--processes", "many"), "invalid int value: 'many'"),
         (("study", "--executor", "slurm"), "invalid choice: 'slurm'"),
         (("study", "--resume", "no/such/run"), "no/such/run"),
@@ -234,8 +234,9 @@ def test_an_interrupted_study_says_how_to_resume(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("normbench.study.schedule.study._sweep", interrupted)
     assert cli.main(["study", "--preset", "smoke", "--target", "cpu", "--out", str(tmp_path)]) == 130
     (folder,) = tmp_path.iterdir()
-    line = f"normbench: interrupted; resume with: normbench study --resume {folder}"
-    assert capsys.readouterr().err.splitlines()[-1] == line
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"normbench: interrupted; resume with: {cli_study.resume_command(folder)}"
+    assert line.endswith(f"study --resume {folder}")
 
 
 def test_a_study_is_told_what_was_asked_for(monkeypatch, tmp_path):
@@ -246,7 +247,7 @@ def test_a_study_is_told_what_was_asked_for(monkeypatch, tmp_path):
         return tmp_path / "run"
 
     monkeypatch.setattr("normbench.study.schedule.study.study", study)
-    monkeypatch.setattr(cli_study, "_conclude", lambda folder: seen.setdefault("folder", folder) and 0)
+    monkeypatch.setattr(cli_study, "_conclude", lambda folder, full: seen.setdefault("folder", folder) and 0)
     out = str(tmp_path / "deep" / "runs")
     arguments = ["study", "--preset", "smoke", "--operator", "batch_norm", "--variant", "naive", "folded"]
     assert cli.main([*arguments, "--target", "cpu", "--target", "cpu", "--out", out, "--processes", "2"]) == 0
