@@ -15,8 +15,6 @@ import numpy as np
 import pandas as pd
 
 from normbench import kernels
-from normbench.cases.case import Case
-from normbench.kernels.registry import COMPILERS
 from normbench.report.data.summary import Digest, clock_and_cache
 from normbench.report.findings.noise_floor import ACCEPTED, noise_floors
 
@@ -192,6 +190,9 @@ def _apart(best: Contender, other: Contender, basis: str, floor: float | None) -
 
 def _unfit(slug: str) -> str:
     """Why a variant may not be recommended: it is not the same function of all data."""
+    from normbench.cases.case import Case  # which imports JAX: a report is read without it until it recommends
+    from normbench.kernels.registry import COMPILERS
+
     case = Case.from_slug(slug)
     if case.operator not in kernels.operators() or case.variant not in kernels.variants(case.operator, COMPILERS):
         return ""
