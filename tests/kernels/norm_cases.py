@@ -78,24 +78,33 @@ def arrays_of(problem: Problem, seed: int = 0) -> tuple:
     return tuple(jnp.asarray(array) for array in oracle_of(problem, seed).arrays)
 
 
+def _conditioning(x: np.ndarray) -> float:
+    """The largest mean over the deviation of a channel of an image, channels first, or of a row."""
+    slices = x.reshape(x.shape[0] * x.shape[1], -1) if x.ndim > 2 else x
+    return max(1.0, float((abs(slices.mean(1)) / slices.std(1)).max()))
+
+
 def check_transforms(problem: Problem, variant: str) -> None:
-    """jit, vmap, grad and checkpoint agree with plain calls."""
+    """jit, vmap, grad and checkpoint agree with plain calls, as far as the variant says that its digits hold."""
     x, *parameters = arrays_of(problem)
+    tolerance = 1e-4 * kernels.get(problem.operator, variant).excess(
+        problem, max(_conditioning(np.asarray(one)) for one in (x, 2 * x + 1))
+    )
     xs = jnp.stack([x, 2 * x + 1])
 
     def function(x):
         return outputs(problem, variant, (x, *parameters))[0]
 
     expected = np.stack([function(x) for x in xs])
-    np.testing.assert_allclose(jax.jit(jax.vmap(function))(xs), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.vmap(function))(xs), expected, rtol=tolerance, atol=tolerance)
 
     def loss(x):
         return jnp.sum(jnp.sin(function(x)))
 
     gradients = [jax.jit(jax.grad(f))(x) for f in (loss, jax.checkpoint(loss))]
-    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(*gradients, rtol=tolerance, atol=tolerance)
     rows = jax.jit(jax.vmap(jax.grad(loss)))(xs)
-    np.testing.assert_allclose(rows[0], gradients[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(rows[0], gradients[0], rtol=tolerance, atol=tolerance)
 
 
 def check_baseline_by_differences(problem: Problem) -> None:
