@@ -237,7 +237,7 @@ def test_resuming_a_complete_run_changes_nothing(good_run):
         ({"targets": ()}, "unknown target"),
         ({"targets": ("cpu", "tpu")}, "unknown target 'tpu'; allowed: cpu"),
         ({"executor": "slurm"}, "unknown executor 'slurm'; allowed: local, ray"),
-        ({"imports": ("no_such_module",)}, "import 'no_such_module'"),
+        ({"imports": ("no_such_module",)}, "module 'no_such_module' cannot be imported"),
         ({"processes": 0}, "processes 0"),
     ],
 )
