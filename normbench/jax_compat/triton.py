@@ -44,9 +44,17 @@ def triton_call(
     from jax.experimental import pallas
     from jax.experimental.pallas import triton
 
+    def traced_to_be_interpreted(*references: Any) -> None:
+        # A function of its own: JAX keeps what it has traced of a kernel, and from 0.11 hands it to both branches.
+        token = _INTERPRETED.set(True)
+        try:
+            kernel(*references)
+        finally:
+            _INTERPRETED.reset(token)
+
     def launch(*arrays: jax.Array, interpret: bool) -> Any:
         return pallas.pallas_call(
-            kernel,
+            traced_to_be_interpreted if interpret else kernel,
             out_shape=out,
             grid=grid if isinstance(grid, tuple) else (grid,),
             interpret=interpret,
@@ -56,11 +64,7 @@ def triton_call(
         )(*arrays)
 
     def interpreted(*arrays: jax.Array) -> Any:
-        token = _INTERPRETED.set(True)
-        try:
-            return launch(*arrays, interpret=True)
-        finally:
-            _INTERPRETED.reset(token)
+        return launch(*arrays, interpret=True)
 
     def compiled(*arrays: jax.Array) -> Any:
         if cost is None:
