@@ -151,7 +151,8 @@ def _judge(result: Any, reference: Any, allowance: Allowance) -> Error:
         return refused("a result is not finite where the float64 reference is", dtype)
     scale = np.maximum(np.abs(exact), math.sqrt(np.square(exact).mean()))
     scale = np.where(scale == 0, 1.0, scale)
-    worst, tightest = _shares(difference, exact, scale, allowance)
+    rounded = exact.astype(np.asarray(result).dtype).astype(np.float64) - exact
+    worst, tightest = _shares(difference, exact, scale, allowance, rounded)
     absolute = np.abs(difference)
     relative = absolute / scale
     max_rel = float(relative.max())
@@ -161,10 +162,17 @@ def _judge(result: Any, reference: Any, allowance: Allowance) -> Error:
     return Error(float(absolute.max()), max_rel, max_ulp, dtype, max_rel / worst if worst else tightest, worst)
 
 
-def _shares(difference: np.ndarray, exact: np.ndarray, scale: np.ndarray, allowance: Allowance) -> tuple[float, float]:
-    """The largest error over what is allowed, and the smallest relative error that is."""
+def _shares(
+    difference: np.ndarray, exact: np.ndarray, scale: np.ndarray, allowance: Allowance, rounded: np.ndarray
+) -> tuple[float, float]:
+    """The largest error over what is allowed, and the smallest relative error that is.
+
+    Args:
+      rounded: what the exact result loses when it is rounded to the result's dtype, which is right whatever its sum.
+    """
     allowed = allowance.of_elements(scale)
     worst = float((np.abs(difference) / allowed).max())
     if exact.any():
-        worst = max(worst, abs(share(difference, exact, scale)) / allowance.of_the_whole(exact, scale))
+        whole = allowance.of_the_whole(exact, scale) + abs(share(rounded, exact, scale))
+        worst = max(worst, abs(share(difference, exact, scale)) / whole)
     return worst, float((allowed / scale).min())
