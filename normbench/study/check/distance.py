@@ -146,13 +146,19 @@ def _judge(result: Any, reference: Any, allowance: Allowance) -> Error:
         return refused(f"an output has the shape {np.shape(result)}; the operator's is {exact.shape}", dtype)
     if not exact.size:
         return Error(0.0, 0.0, 0.0, dtype, 0.0, 0.0)
-    difference = np.asarray(result).astype(np.float64) - exact
+    with np.errstate(over="ignore"):
+        stored = exact.astype(np.asarray(result).dtype).astype(np.float64)
+    found = np.asarray(result).astype(np.float64)
+    beyond = ~np.isfinite(stored)  # more than the dtype can hold: infinite is right, and nothing else is
+    if (found[beyond] != stored[beyond]).any():
+        return refused("a result is finite where its dtype cannot hold the float64 reference", dtype)
+    exact, found, stored = (np.where(beyond, 0.0, values) for values in (exact, found, stored))
+    difference = found - exact
     if not np.isfinite(difference).all():
         return refused("a result is not finite where the float64 reference is", dtype)
     scale = np.maximum(np.abs(exact), math.sqrt(np.square(exact).mean()))
     scale = np.where(scale == 0, 1.0, scale)
-    rounded = exact.astype(np.asarray(result).dtype).astype(np.float64) - exact
-    worst, tightest = _shares(difference, exact, scale, allowance, rounded)
+    worst, tightest = _shares(difference, exact, scale, allowance, stored - exact)
     absolute = np.abs(difference)
     relative = absolute / scale
     max_rel = float(relative.max())
