@@ -28,7 +28,7 @@ def test_a_copy_from_the_host_is_apart_from_device_memory():
     assert (launch.kind, launch.read_bytes, launch.write_bytes, launch.wire_bytes) == ("host copy", 0, KILO, KILO)
     module = modules.program(modules.COPY_FROM_HOST).module
     reading = read_program(module, None, deviceless_target("h200"), None, on_gpu=True)
-    assert reading.predicted_s is None
+    assert reading.bytes_s is None
     assert any(hint.startswith("host memory: 1 copies move 4.1 kB") for hint in reading.hints)
 
 
