@@ -26,7 +26,8 @@ def keep(run: Path, name: str) -> Path:
     folder = _KEPT / name
     folder.mkdir(parents=True, exist_ok=True)
     info["run_id"] = info.get("run_id") or run.name
-    info.get("config", {}).pop("cases", None)  # they are in cases.parquet
+    for left_out in ("cases", "folder"):  # the first are in cases.parquet, the second is one of this machine
+        info.get("config", {}).pop(left_out, None)
     info = _without_paths(info)
     (folder / "run.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     for table in TABLES:
