@@ -16,8 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from normbench.explanation.explain import Report, explain
-from normbench.report import Run, load_run
-from normbench.report.data import summary
+from normbench.report import Run, load_run, summary
 from normbench.report.plots.figure_parts import to_svg
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
