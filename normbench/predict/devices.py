@@ -10,6 +10,7 @@ Sources, by letter in the comments:
 | G | CUDA C++ Programming Guide, table of technical specifications per compute capability |
 | S | shaped: chosen so that the model follows the published times of Liger-Kernel's benchmarks |
 | A | assumed to be as on the device before; nothing published was found that would tell |
+| U | not checked against the datasheet: listings by others were seen for 16 bits, and for 8 on Hopper and Blackwell |
 """
 
 import re
@@ -80,7 +81,7 @@ _H100 = Device(
     l2_bytes_per_s=6.0e12,  # S
     shared_bytes=233472,  # T
     memory_cycles=900.0,  # S
-    products_per_s={8: 1979e12, 16: 989e12, 32: 494e12, 64: 67e12},  # D, without sparsity; 32: TensorFloat-32
+    products_per_s={8: 1979e12, 16: 989e12, 32: 494e12, 64: 67e12},  # U, without sparsity; 32: TensorFloat-32
     link_bytes_per_s=450e9,  # D: 900e9 both ways
 )
 _A100 = Device(
@@ -93,7 +94,7 @@ _A100 = Device(
     l2_bytes_per_s=4.0e12,  # S
     shared_bytes=167936,  # T
     memory_cycles=700.0,  # S
-    products_per_s={8: 624e12, 16: 312e12, 32: 156e12, 64: 19.5e12},  # D, without sparsity; 32: TensorFloat-32
+    products_per_s={8: 624e12, 16: 312e12, 32: 156e12, 64: 19.5e12},  # U, without sparsity; 32: TensorFloat-32
     link_bytes_per_s=300e9,  # D: 600e9 both ways
 )
 _DEVICES = (
