@@ -22,7 +22,7 @@ from normbench import kernels
 from normbench.kernels import Program
 from normbench.kernels.contexts import residuals_of
 from normbench.kernels.registry import Argument
-from normbench.study.check.distance import Allowance, Error, compare, judge, refused
+from normbench.study.check.distance import Allowance, Error, Exact, compare, judge, refused
 from normbench.study.check.inputs import draw, draw_hard
 from normbench.study.check.outputs import trouble
 from normbench.study.check.rounding import Noisy, in_float64, roundoff
@@ -48,6 +48,7 @@ class Oracle:
         self.arrays = draw_hard(self._arguments, seed) if is_hard else draw(self._arguments, seed, self._unit)
         self._seed = seed
         self._noisy: dict[str, Noisy] = {}
+        self._exacts: dict[str, list[Exact]] = {}
         self._folds: dict[str, Error] = {}
 
     @cached_property
@@ -77,17 +78,25 @@ class Oracle:
 
     def check(self, program: Program, result: Any) -> Error:
         """Judges what `program.function` returned: its shapes, its dtypes and its values."""
-        answer = jax.tree.leaves(self._answer(program))
+        exact = self._exact(program)
         leaves = jax.tree.leaves(result)
-        if text := trouble(program, result, [np.shape(one) for one in answer]):
+        if text := trouble(program, result, [one.values.shape for one in exact]):
             return refused(text)
         fold = self._fold(program)
         if not fold.ok:
             return fold
-        return judge(leaves, answer, self._allowances(program, leaves))
+        return judge(leaves, exact, self._allowances(program, leaves))
+
+    def _exact(self, program: Program) -> list[Exact]:
+        name = self._answers(program)
+        if name not in self._exacts:
+            noisy = self._noise(program)
+            answer = self._reference if self.problem.pass_ == "forward" else noisy.answer
+            draws = zip(*noisy.draws, strict=True)
+            self._exacts[name] = [Exact(*one) for one in zip(jax.tree.leaves(answer), draws, strict=True)]
+        return self._exacts[name]
 
     def _allowances(self, program: Program, leaves: Sequence[Any]) -> list[Allowance]:
-        draws = self._noise(program).draws
         # What all elements share tells of a step left out, for which ordinary data are drawn; hard data in a narrow
         # dtype have so few values that their roundings are no longer as often up as down.
         common = math.inf if self._is_hard else self._arithmetic * math.sqrt(self._terms())
@@ -96,11 +105,10 @@ class Oracle:
         return [
             Allowance(
                 max(roundoff(leaf.dtype), roundoff(self.problem.dtype) if leaf.shape in x_like else 0.0),
-                [one[index] for one in draws],
                 common,
                 factor,
             )
-            for index, leaf in enumerate(leaves)
+            for leaf in leaves
         ]
 
     @cached_property
@@ -123,9 +131,6 @@ class Oracle:
         # The gradient of a parameter sums over everything but its channel.
         return max(terms, math.prod(self.problem.shape) // self.problem.channels)
 
-    def _answer(self, program: Program) -> Any:
-        return self._reference if self.problem.pass_ == "forward" else self._noise(program).answer
-
     @cached_property
     def _reference(self) -> Any:
         return kernels.reference(self.problem, [array.astype(np.float64) for array in self.arrays])
@@ -133,9 +138,13 @@ class Oracle:
     def _has_its_own(self, program: Program) -> bool:
         return self.problem.pass_ != "forward" and program.prepare is not None
 
+    def _answers(self, program: Program) -> str:
+        """The name of the variant whose float64 program answers for `program`."""
+        return program.variant.name if self._has_its_own(program) else kernels.variants(self.problem.operator)[0]
+
     def _noise(self, program: Program) -> Noisy:
         """The float64 program that answers for `program`, with noise."""
-        name = program.variant.name if self._has_its_own(program) else kernels.variants(self.problem.operator)[0]
+        name = self._answers(program)
         if name not in self._noisy:
             self._noisy[name] = self._make_noisy(name, program)
         return self._noisy[name]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -64,39 +65,98 @@ def refused(trouble: str, ulp_dtype: str = "") -> Error:
     return Error(math.nan, math.nan, math.nan, ulp_dtype, math.nan, math.inf, trouble)
 
 
+class Exact:
+    """One output of the exact program and its noise; what follows from them is found once, for all variants.
+
+    Args:
+      values: in float64.
+      draws: by draw, what noise in the arithmetic changes; none where nothing but the result's rounding is allowed.
+    """
+
+    def __init__(self, values: Any, draws: Sequence[np.ndarray] = ()):
+        self.values = np.asarray(values, np.float64)
+        self._draws = draws
+        self._stored: dict[Any, np.ndarray] = {}
+
+    def stored(self, dtype: Any) -> np.ndarray:
+        """The values rounded to `dtype`; infinite beyond what it can hold."""
+        if dtype not in self._stored:
+            with np.errstate(over="ignore"):
+                self._stored[dtype] = self.values.astype(dtype).astype(np.float64)
+        return self._stored[dtype]
+
+    def without(self, elements: np.ndarray) -> "Exact":
+        return Exact(np.where(elements, 0.0, self.values), self._draws)
+
+    @cached_property
+    def scale(self) -> np.ndarray:
+        """By element |ref|, or the root mean square of ref where that is larger."""
+        scale = np.maximum(np.abs(self.values), math.sqrt(np.square(self.values).mean()))
+        return np.where(scale == 0, 1.0, scale)
+
+    @cached_property
+    def binade(self) -> np.ndarray:
+        """By element the power of two at or below the scale: the spacing of a dtype there is eps times this."""
+        return np.exp2(np.frexp(self.scale)[1] - 1.0)
+
+    @cached_property
+    def noise(self) -> np.ndarray:
+        """By element the noise, or its root mean square over the elements where that is larger."""
+        if not self._draws:
+            return np.zeros(self.values.shape)
+        squares = sum(np.square(draw) for draw in self._draws) / len(self._draws)
+        return np.sqrt(np.maximum(squares, np.mean(squares)))
+
+    def share(self, difference: np.ndarray) -> float:
+        """How much of the reference there is in y - ref, all elements together: 0.01 where y is 1 % too large."""
+        return float(np.vdot(difference, self._weights))
+
+    @cached_property
+    def _relative(self) -> np.ndarray:
+        return self.values / self.scale
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        return self._relative / self.scale / np.square(self._relative).sum()
+
+    @cached_property
+    def shared_noise(self) -> float:
+        """The root mean square of `share` over the draws."""
+        return math.sqrt(sum(self.share(draw) ** 2 for draw in self._draws) / max(len(self._draws), 1))
+
+    @cached_property
+    def independent(self) -> float:
+        """`share` of roundings that are as often up as down, in roundoffs: of many elements little is left."""
+        squares = np.square(self._relative)
+        return TYPICAL * math.sqrt(float(np.square(squares).sum()) * _repeats(self.values)) / float(squares.sum())
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allowance:
     """What one output may differ by.
 
     Attributes:
       rounding: the roundoff of the dtype that it is stored in.
-      draws: by draw, what noise in the arithmetic changes.
       common: a relative error that all elements may share; infinite where that is not judged.
       factor: how many times as far the arithmetic may move it as a variant declares; infinite where it holds nothing.
     """
 
     rounding: float
-    draws: Sequence[np.ndarray]
     common: float
     factor: float = 1.0
 
-    def of_elements(self, scale: np.ndarray) -> np.ndarray:
-        """What |y - ref| may be, by element, where s is `scale`."""
+    def of_elements(self, exact: Exact) -> np.ndarray:
+        """What |y - ref| may be, by element."""
         if math.isinf(self.factor):
-            return np.full(scale.shape, math.inf)
-        noise = np.sqrt(sum(np.square(draw) for draw in self.draws) / len(self.draws))
-        typical = math.sqrt(np.square(noise).mean())
-        return ROUNDINGS * self.rounding * scale + self.factor * NOISE * np.maximum(noise, typical)
+            return np.full(exact.values.shape, math.inf)
+        return ROUNDINGS * self.rounding * exact.scale + self.factor * NOISE * exact.noise
 
-    def of_the_whole(self, reference: np.ndarray, scale: np.ndarray) -> float:
-        """What `share` may be: roundings are as often up as down, so that of many elements little is left."""
+    def of_the_whole(self, exact: Exact) -> float:
+        """What `Exact.share` of the difference may be."""
         if math.isinf(self.factor):
             return math.inf
-        squares = np.square(reference / scale)
-        noise = math.sqrt(sum(share(draw, reference, scale) ** 2 for draw in self.draws) / len(self.draws))
-        independent = math.sqrt(float(np.square(squares).sum()) * _repeats(reference)) / float(squares.sum())
-        independent *= TYPICAL * self.rounding
-        return self.factor * (DRIFT * (independent + self.common) + SHARED_NOISE * noise)
+        drift = DRIFT * (self.rounding * exact.independent + self.common)
+        return self.factor * (drift + SHARED_NOISE * exact.shared_noise)
 
 
 def _repeats(values: np.ndarray) -> float:
@@ -104,24 +164,20 @@ def _repeats(values: np.ndarray) -> float:
 
     So it is with bfloat16 x and given statistics: a channel has no more values than x has there.
     """
-    counts = np.unique(values.reshape(-1)[:COUNTED], return_counts=True)[1].astype(np.float64)
+    ordered = np.sort(values.reshape(-1)[:COUNTED])
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    counts = np.diff(ends, prepend=-1).astype(np.float64)
     return float(np.square(counts).sum() / counts.sum()) * max(values.size / COUNTED, 1.0)
-
-
-def share(difference: np.ndarray, reference: np.ndarray, scale: np.ndarray) -> float:
-    """How much of the reference there is in y - ref, all elements together: 0.01 where y is 1 % too large."""
-    reference = reference / scale
-    return float((difference / scale * reference).sum() / np.square(reference).sum())
 
 
 def compare(result: Any, reference: Any) -> Error:
     """The distance of pytrees of arrays, leaf by leaf; allowed are `ROUNDINGS` of the result's own dtype."""
     leaves, references = jax.tree.leaves(result), jax.tree.leaves(reference)
-    allowances = [Allowance(roundoff(leaf.dtype), (np.zeros(np.shape(leaf)),), 1.0) for leaf in leaves]
-    return judge(leaves, references, allowances)
+    allowances = [Allowance(roundoff(leaf.dtype), 1.0) for leaf in leaves]
+    return judge(leaves, [Exact(one) for one in references], allowances)
 
 
-def judge(leaves: Sequence[Any], references: Sequence[Any], allowances: Sequence[Allowance]) -> Error:
+def judge(leaves: Sequence[Any], references: Sequence[Exact], allowances: Sequence[Allowance]) -> Error:
     """The distance of arrays from their references, each held against what it may be."""
     if len(leaves) != len(references):
         return refused(f"{len(leaves)} outputs; the operator has {len(references)}")
@@ -139,46 +195,38 @@ def judge(leaves: Sequence[Any], references: Sequence[Any], allowances: Sequence
     )
 
 
-def _judge(result: Any, reference: Any, allowance: Allowance) -> Error:
+def _judge(result: Any, exact: Exact, allowance: Allowance) -> Error:
     dtype = str(result.dtype)
-    exact = np.asarray(reference, np.float64)
-    if np.shape(result) != exact.shape:
-        return refused(f"an output has the shape {np.shape(result)}; the operator's is {exact.shape}", dtype)
-    if not exact.size:
+    if np.shape(result) != exact.values.shape:
+        return refused(f"an output has the shape {np.shape(result)}; the operator's is {exact.values.shape}", dtype)
+    if not exact.values.size:
         return Error(0.0, 0.0, 0.0, dtype, 0.0, 0.0)
-    with np.errstate(over="ignore"):
-        stored = exact.astype(np.asarray(result).dtype).astype(np.float64)
-    found = np.asarray(result).astype(np.float64)
+    found = np.asarray(result)
+    stored, found = exact.stored(found.dtype), found.astype(np.float64)
     beyond = ~np.isfinite(stored)  # more than the dtype can hold: infinite is right, and nothing else is
-    if (found[beyond] != stored[beyond]).any():
-        return refused("a result is finite where its dtype cannot hold the float64 reference", dtype)
-    exact, found, stored = (np.where(beyond, 0.0, values) for values in (exact, found, stored))
-    difference = found - exact
+    if beyond.any():
+        if (found[beyond] != stored[beyond]).any():
+            return refused("a result is finite where its dtype cannot hold the float64 reference", dtype)
+        exact, found, stored = exact.without(beyond), np.where(beyond, 0.0, found), np.where(beyond, 0.0, stored)
+    difference = found - exact.values
     if not np.isfinite(difference).all():
         return refused("a result is not finite where the float64 reference is", dtype)
-    scale = np.maximum(np.abs(exact), math.sqrt(np.square(exact).mean()))
-    scale = np.where(scale == 0, 1.0, scale)
-    worst, tightest = _shares(difference, exact, scale, allowance, stored - exact)
+    worst, tightest = _shares(difference, exact, allowance, stored)
     absolute = np.abs(difference)
-    relative = absolute / scale
-    max_rel = float(relative.max())
-    # The spacing at s is eps 2^floor(log2 s); s over that power of two is twice the mantissa of frexp.
-    mantissa, _ = np.frexp(scale)
-    max_ulp = float((relative * mantissa).max()) / roundoff(dtype)
+    max_rel = float((absolute / exact.scale).max())
+    max_ulp = float((absolute / exact.binade).max()) / (2 * roundoff(dtype))
     return Error(float(absolute.max()), max_rel, max_ulp, dtype, max_rel / worst if worst else tightest, worst)
 
 
-def _shares(
-    difference: np.ndarray, exact: np.ndarray, scale: np.ndarray, allowance: Allowance, rounded: np.ndarray
-) -> tuple[float, float]:
+def _shares(difference: np.ndarray, exact: Exact, allowance: Allowance, stored: np.ndarray) -> tuple[float, float]:
     """The largest error over what is allowed, and the smallest relative error that is.
 
     Args:
-      rounded: what the exact result loses when it is rounded to the result's dtype, which is right whatever its sum.
+      stored: the exact result rounded to the result's dtype, which is right whatever its roundings add up to.
     """
-    allowed = allowance.of_elements(scale)
+    allowed = allowance.of_elements(exact)
     worst = float((np.abs(difference) / allowed).max())
-    if exact.any():
-        whole = allowance.of_the_whole(exact, scale) + abs(share(rounded, exact, scale))
-        worst = max(worst, abs(share(difference, exact, scale)) / whole)
-    return worst, float((allowed / scale).min())
+    if exact.values.any():
+        whole = allowance.of_the_whole(exact) + abs(exact.share(stored - exact.values))
+        worst = max(worst, abs(exact.share(difference)) / whole)
+    return worst, float((allowed / exact.scale).min())

@@ -22,12 +22,13 @@ class WorkerError(RuntimeError):
 
 @dataclass
 class Progress:
-    """What is known of a unit so far: the rows by case and table, and the cases that are done."""
+    """What is known of a unit so far: the rows by case and table, the cases that are done, digests of right results."""
 
     unit: Unit
     worker_s: float = 0.0
     rows: dict[tuple[str | None, str], list[dict[str, Any]]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    right: dict[str, str] = field(default_factory=dict)
 
     def add(self, message: dict[str, Any]) -> None:
         """Takes rows; later ones replace those of the same case and table."""
@@ -35,6 +36,8 @@ class Progress:
             self.rows[message["case"], table] = rows
         if message["done"]:
             self.done.add(message["case"])
+        if message.get("right"):
+            self.right[message["case"]] = message["right"]
 
     def bury(self, death: Death, asked: Sequence[str]) -> None:
         """Ends the case that killed its worker, or all that are left where it was none in particular."""

@@ -63,6 +63,7 @@ class Turns:
     finished: Callable[[Progress], None]
     untimed: Callable[[Unit], set[str] | None]
     _found: dict[str, set[str]] = field(default_factory=dict)
+    _right: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def run(self) -> None:
         """Returns when all units are done.
@@ -113,6 +114,7 @@ class Turns:
         lane.progress.worker_s += self._hear(lane) - began_s
         if lane.progress.unit.process == 0:
             self._found[lane.progress.unit.name] = lane.progress.untimed
+            self._right[lane.progress.unit.name] = lane.progress.right
         if lane.asked is None and not lane.progress.remaining:
             self._finish(lane)
 
@@ -127,7 +129,8 @@ class Turns:
             lane.worker, lane.units = Worker(settings), 0
         lane.asked = tuple(lane.progress.remaining)
         lane.units += 1
-        lane.worker.begin(replace(lane.progress.unit, cases=lane.asked))
+        right = self._right.get(replace(lane.progress.unit, process=0).name, {})
+        lane.worker.begin(replace(lane.progress.unit, cases=lane.asked, right=tuple(right.items())))
 
     def _hear(self, lane: _Lane) -> float:
         """Takes what the worker sends until it pauses, has finished or is dead; returns when that was."""

@@ -35,6 +35,7 @@ class Unit:
       wide: whether it needs JAX's 64-bit mode.
       aa: whether its first case is also timed against itself: the A/A test.
       peer: the peer whose own processes this is for; empty for the variants that share ours.
+      right: case and digest of a result that another process of the problem has found to be right.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Unit:
     wide: bool
     aa: bool = False
     peer: str = ""
+    right: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:

@@ -63,11 +63,16 @@ def _serve(send, mark: Mark) -> None:
     handle = _handler(settings, send, mark, pause)
     send(event="ready")
     for line in lines:
-        unit = Unit(**{**json.loads(line), "cases": tuple(json.loads(line)["cases"])})
+        unit = Unit(**{name: _tuples(value) for name, value in json.loads(line).items()})
         mark.units(unit.cases)
         handle(unit)
         mark(None, "waiting")
         send(event="end", unit=unit.name)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists alone."""
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _lines_until_parent_ends():
@@ -96,8 +101,8 @@ def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], Non
 
     run = Path(settings["run"])
 
-    def emit(case: str | None, tables: dict[str, list], done: bool = False) -> None:
-        send(event="rows", case=case, tables=tables, done=done)
+    def emit(case: str | None, tables: dict[str, list], done: bool = False, right: str = "") -> None:
+        send(event="rows", case=case, tables=tables, done=done, right=right)
 
     if settings["target"] != "gpu":  # CUDA maps more than it uses
         limit_memory(settings["memory_share"])

@@ -24,14 +24,15 @@ from normbench.study.worker.bench import Bench
 from normbench.study.worker.compiled_case import (
     INTERPRETED,
     Compiled,
-    check,
     check_hard,
     check_interpreted,
     compile_case,
+    digest_of,
     draw,
     inputs_of,
     outcome,
     outcome_of,
+    run_once,
     unsupported,
 )
 from normbench.study.worker.series import POOL_SHARE, Pools, pool_key, series_of, working_bytes
@@ -58,6 +59,7 @@ class Measurement:
         self.mark = mark
         self.pause = pause
         self.first = unit.process == 0
+        self.right = dict(unit.right)
         self.notes: list[dict[str, Any]] = []
 
     def run(self) -> None:
@@ -117,7 +119,11 @@ class Measurement:
                 self._check_interpreted(case, oracle)
                 return None
             inputs = inputs_of(one.program, oracle, one.hosted)
-            found = check(one, inputs, oracle, self.unit.target)
+            result = run_once(one, inputs, self.unit.target)
+            digest = digest_of(result)
+            if self.right.get(case.slug) == digest:
+                return inputs
+            found = oracle.check(one.program, result)
             hard = check_hard(one, oracle) if self.first else None
         except Exception as error:
             self._end(case.slug, *outcome_of(case, error), accuracy=True)
@@ -126,6 +132,7 @@ class Measurement:
         if reason := _wrong(found, hard):
             self._end(case.slug, "wrong", reason)
             return None
+        self.emit(case.slug, {}, right=digest)
         return inputs
 
     def _check_interpreted(self, case: Case, oracle: Oracle) -> None:

@@ -12,7 +12,7 @@ from normbench import kernels
 from normbench.kernels import Problem, registry
 from normbench.kernels.registry import sound
 from normbench.study.check.accuracy import Oracle, compare
-from normbench.study.check.distance import Allowance, judge
+from normbench.study.check.distance import Allowance, Exact, judge
 from normbench.study.check.rounding import roundoff
 
 CHANNELS_LAST = {"shape": (4, 5, 6, 8), "layout": "nhwc"}
@@ -104,9 +104,9 @@ def test_the_tolerance_in_bfloat16_is_of_a_few_roundings():
 def test_an_error_that_all_elements_share_is_found_below_a_rounding():
     """0.1 % too large in bfloat16: each element is within its rounding, all together are not."""
     exact = np.random.default_rng(0).normal(size=100_000)
-    allowance = Allowance(roundoff("bfloat16"), (np.zeros(exact.shape),), 0.0)
-    assert judge([jnp.asarray(exact, jnp.bfloat16)], [exact], [allowance]).ok
-    assert not judge([jnp.asarray(1.001 * exact, jnp.bfloat16)], [exact], [allowance]).ok
+    allowance = Allowance(roundoff("bfloat16"), 0.0)
+    assert judge([jnp.asarray(exact, jnp.bfloat16)], [Exact(exact)], [allowance]).ok
+    assert not judge([jnp.asarray(1.001 * exact, jnp.bfloat16)], [Exact(exact)], [allowance]).ok
 
 
 @pytest.mark.parametrize("context", ["alone", "residual"])
@@ -172,7 +172,7 @@ def test_the_oracle_of_a_gradient_is_float64_in_a_process_that_is_not():
     program, result = run(problem, "naive", oracle)
     assert jax.tree.leaves(result)[0].dtype == jnp.float32
     oracle.check(program, result)
-    assert {leaf.dtype for leaf in jax.tree.leaves(oracle._answer(program))} == {np.dtype(float)}
+    assert {one.values.dtype for one in oracle._exact(program)} == {np.dtype(float)}
     assert jnp.ones(1).dtype == jnp.float32
 
 

@@ -19,6 +19,7 @@ class FakeWorker:
 
     log: ClassVar[list[tuple[int, str]]] = []
     dead: ClassVar[set[tuple[int, str]]] = set()
+    begun: ClassVar[list[Unit]] = []
 
     def __init__(self, settings):
         self.settings, self.ready = settings, False
@@ -31,6 +32,7 @@ class FakeWorker:
 
     def begin(self, unit):
         self._unit, self._round = unit, 0
+        self.begun.append(unit)
         self.go_on()
 
     def go_on(self):
@@ -43,12 +45,17 @@ class FakeWorker:
         elif self._round < ROUNDS:
             self._messages.append({"event": "pause"})
             if self._round == 0:
-                self._messages.extendleft(self._row(case, None) for case in self._unit.cases if case == "wrong")
+                self._messages.extendleft(self._found(case) for case in self._unit.cases)
         else:
             self._messages.extend(self._row(case, 1.0) for case in self._unit.cases if case != "wrong")
             self._messages.append({"event": "end"})
         self._round += 1
         self._wake()
+
+    def _found(self, case):
+        if case == "wrong":
+            return self._row(case, None)
+        return {"event": "rows", "case": case, "tables": {}, "done": False, "right": f"digest of {case}"}
 
     def _row(self, case, seconds):
         row = {"case": case, "seconds": seconds, "process": self._unit.process}
@@ -76,6 +83,7 @@ def worker(monkeypatch):
     monkeypatch.setattr(turns, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "log", [])
     monkeypatch.setattr(FakeWorker, "dead", set())
+    monkeypatch.setattr(FakeWorker, "begun", [])
     return FakeWorker
 
 
@@ -117,6 +125,14 @@ def test_what_the_first_process_could_not_time_is_not_tried_again(worker):
     found = carry_out([unit("x", process, "a", "wrong") for process in range(2)])
     assert found["measure-cpu-p0-x"].unit.cases == ("a", "wrong")
     assert found["measure-cpu-p1-x"].unit.cases == ("a",)
+
+
+def test_what_it_has_found_to_be_right_is_told_to_the_others(worker):
+    carry_out([unit(problem, process, "a", "wrong") for problem in ("x", "y") for process in range(2)])
+    told = {(one.process, one.problem): one.right for one in worker.begun}
+    for problem in ("x", "y"):
+        assert told[0, problem] == ()
+        assert dict(told[1, problem]) == {"a": "digest of a"}
 
 
 def test_nor_what_it_could_not_time_in_an_earlier_attempt(worker):
