@@ -62,6 +62,11 @@ def test_llama(fusion):
     fusion.check(model.llama, array(8, 512, 512), layers())
 
 
+def test_llama_gradient(fusion):
+    loss = lambda layers, x: (model.llama(x, layers) ** 2).mean()
+    fusion.check(jax.grad(loss), layers(), array(8, 512, 512))
+
+
 def test_cnn(fusion):
     channels = array(64, dtype=F32)
     fusion.check(model.cnn, array(16, 32, 32, 64), array(3, 3, 64, 64), channels, channels)

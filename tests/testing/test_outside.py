@@ -52,10 +52,10 @@ def small(held, tmp_path):
 def test_the_first_run_writes_and_the_second_compiles_nothing(held):
     project, first = held
     assert first.status == 0, first.output
-    assert "3 checks, 3 programs compiled, 0 found in the cache" in first.output
+    assert "4 checks, 4 programs compiled, 0 found in the cache" in first.output
     second = project.pytest()
     assert second.status == 0, second.output
-    assert "3 checks, 0 programs compiled, 3 found in the cache" in second.output
+    assert "4 checks, 0 programs compiled, 4 found in the cache" in second.output
     text = (project.folder / "__snapshots__" / "test_model.fusion.json").read_text()
     assert str(project.folder) not in text
     assert "model.py" not in text
@@ -114,7 +114,7 @@ def test_snapshots_that_nothing_asks_for_are_told_and_removed(project):
     assert "unused" not in project.pytest("-k", "cnn", "test_model.py::test_cnn").output
     assert project.pytest("--fusion-update").status == 0
     text = (project.folder / "__snapshots__" / "test_model.fusion.json").read_text()
-    assert set(json.loads(text)["checks"]) == {"test_cnn", "test_llama", "test_rms"}
+    assert set(json.loads(text)["checks"]) == {"test_cnn", "test_llama", "test_llama_gradient", "test_rms"}
 
 
 def test_many_processes_write_one_file(project):
@@ -123,7 +123,7 @@ def test_many_processes_write_one_file(project):
     assert project.pytest("-p", "xdist", "-n2", "--fusion-update").status == 0
     ran = project.pytest("-p", "xdist", "-n2")
     assert ran.status == 0, ran.output
-    assert "3 checks, 0 programs compiled" in ran.output
+    assert "4 checks, 0 programs compiled" in ran.output
 
 
 def test_no_cacheprovider_and_a_folder_that_cannot_be_written_to(small):
