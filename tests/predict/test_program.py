@@ -1,6 +1,7 @@
 """Predictions of compiled programs: seconds, their range, and what bounds them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,12 @@ from normbench.kernels import Problem
 from normbench.predict import known_error
 from normbench.predict.model import norm
 from normbench.predict.program import predict
+from normbench.report import load_run
 from normbench.schema import DEVICELESS_TARGETS
 
 pytest.importorskip("jax_cuda13_plugin")
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def of_variant(operator, variant, shape, pass_="forward", layout="nc", dtype="bfloat16", target="h200", **options):
@@ -100,6 +104,15 @@ def test_hand_written_kernels_have_a_bound_in_words(operator, shape, layout, var
     assert hand_written["predicted_from"].isin(["ptx and sass", "ptx"]).all()
     assert hand_written["bytes_in_flight"].notna().all()
     assert (hand_written["occupancy"] <= 1).all()
+
+
+def test_so_has_every_one_of_the_committed_run():
+    launches = load_run(ROOT / "results" / "runs" / "standard").tables["launches"]
+    hand_written = launches[launches["case"].str.contains(".pallas_", regex=False)]
+    assert hand_written["case"].nunique() > 200
+    assert (hand_written["bound"].str.len() > 0).all()
+    assert hand_written["predicted_low_s"].le(hand_written["predicted_s"]).all()
+    assert hand_written["predicted_s"].le(hand_written["predicted_high_s"]).all()
 
 
 @pytest.fixture
