@@ -100,12 +100,15 @@ class RunFolder:
         Raises:
           UserError: where one cannot be unpacked.
         """
-        for unit in self.parts:
-            file = self.path / "parts" / f"{unit}{SUFFIX}"
-            try:
-                yield read_part(file, self.checked)
-            except Unreadable as error:
-                raise UserError(f"part {str(file)!r} {error}") from error
+        return map(self.part, self.parts)
+
+    def part(self, unit: str) -> dict[str, Any]:
+        """The part of one unit; raises as `read_parts`."""
+        file = self.path / "parts" / f"{unit}{SUFFIX}"
+        try:
+            return read_part(file, self.checked)
+        except Unreadable as error:
+            raise UserError(f"part {str(file)!r} {error}") from error
 
 
 def read_run(path: Path) -> RunFolder:
