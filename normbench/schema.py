@@ -1,14 +1,17 @@
 """The tables of a run on disk: column names (with their units) and types, and the words that columns may hold.
 
 `benchmarks` writes these tables and `normbench.report` reads them; this module is all that they share.
-A run is a folder `results/runs/<run id>/` with `run.json`, one Parquet file per table, and `hlo/<sha256>.pb.zst`.
+A run is a folder `results/runs/<run id>/` with `run.json`, one Parquet file per table, and
+`hlo/<first two digits>/<sha256 of the file>.pb.zst`.
 """
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: every file has a checksum, modules are named by their content, and rows say how many attempts they took."""
 
-STATUSES = ("ok", "unsupported", "failed", "crashed", "out_of_memory", "timeout", "wrong", "impossible")
+STATUSES = ("ok", "unsupported", "failed", "crashed", "out_of_memory", "timeout", "wrong", "impossible", "killed")
 """ok; not supported by the variant; raised an exception; killed its process; ran out of memory; exceeded its time
-limit; result outside the tolerance of the float64 reference; faster than the measured ceiling allows."""
+limit; result outside the tolerance of the float64 reference; faster than the measured ceiling allows; its process was
+killed from outside, each time that it was tried: nothing is known of the case, and `--resume` tries it again."""
 
 DEFAULT_PRESET = "quick"
 """What is studied where nobody says what."""
@@ -66,7 +69,9 @@ TABLES: dict[str, dict[str, str]] = {
         "predicted_low_s": "float64",  # the range that the model's known error leaves
         "predicted_high_s": "float64",
         "hints": "string",  # a JSON list of sentences
-        "hlo_sha256": "string",
+        "hlo_sha256": "string",  # of the module in XLA's canonical form: equal for programs that differ by names alone
+        "module_sha256": "string",  # of the file in hlo/ that holds the module
+        "attempts": "int64",  # processes that were given the case until it had this row; null: not counted yet
         "status": "string",
         "reason": "string",
     },
@@ -129,6 +134,7 @@ TABLES: dict[str, dict[str, str]] = {
         "source": "string",  # of a device clock: cupti or trace
         "throttled": "bool",  # the device was held back before or after the group; null: nothing tells it
         "cache_ratio": "float64",  # inputs and outputs of a call over the last-level cache; null: its size is not told
+        "attempts": "int64",  # as in "compiled"
         "status": "string",
         "reason": "string",
     },
@@ -145,6 +151,7 @@ TABLES: dict[str, dict[str, str]] = {
         "hard_max_rel": "float64",
         "hard_max_ulp": "float64",
         "hard_bound": "float64",  # what hard_max_rel may be, as the variant declares; null beside one: anything
+        "attempts": "int64",  # as in "compiled"
         "status": "string",
         "reason": "string",
     },
@@ -168,6 +175,7 @@ TABLES: dict[str, dict[str, str]] = {
         "seconds": "float64",
         "kernels": "string",  # that carried it out, in order, comma separated; on a CPU the instruction itself
         "source": "string",  # of the records: cupti or trace
+        "attempts": "int64",  # as in "compiled"
         "status": "string",
         "reason": "string",
     },

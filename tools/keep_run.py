@@ -4,7 +4,6 @@ the compiled modules and the report, which `normbench study` and `normbench repo
     python tools/keep_run.py results/runs/<run id> standard
 """
 
-import json
 import re
 import shutil
 import sys
@@ -13,29 +12,31 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from normbench.schema import TABLES
+from normbench.run_folder import read_run, seal_run
+from normbench.schema import SCHEMA_VERSION, TABLES
 
 _KEPT = Path(__file__).resolve().parents[1] / "results" / "runs"
 
 
 def keep(run: Path, name: str) -> Path:
     """Writes results/runs/<name>; raises SystemExit where `run` is not complete."""
-    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    if info.get("status") != "complete":
+    found = read_run(run)
+    info = dict(found.info)
+    if not found.complete:
         raise SystemExit(f"run {str(run)!r} has status {info.get('status')!r}; only a complete run is kept")
     folder = _KEPT / name
     folder.mkdir(parents=True, exist_ok=True)
     info["run_id"] = info.get("run_id") or run.name
-    for left_out in ("cases", "folder"):  # the first are in cases.parquet, the second is one of this machine
+    for left_out in ("cases", "models", "folder"):  # the cases are in cases.parquet, the folder is of this machine
         info.get("config", {}).pop(left_out, None)
     info = _without_paths(info)
-    (folder / "run.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     for table in TABLES:
         pq.write_table(pq.read_table(run / f"{table}.parquet"), folder / f"{table}.parquet", compression="zstd",
                        compression_level=19, use_dictionary=True)  # fmt: skip
     for extra in ("gpu_target_config.pbtxt", "left_out.txt"):  # of a session on a GPU
         if (run / extra).is_file():
             shutil.copy(run / extra, folder / extra)
+    seal_run(folder, {**info, "schema_version": SCHEMA_VERSION})
     return folder
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from normbench.cli.report import tell_notes
 from normbench.errors import UserError
 
 
@@ -36,6 +37,7 @@ def _comparison(parsed: argparse.Namespace) -> Any:
             f"runs {names!r}; allowed: two run folders, or one with --variants A B, or none with --golden A B"
         )
     first, *others = [load_any(Path(name)) for name in parsed.runs]
+    tell_notes(first, *others)
     if parsed.variants:
         before, after = parsed.variants
         return compare_variants(first, before, after, threshold)

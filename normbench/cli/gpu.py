@@ -39,7 +39,8 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
-    from normbench.study.schedule.study import Interrupted, StudyConfig, study
+    from normbench.study.schedule.store import Store
+    from normbench.study.schedule.study import Interrupted, Stopped, StudyConfig, study
 
     out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
     os.environ.update(PRECISION)
@@ -54,6 +55,9 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
     except Interrupted as stopped:
         folder = stopped.run
         print(f"normbench: out of time; finish with: {resume_command(folder)}", file=sys.stderr)
+    except Stopped as stopped:
+        print(f"normbench: stopped: {stopped}; resume with: {resume_command(stopped.run)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         raise UserError(f"budget {parsed.budget!r}: it was over before a case was measured; give more") from None
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -64,6 +68,10 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
         print(
             f"normbench: the configuration of the target was not stored or not compiled for: {error}", file=sys.stderr
         )
+    (folder / "left_out.txt").write_text("".join(f"{case.slug}\n" for case in chosen.left_out))
+    store = Store.open(folder)
+    if store.complete:
+        store.seal()
     return _conclude(folder, chosen)
 
 
@@ -74,7 +82,6 @@ def _conclude(folder: Path, chosen: Plan) -> int:
     from normbench.report.model.error import model_error_lines
 
     finished = load_run(folder)
-    (folder / "left_out.txt").write_text("".join(f"{case.slug}\n" for case in chosen.left_out))
     told = [*device_target_lines(finished), *model_error_lines(finished)]
     print(*told, *(text for text, _, _ in trust(finished)), sep="\n")
     print(f"{len(chosen.left_out)} cases were left out; see {folder / 'left_out.txt'}")

@@ -126,6 +126,7 @@ def write(folder: Path, found: Tables) -> None:
     if store.complete:
         for name, rows in found.items():
             write_parquet(folder / f"{name}.parquet", name, rows)
+        store.seal()
     else:
         store.write_part(PART, found)
 

@@ -112,6 +112,12 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, metavar="N", help="processes that repeat each measurement")
     parser.add_argument("--executor", choices=("local", "ray"), help="where compilations run (default: local)")
     parser.add_argument("--full", action="store_true", help="end with all tables, in place of the answer")
+    parser.add_argument("--quiet", action="store_true", help="say nothing of how far it has come; the run's log does")
+    again = parser.add_argument_group("with --resume, which takes up what was killed from outside or is damaged")
+    again.add_argument("--retry-failed", action="store_true", help="also carry out again what failed by itself")
+    again.add_argument(
+        "--mixed", action="store_true", help="go on though JAX, the device or the revision is another, and record it"
+    )
 
 
 def _explain_options(parser: argparse.ArgumentParser) -> None:
@@ -197,6 +203,10 @@ def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", metavar="DIR", help="where the runs lie (default: results/runs)")
 
 
+def _verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folders", nargs="+", metavar="RUN", help="folder of a run")
+
+
 def _doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
@@ -261,6 +271,7 @@ _COMMANDS = {
         _history_options,
     ),
     "merge": ("take a run that was made elsewhere into the results", ("normbench.cli.merge", "run"), _merge_options),
+    "verify": ("check every file of a run", ("normbench.cli.verify", "run"), _verify_options),
     "doctor": ("what this machine can measure", ("normbench.cli.doctor", "run"), _doctor_options),
 }
 

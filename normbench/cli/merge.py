@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from normbench.cli.report import tell_notes
 from normbench.cli.study import DEFAULT_OUT, writable_folder
 from normbench.errors import UserError
 
@@ -31,6 +32,7 @@ def merge(folder: Path, into: Path) -> str:
     from normbench.report import load_run
 
     found = load_run(folder)
+    tell_notes(found)
     place = into / _safe_name(found.run_id, folder)
     state = "" if found.complete else " (not finished: not all rows are there)"
     if place.exists():

@@ -1,24 +1,31 @@
 """`normbench study`: makes a run, or finishes one, and ends with its table and its report."""
 
 import argparse
+import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from normbench.cases.case import Case
 from normbench.cli.arguments import OF_A_PROBLEM, check_compilers, chosen_cases, chosen_preset, chosen_targets
 from normbench.errors import UserError
+from normbench.run_folder import read_info
 from normbench.study.schedule.units import MAX_PROCESSES, is_peer
 from normbench.study.user_modules import import_modules
 
 DEFAULT_OUT = Path("results/runs")
+_SET_BY_ITSELF = (("JAX_PLATFORMS", "cpu"), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"))
+"""Environment variables that this program sets where nobody else does."""
 _OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "executor", *OF_A_PROBLEM)
 
 
 def run(parsed: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
     import_modules(parsed.imports)
     if parsed.resume is not None:
         return _resume(parsed)
@@ -28,6 +35,9 @@ def run(parsed: argparse.Namespace) -> int:
 def _study(parsed: argparse.Namespace) -> int:
     if parsed.processes is not None and not 1 <= parsed.processes <= MAX_PROCESSES:
         raise UserError(f"processes {parsed.processes}: allowed: 1 to {MAX_PROCESSES}")
+    for name in ("mixed", "retry_failed"):
+        if getattr(parsed, name):
+            raise UserError(f"--{name.replace('_', '-')} is said of a run that is taken up again: with --resume RUN")
     targets = chosen_targets(parsed.target)
     selected = chosen_cases(parsed)
     check_compilers(targets)
@@ -43,6 +53,7 @@ def _study(parsed: argparse.Namespace) -> int:
         command=shlex.join(parsed.command_line),
         imports=tuple(parsed.imports),
         attribution=True,
+        quiet=parsed.quiet,
         **{name: value for name, value in settings.items() if value is not None},
     )
     return _conclude_unless_interrupted(lambda: study(config), parsed)
@@ -53,28 +64,58 @@ def _resume(parsed: argparse.Namespace) -> int:
     given += parsed.operators
     if given:
         raise UserError(f"--resume takes its configuration from the run; leave out {', '.join(given)}")
-    from normbench.study.schedule.study import resume
+    from normbench.study.schedule.study import Resumption, resume
 
-    return _conclude_unless_interrupted(lambda: resume(Path(parsed.resume)), parsed)
+    how = Resumption(tuple(parsed.imports), parsed.mixed, parsed.retry_failed, parsed.quiet)
+    return _conclude_unless_interrupted(lambda: resume(Path(parsed.resume), how), parsed)
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    """SIGTERM ends a study as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def _conclude_unless_interrupted(carry_out: Callable[[], Path], parsed: argparse.Namespace) -> int:
-    from normbench.study.schedule.study import Interrupted
+    from normbench.study.schedule.study import Interrupted, Stopped
 
+    folder = None
     try:
         folder = carry_out()
+        return _conclude(folder, parsed.full)
     except Interrupted as stopped:
         print(f"normbench: interrupted; resume with: {resume_command(stopped.run)}", file=sys.stderr)
         return 130
+    except Stopped as stopped:
+        print(f"normbench: stopped: {stopped}; resume with: {resume_command(stopped.run)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("normbench: interrupted; no run was begun", file=sys.stderr)
+        told = "no run was begun" if folder is None else f"the report again with: {resume_command(folder)}"
+        print(f"normbench: interrupted; {told}", file=sys.stderr)
         return 130
-    return _conclude(folder, parsed.full)
 
 
 def resume_command(run: Path) -> str:
-    """The command that finishes a run, from whatever folder; the run knows which modules it imports, and from where."""
-    return shlex.join((*program(), "study", "--resume", str(run.resolve())))
+    """The command that finishes a run, from whatever folder, with the modules that it needs and where they lie, and
+    the environment variables without which it would not be the same environment."""
+    try:
+        info = read_info(run)
+    except UserError:  # its folder is gone
+        info = {}
+    config, environment = info.get("config") or {}, info.get("environment") or {}
+    imports = config.get("imports") or []
+    call = program()
+    variables = {
+        name: value
+        for name, value in (environment.get("variables") or {}).items()
+        if name.startswith(("JAX_", "XLA_")) and (name, value) not in _SET_BY_ITSELF
+    }
+    if os.environ.get("PYTHONPATH") and (imports or "-m" in call):
+        variables["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    options = [word for name in imports for word in ("--import", name)]
+    command = shlex.join((*call, "study", "--resume", str(run.resolve()), *options))
+    given = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    place = f"cd {shlex.quote(str(config['folder']))} && " if imports and config.get("folder") else ""
+    return f"{place}{given} {command}" if given else f"{place}{command}"
 
 
 def program() -> tuple[str, ...]:

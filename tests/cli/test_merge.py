@@ -1,13 +1,13 @@
 """`normbench merge`: a run's folder that was copied from another machine becomes one of the results."""
 
-import json
+import hashlib
 import shutil
 
 import pytest
 
 from normbench.cli import main as cli
 from normbench.report import load_run
-from tests.report.synthetic_runs import full_tables, write_run
+from tests.report.synthetic_runs import full_tables, seal_again, write_run
 
 TABLES = full_tables(shapes=("8x16x32x32",), dtypes=("float32",))
 
@@ -17,8 +17,9 @@ def copied(tmp_path):
     """A made-up run as it was carried here, with what a GPU's run holds besides."""
     run = write_run(tmp_path / "usb-stick" / "20260101T000000-standard", TABLES)
     (run / "gpu_target_config.pbtxt").write_text("gpu_device_info {}")
-    (run / "hlo").mkdir()
-    (run / "hlo" / "0.pb.zst").write_bytes(b"0")
+    name = hashlib.sha256(b"0").hexdigest()
+    (run / "hlo" / name[:2]).mkdir(parents=True)
+    (run / "hlo" / name[:2] / f"{name}.pb.zst").write_bytes(b"0")
     (run / ".lock").touch()
     return run
 
@@ -73,8 +74,7 @@ def test_a_damaged_or_foreign_folder_is_refused_and_leaves_nothing(copied, tmp_p
 
 @pytest.mark.parametrize("name", ["../outside", ".hidden", "a/b", ".."])
 def test_a_run_cannot_choose_a_place_outside(copied, tmp_path, capsys, name):
-    info = json.loads((copied / "run.json").read_text())
-    (copied / "run.json").write_text(json.dumps({**info, "run_id": name}))
+    seal_again(copied, run_id=name)
     status, _, err = merge(capsys, copied, "--into", tmp_path / "runs")
     assert status == 2
     assert "run_id" in err
@@ -92,8 +92,7 @@ def test_an_unfinished_run_is_taken_and_named_so(tmp_path, capsys):
 def test_several_runs_are_merged_at_once(copied, tmp_path, capsys):
     other = tmp_path / "usb-stick" / "second"
     shutil.copytree(copied, other)
-    info = json.loads((other / "run.json").read_text())
-    (other / "run.json").write_text(json.dumps({**info, "run_id": "second"}))
+    seal_again(other, run_id="second")
     status, out, _ = merge(capsys, copied, other, "--into", tmp_path / "runs")
     assert status == 0
     assert len(out.splitlines()) == 2

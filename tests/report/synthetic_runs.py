@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
+from normbench.run_folder.parts import encode_part
+from normbench.run_folder.seal import seal_run, write_info
 from normbench.schema import SCHEMA_VERSION, TABLES
 
 Rows = list[dict[str, Any]]
@@ -207,19 +208,27 @@ def write_run(path: Path, tables: Tables, status: str = "complete", **info: Any)
         "cost": {"study_s": 12.0},
         **info,
     }
-    (path / "run.json").write_text(json.dumps(document), encoding="utf-8")
+    write_info(path, document)
     if status == "complete":
         for name, columns in TABLES.items():
             schema = pa.schema([(column, _ARROW[kind]) for column, kind in columns.items()])
             pq.write_table(pa.Table.from_pylist(tables.get(name, []), schema=schema), path / f"{name}.parquet")
+        seal_run(path, document)
     else:
         write_part(path, "cases", {"cases": tables.get("cases", [])})
         write_part(path, "rest", {name: rows for name, rows in tables.items() if name != "cases"})
     return path
 
 
+def seal_again(path: Path, **info: Any) -> Path:
+    """Has a run that was changed on purpose, or is given other fields of run.json, be as it was written."""
+    document = {**json.loads((path / "run.json").read_text()), **info}
+    (seal_run if document["status"] == "complete" else write_info)(path, document)
+    return path
+
+
 def write_part(path: Path, unit: str, tables: Tables) -> Path:
     file = path / "parts" / f"{unit}.json.zst"
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(zstandard.compress(json.dumps({"unit": unit, "tables": tables}).encode()))
+    file.write_bytes(encode_part({"unit": unit, "tables": tables}))
     return file

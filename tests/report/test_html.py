@@ -129,7 +129,7 @@ def test_whatever_the_data_say_is_text(make_run):
         "timings": timing_rows(cases[0]) + timing_rows(cases[1]),
         "accuracy": [accuracy_row(case) for case in cases],
     }
-    info = {"environment": {"cpu_model": UGLY, UGLY: [UGLY]}, "command": UGLY, "run_id": UGLY, "preset": UGLY}
+    info = {"environment": {"cpu_model": UGLY, UGLY: [UGLY]}, "command": UGLY, "preset": UGLY}
     run = load_run(make_run(tables, **info))
     page = _Page(render(run))
     assert not [tag for tag, _ in page.tags if tag == "img"]
@@ -148,7 +148,7 @@ def test_every_status_is_reported(make_run):
     columns = {column["name"]: column["values"] for column in _Page(text).json("data")["columns"]}
     assert columns["status"] == statuses
     assert columns["reason"] == [f"why {status}" for status in statuses]
-    assert "On h200, of 7 cases 1 unsupported, 1 failed, 1 crashed, 1 out of memory, 1 timeout" in text
+    assert "On h200, of 8 cases 1 unsupported, 1 failed, 1 crashed, 1 out of memory, 1 timeout" in text
 
 
 def test_unfinished_run_says_so(make_run):

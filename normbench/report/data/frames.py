@@ -1,6 +1,5 @@
 """A run on disk, as data frames: one per table of `normbench.schema.TABLES`, typed even where it is empty."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
 
 from normbench.errors import UserError
-from normbench.run_folder import arrow_schema, read_info
-from normbench.schema import LATER_TABLES, TABLES
+from normbench.run_folder import RunFolder, arrow_schema, read_run
+from normbench.schema import TABLES
 
 _PANDAS = {pa.string(): pd.StringDtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
@@ -27,11 +24,13 @@ class Run:
       path: its folder.
       info: what run.json holds.
       tables: a data frame per table of the schema, by name.
+      note: what is to be said of a run whose files could not be checked.
     """
 
     path: Path
     info: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
+    note: str | None = None
 
     @property
     def cases(self) -> pd.DataFrame:
@@ -90,51 +89,37 @@ class Run:
 
 
 def load_run(path: Path) -> Run:
-    """Reads a run folder; of an unfinished run, the parts that were written so far.
+    """Reads a run folder, every file of which is as it was written; of an unfinished run, the parts so far.
 
     Raises:
       UserError: for a folder that is not a run, is damaged, or was written by a newer normbench.
     """
-    path = Path(path)
-    info = read_info(path)
-    tables = _read_tables(path) if info.get("status") == "complete" else _read_parts(path / "parts")
-    return Run(path, MappingProxyType(info), MappingProxyType(tables))
+    folder = read_run(Path(path))
+    tables = _read_tables(folder) if folder.complete else _read_parts(folder)
+    return Run(folder.path, MappingProxyType(dict(folder.info)), MappingProxyType(tables), folder.note)
 
 
-def _read_tables(path: Path) -> dict[str, pd.DataFrame]:
-    return {name: _to_pandas(_read_parquet(path / f"{name}.parquet", name), name) for name in TABLES}
+def _read_tables(folder: RunFolder) -> dict[str, pd.DataFrame]:
+    return {name: _read_table(folder, name) for name in TABLES}
 
 
-def _read_parquet(file: Path, name: str) -> pa.Table:
+def _read_table(folder: RunFolder, name: str) -> pd.DataFrame:
     try:
-        table = pq.ParquetFile(file).read()
-        return _conform(table, name)
-    except FileNotFoundError as error:
-        if name in LATER_TABLES:
-            return arrow_schema(name).empty_table()
-        raise UserError(f"table {str(file)!r} is missing, though run.json says that the run is complete") from error
-    except (OSError, pa.ArrowException, ValueError) as error:
+        return _to_pandas(_conform(folder.table(name), name), name)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        file = folder.path / f"{name}.parquet"
         raise UserError(f"table {str(file)!r} cannot be read: {_one_line(error)}") from error
 
 
-def _read_parts(folder: Path) -> dict[str, pd.DataFrame]:
+def _read_parts(folder: RunFolder) -> dict[str, pd.DataFrame]:
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
-    for file in sorted(folder.glob("*.json.zst")):
-        if file.name.startswith("."):  # still being written
-            continue
-        for name, part in _read_part(file).items():
+    for part in folder.read_parts():
+        for name, found in part["tables"].items():
             if name in rows:
-                rows[name] += part
-    return {name: _to_pandas(_from_rows(part, name, folder), name) for name, part in rows.items()}
-
-
-def _read_part(file: Path) -> dict[str, list[dict[str, Any]]]:
-    try:
-        with zstandard.open(file, "rt", encoding="utf-8") as stream:
-            tables = json.load(stream)["tables"]
-        return {name: list(rows) for name, rows in tables.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zstandard.ZstdError) as error:
-        raise UserError(f"part {str(file)!r} cannot be read: {_one_line(error)}") from error
+                rows[name] += found
+    return {name: _to_pandas(_from_rows(found, name, folder.path / "parts"), name) for name, found in rows.items()}
 
 
 def _from_rows(rows: list[dict[str, Any]], name: str, folder: Path) -> pa.Table:

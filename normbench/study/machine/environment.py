@@ -58,6 +58,7 @@ def environment(devices: bool = False) -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "load_average": load_average(),
         "nvidia_driver": nvidia_driver(),
+        "gpu_models": gpu_models(),
         "variables": variables(),
         "git": git_state(),
         "command": " ".join(sys.argv),
@@ -148,6 +149,13 @@ def nvidia_driver() -> str | None:
     """Version line of the NVIDIA kernel driver; None where there is none."""
     lines = _read(Path("/proc/driver/nvidia/version")).splitlines()
     return lines[0].partition(":")[2].strip() if lines else None
+
+
+def gpu_models() -> list[str]:
+    """The names of NVIDIA's GPUs in this machine, as the driver tells them."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = (line.partition(":") for file in files for line in _read(file).splitlines())
+    return [value.strip() for name, _, value in lines if name.strip() == "Model"]
 
 
 def gpu_present() -> bool:

@@ -1,12 +1,16 @@
-"""Compiles in worker processes, several at once; a worker that dies costs one case, and the rest goes on."""
+"""Compiles in worker processes, several at once; a worker that dies costs one case, and the rest goes on.
+
+A worker that others killed costs none: what it was busy with is tried again in a new process, while no other runs.
+"""
 
 import select
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from normbench.schema import TABLES
 from normbench.study.schedule.store import Tables
 from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Death, Settings, Worker
@@ -16,19 +20,34 @@ UNITS_PER_WORKER = 400
 """After which a worker is replaced: compiled programs stay in its memory."""
 
 
+RETRIES = 2
+"""Of a case whose process was killed from outside, each in a new process."""
+
+
 class WorkerError(RuntimeError):
     """A worker process cannot be started: the installation is broken, not a case."""
 
 
 @dataclass
 class Progress:
-    """What is known of a unit so far: the rows by case and table, the cases that are done, digests of right results."""
+    """What is known of a unit so far: the rows by case and table, and the cases that are done.
+
+    Attributes:
+      deaths: how often a process was killed from outside while it was busy with the case.
+      killed: the cases that were given up for that.
+      right: digest of a result that was found to be right, by case.
+      starts_lost: how often one was killed before it was ready.
+    """
 
     unit: Unit
     worker_s: float = 0.0
     rows: dict[tuple[str | None, str], list[dict[str, Any]]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     right: dict[str, str] = field(default_factory=dict)
+    deaths: Counter[str] = field(default_factory=Counter)
+    killed: set[str] = field(default_factory=set)
+    starts_lost: int = 0
+    _of_lost_workers: Tables = field(default_factory=dict)
 
     def add(self, message: dict[str, Any]) -> None:
         """Takes rows; later ones replace those of the same case and table."""
@@ -40,12 +59,29 @@ class Progress:
             self.right[message["case"]] = message["right"]
 
     def bury(self, death: Death, asked: Sequence[str]) -> None:
-        """Ends the case that killed its worker, or all that are left where it was none in particular."""
-        victims = [asked[death.case]] if death.case is not None else self.remaining
-        for slug in victims:
+        """Ends the case that killed its worker, or all that are left where it was none in particular; one whose worker
+        others have killed only when it was tried `RETRIES` times again."""
+        for table in [table for case, table in self.rows if case is None]:  # the next worker has such rows of its own
+            self._of_lost_workers.setdefault(table, []).extend(self.rows.pop((None, table)))
+        for slug in [asked[death.case]] if death.case is not None else self.remaining:
+            self.deaths[slug] += death.from_outside
+            if death.from_outside and self.deaths[slug] <= RETRIES:
+                continue
+            self.killed |= {slug} if death.status == "killed" else set()
             for table, row in _epitaph(self.unit, slug, death).items():
                 self.rows.setdefault((slug, table), [row])
             self.done.add(slug)
+
+    def lose_start(self, death: Death) -> None:
+        """Counts a worker that was killed while it started.
+
+        Raises:
+          WorkerError: where it was not killed from outside, or once too often.
+        """
+        self.starts_lost += 1
+        if not death.from_outside or self.starts_lost > RETRIES:
+            times = f", {self.starts_lost} times over" if self.starts_lost > 1 else ""
+            raise WorkerError(f"a worker process did not start{times}: {death.reason}")
 
     @property
     def remaining(self) -> list[str]:
@@ -57,9 +93,10 @@ class Progress:
         return {slug for slug in self.done if not has_samples(self.rows.get((slug, "timings"), []))}
 
     def tables(self) -> Tables:
-        tables: Tables = {}
-        for (_, table), rows in self.rows.items():
-            tables.setdefault(table, []).extend(rows)
+        tables: Tables = {table: list(rows) for table, rows in self._of_lost_workers.items()}
+        for (slug, table), rows in self.rows.items():
+            tried = {"attempts": 1 + min(self.deaths[slug], RETRIES)} if slug and "attempts" in TABLES[table] else {}
+            tables.setdefault(table, []).extend({**row, **tried} for row in rows)
         return tables
 
     def cost(self) -> dict[str, Any]:
@@ -108,6 +145,7 @@ class WorkerPool:
         self._case_timeout_s = case_timeout_s
         self._finished = finished
         self._busy: dict[int, _Desk] = {}
+        self._retries: deque[Progress] = deque()
 
     def run(self) -> None:
         """Returns when all units are done.
@@ -116,10 +154,8 @@ class WorkerPool:
           WorkerError: where a worker dies before it is ready.
         """
         try:
-            while self._waiting or self._busy:
-                while self._waiting and len(self._busy) < self._workers:
-                    unit = self._waiting.popleft()
-                    self._seat(_Desk(Worker(self._settings(unit)), Progress(unit)))
+            while self._waiting or self._busy or self._retries:
+                self._fill_desks()
                 readable, _, _ = select.select(list(self._busy), (), (), POLL_S)
                 for descriptor in readable:
                     self._listen(self._busy[descriptor])
@@ -128,6 +164,17 @@ class WorkerPool:
         finally:
             for desk in self._busy.values():
                 desk.worker.close()
+
+    def _fill_desks(self) -> None:
+        """Begins what is to be tried again once nobody else is at work, and new units otherwise."""
+        if self._retries:
+            if not self._busy:
+                progress = self._retries.popleft()
+                self._seat(_Desk(Worker(self._settings(progress.unit)), progress))
+            return
+        while self._waiting and len(self._busy) < self._workers:
+            unit = self._waiting.popleft()
+            self._seat(_Desk(Worker(self._settings(unit)), Progress(unit)))
 
     def _seat(self, desk: "_Desk") -> None:
         self._busy[desk.worker.results] = desk
@@ -153,7 +200,12 @@ class WorkerPool:
         """Hands over the unit and gives the worker the next one, or ends it."""
         desk.count_time()
         self._finished(desk.progress)
-        if self._waiting and desk.units < UNITS_PER_WORKER and self._settings(self._waiting[0]) == desk.worker.settings:
+        if (
+            self._waiting
+            and not self._retries
+            and desk.units < UNITS_PER_WORKER
+            and self._settings(self._waiting[0]) == desk.worker.settings
+        ):
             desk.progress = Progress(self._waiting.popleft())
             desk.begin()
         else:
@@ -162,16 +214,18 @@ class WorkerPool:
     def _after_death(self, desk: "_Desk") -> None:
         """Gives what is left of the unit to a new worker, which begins once it is ready."""
         death = desk.worker.death()
-        if not desk.worker.ready:
-            raise WorkerError(f"a worker process did not start: {death.reason}")
+        desk.count_time()
         self._dismiss(desk)
-        desk.progress.bury(death, desk.asked)
-        if desk.progress.remaining:
-            desk.worker = Worker(desk.worker.settings)
-            self._seat(desk)
+        if desk.worker.ready:
+            desk.progress.bury(death, desk.asked)
         else:
-            desk.count_time()
+            desk.progress.lose_start(death)
+        if not desk.progress.remaining:
             self._finished(desk.progress)
+        elif death.from_outside:
+            self._retries.append(desk.progress)
+        else:
+            self._seat(_Desk(Worker(desk.worker.settings), desk.progress))
 
 
 class _Desk:

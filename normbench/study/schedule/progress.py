@@ -1,10 +1,19 @@
-"""How far a study has come, on standard error."""
+"""How far a study has come: on standard error, and in a log file in the run."""
 
+import os
 import sys
 import time
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
+
+LOG = "study.log"
+FINE = ("ok", "unsupported")
 
 
 class Lines:
@@ -14,7 +23,8 @@ class Lines:
 
     def __init__(self, total: int):
         self._total = total
-        self._count = 0
+        self._count = self._before = 0
+        self._failed = ""
         self._began_s = self._said_s = time.monotonic()
 
     def __enter__(self) -> "Lines":
@@ -28,15 +38,78 @@ class Lines:
         if time.monotonic() - self._said_s > self.EVERY_S:
             self._say()
 
+    def skip(self, count: int) -> None:
+        """Counts what was done in an earlier attempt, from which nothing is estimated."""
+        self._before += count
+        self.update(count)
+
+    def set_postfix_str(self, text: str) -> None:
+        self._failed = text
+
     def _say(self) -> None:
         self._said_s = time.monotonic()
         spent_s = self._said_s - self._began_s
-        print(f"study: {self._count} of {self._total} problems, {spent_s:.0f} s", file=sys.stderr, flush=True)
+        words = [f"study: {self._count} of {self._total} problems", f"{spent_s:.0f} s"]
+        if self._before < self._count < self._total:
+            left_s = spent_s / (self._count - self._before) * (self._total - self._count)
+            words.append(f"about {left_s:.0f} s left")
+        print(*words, *([self._failed] if self._failed else []), sep=", ", file=sys.stderr, flush=True)
 
 
-Bar: TypeAlias = "tqdm | Lines"
+class _Bar(tqdm):
+    """The bar of a terminal, with the time that is left."""
+
+    def skip(self, count: int) -> None:
+        """Counts what was done in an earlier attempt, from which nothing is estimated."""
+        self.initial += count
+        self.update(count)
 
 
-def bar_of(total: int) -> Bar:
+class _Silent(Lines):
+    def _say(self) -> None:
+        pass
+
+
+Bar: TypeAlias = "_Bar | Lines"
+
+
+def bar_of(total: int, quiet: bool = False) -> Bar:
     """Counts units: a problem that was compiled for a target, or measured by one process."""
-    return tqdm(total=total, desc="study", unit="problem", file=sys.stderr) if sys.stderr.isatty() else Lines(total)
+    if quiet:
+        return _Silent(total)
+    return _Bar(total=total, desc="study", unit="problem", file=sys.stderr) if sys.stderr.isatty() else Lines(total)
+
+
+class Log:
+    """The file study.log of a run: a line per event, with the time; what cannot be written is left out."""
+
+    def __init__(self, run: Path):
+        self._path = run / LOG
+
+    def __call__(self, text: str) -> None:
+        line = f"{datetime.now(UTC).isoformat(timespec='seconds')} {' '.join(text.split())}\n"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with suppress(OSError), open(self._path, "a", opener=lambda name, _: os.open(name, flags, 0o644)) as file:
+            file.write(line)
+
+
+class Failures:
+    """Cases that went wrong so far, each counted once, by status."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+
+    def add(self, tables: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+        """Takes the rows of a unit; returns a sentence per row that went wrong, the first of each case and table."""
+        told: dict[tuple[Any, str], str] = {}
+        for table, rows in tables.items():
+            for row in rows:
+                status = row.get("status") or "ok"
+                if status not in FINE and "case" in row:
+                    self._found[row["case"]] = status
+                    told.setdefault((row["case"], table), f"{row['case']} {status} ({table}): {row.get('reason')}")
+        return list(told.values())
+
+    def __str__(self) -> str:
+        counts = Counter(self._found.values())
+        return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())

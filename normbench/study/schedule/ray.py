@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from normbench.errors import UserError
+from normbench.run_folder.files import write_atomically
 from normbench.study.schedule.compiling import Progress, WorkerPool
-from normbench.study.schedule.store import write_atomically
 from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Settings
 
@@ -45,6 +45,7 @@ def compile_on_ray(
         (ready, *_), waiting = ray.wait(waiting)
         found, modules = ray.get(ready)
         for name, data in modules.items():
+            (run / "hlo" / name).parent.mkdir(exist_ok=True)
             write_atomically(run / "hlo" / name, data)
         for progress in found:
             finished(progress)
@@ -59,4 +60,5 @@ def _carry_out(
         (Path(folder) / "hlo").mkdir()
         here = {unit.name: replace(one, run=folder) for unit, one in zip(units, settings, strict=True)}
         WorkerPool(units, lambda unit: here[unit.name], 1, case_timeout_s, found.append).run()
-        return found, {path.name: path.read_bytes() for path in (Path(folder) / "hlo").glob("*.pb.zst")}
+        modules = Path(folder) / "hlo"
+        return found, {str(path.relative_to(modules)): path.read_bytes() for path in modules.rglob("*.pb.zst")}

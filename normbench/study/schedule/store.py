@@ -1,16 +1,18 @@
 """A run on disk: parts while it grows, Parquet tables when it is complete. Killed at any instant, it can be resumed.
 
-Every file is written beside its place and renamed into it, so it is there whole or not at all. A part is what one
-unit of work found: `parts/<unit>.json.zst` holds {"unit": ..., "tables": {table: [row, ...]}, "cost": {...}}.
-A unit whose part exists is done.
+Every file is written beside its place and renamed into it, so it is there whole or not at all, and each has a checksum:
+see `normbench.run_folder.check`. A part is what one unit of work found: `parts/<unit>.json.zst` holds {"unit": ...,
+"tables": {table: [row, ...]}, "cost": {...}}. A unit whose part exists is done, unless it is to be done again.
 """
 
+import errno
 import fcntl
-import json
+import hashlib
 import math
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +23,23 @@ import pyarrow.parquet as pq
 import zstandard
 
 from normbench.errors import UserError
-from normbench.run_folder import arrow_schema, read_info
+from normbench.run_folder.check import SET_ASIDE
+from normbench.run_folder.files import TEMPORARY, Unreadable, temporary, write_atomically
+from normbench.run_folder.info import FIRST_CHECKED_VERSION, read_info
+from normbench.run_folder.parts import SUFFIX, encode_part, read_part
+from normbench.run_folder.seal import seal_run, write_info
+from normbench.run_folder.tables import arrow_schema
 from normbench.schema import SCHEMA_VERSION, STATUSES, TABLES
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
 
-_TEMPORARY = ".tmp-"
+_AGAIN = ".again"
+"""End of the name of an empty file beside a part, whose unit is to be done again."""
+
+
+class StorageError(OSError):
+    """The run's folder, or the folder of temporary files, cannot be written: a study stops, and no case has failed."""
 
 
 class Store:
@@ -46,19 +58,33 @@ class Store:
         """
         created = datetime.now(UTC)
         info = {"schema_version": SCHEMA_VERSION, "status": "running", "created": created.isoformat(), **info}
+        growing = out / f"{TEMPORARY}{created:%Y%m%dT%H%M%S%f}-{os.getpid()}"
         try:
             out.mkdir(parents=True, exist_ok=True)
-            info["run_id"] = _unused_name(out, f"{created:%Y%m%dT%H%M%S}-{info['preset']}")
-            growing = out / f"{_TEMPORARY}{info['run_id']}-{os.getpid()}"
             (growing / "parts").mkdir(parents=True)
             (growing / "hlo").mkdir()
             store = cls(growing, info)
             store.write_part("cases", tables)
-            store._write_info()
-            store.path = growing.rename(out / info["run_id"])
+            store._settle(out, f"{created:%Y%m%dT%H%M%S}-{info['preset']}")
         except OSError as error:
+            shutil.rmtree(growing, ignore_errors=True)
             raise UserError(f"out {str(out)!r} cannot be written: {error.strerror}; give another folder") from error
         return store
+
+    def _settle(self, out: Path, name: str) -> None:
+        """Moves the folder to the first name that no other run has, also one that begins in this very second."""
+        for count in range(1, 10_000):
+            self.info["run_id"] = name if count == 1 else f"{name}-{count}"
+            if os.path.lexists(out / self.info["run_id"]):
+                continue
+            write_info(self.path, self.info)
+            try:
+                self.path = self.path.rename(out / self.info["run_id"])
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+        raise OSError(errno.EEXIST, f"there are too many runs named {name}")
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -77,36 +103,72 @@ class Store:
           UserError: where another process works on it, or it cannot be written.
         """
         try:
-            descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+            flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(self.path / ".lock", flags, 0o666)
         except OSError as error:
-            raise UserError(f"run {str(self.path)!r} cannot be written: {error.strerror}") from error
+            raise UserError(f"run {str(self.path)!r} cannot be written: its .lock: {error.strerror}") from error
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UserError(f"run {str(self.path)!r} cannot be written: its .lock is not a file")
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UserError(f"run {str(self.path)!r} is being worked on by another process") from error
-            for folder in (self.path, self.path / "parts", self.path / "hlo"):
-                for left in folder.glob(f"{_TEMPORARY}*"):
-                    left.unlink()
+            self._remove_half_written()
             yield
         finally:
             os.close(descriptor)
+
+    def _remove_half_written(self) -> None:
+        for folder in (self.path, self.path / "parts", *_folders(self.path / "hlo")):
+            if folder.is_symlink():
+                continue
+            for left in folder.glob(f"{TEMPORARY}*"):
+                if not left.is_dir() or left.is_symlink():
+                    left.unlink(missing_ok=True)
 
     @property
     def complete(self) -> bool:
         return self.info["status"] == "complete"
 
-    def done(self) -> set[str]:
-        """Names of the units whose parts exist."""
-        return {path.name.removesuffix(".json.zst") for path in (self.path / "parts").glob("*.json.zst")}
+    def set_aside(self, name: str) -> None:
+        """Moves a damaged file into the folder "damaged" of the run, where nobody reads it; nothing is deleted.
 
-    def write_part(self, unit: str, tables: Tables, cost: Row | None = None) -> None:
+        Raises:
+          UserError: where it cannot be moved.
+        """
+        place = self.path / SET_ASIDE / name.replace("/", "__")
+        if not os.path.lexists(self.path / name):
+            return
+        count = 0
+        while os.path.lexists(place):
+            count += 1
+            place = place.with_name(f"{name.replace('/', '__')}.{count}")
+        try:
+            place.parent.mkdir(exist_ok=True)
+            os.rename(self.path / name, place)
+        except OSError as error:
+            raise UserError(f"run {str(self.path)!r}: {name} cannot be set aside: {error.strerror}") from error
+
+    def do_again(self, units: Iterable[str]) -> None:
+        """Has these units count as not done, also after a kill; what they found stays until it is replaced."""
+        for unit in units:
+            (self.path / "parts" / f"{unit}{_AGAIN}").touch()
+
+    def done(self) -> set[str]:
+        """Names of the units whose parts exist, and which are not to be done again."""
+        return self._units(SUFFIX) - self._units(_AGAIN)
+
+    def _units(self, suffix: str) -> set[str]:
+        return {path.name.removesuffix(suffix) for path in (self.path / "parts").glob(f"*{suffix}")}
+
+    def write_part(self, unit: str, tables: Tables, cost: Row | None = None, **more: Any) -> None:
         """Writes what a unit found; numbers that are not finite become absent."""
         part = {"unit": unit, "tables": {name: [_checked(name, row) for row in rows] for name, rows in tables.items()}}
         if cost:
             part["cost"] = cost
-        text = json.dumps(part, allow_nan=False)
-        write_atomically(self._part_path(unit), zstandard.compress(text.encode()))
+        write_atomically(self._part_path(unit), encode_part({**part, **more}))
+        (self.path / "parts" / f"{unit}{_AGAIN}").unlink(missing_ok=True)
 
     def read_part(self, unit: str) -> dict[str, Any]:
         """Reads a part back.
@@ -114,20 +176,16 @@ class Store:
         Raises:
           UserError: where it cannot be read.
         """
-        path = self._part_path(unit)
         try:
-            part = json.loads(zstandard.decompress(path.read_bytes()))
-            if part["unit"] != unit or not isinstance(part["tables"], dict):
-                raise ValueError(f"it says {part['unit']!r}")
-        except (OSError, ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+            return read_part(self._part_path(unit), self.info["schema_version"] >= FIRST_CHECKED_VERSION)
+        except Unreadable as error:
             raise UserError(
-                f"run {str(self.path)!r} is damaged: {path.relative_to(self.path)} cannot be read ({error}); "
-                "remove that file to measure it again"
+                f"run {str(self.path)!r} is damaged: parts/{unit}{SUFFIX} {error}; normbench study --resume sets it "
+                "aside and carries out its cases again"
             ) from error
-        return part
 
     def parts(self) -> Iterator[dict[str, Any]]:
-        for unit in sorted(self.done()):
+        for unit in sorted(self._units(SUFFIX)):
             yield self.read_part(unit)
 
     def finish(self, cost: Row) -> None:
@@ -136,47 +194,67 @@ class Store:
         for part in self.parts():
             for name, rows in part["tables"].items():
                 tables[name] += rows
+        for name in ("ceilings", "notes"):
+            tables[name] = _each_once(tables[name])
         for name, rows in tables.items():
             write_parquet(self.path / f"{name}.parquet", name, rows)
         self.info |= {"status": "complete", "finished": datetime.now(UTC).isoformat(), "cost": cost}
-        self._write_info()
+        self.seal()
         self.remove_parts()
+
+    def seal(self) -> None:
+        """Writes run.json anew with the checksum of every file, after one of a complete run was added or replaced."""
+        self.info = seal_run(self.path, self.info)
+
+    def update(self, **fields: Any) -> None:
+        """Changes fields of run.json."""
+        self.info |= fields
+        write_info(self.path, self.info)
 
     def remove_parts(self) -> None:
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
-    def _write_info(self) -> None:
-        write_atomically(self.path / "run.json", json.dumps(self.info, indent=1).encode())
-
     def _part_path(self, unit: str) -> Path:
-        return self.path / "parts" / f"{unit}.json.zst"
+        return self.path / "parts" / f"{unit}{SUFFIX}"
 
 
-def write_hlo(run: Path, module: bytes, digest: str) -> None:
-    """Stores a serialized module once per content, as `digest` tells contents apart."""
-    path = run / "hlo" / f"{digest}.pb.zst"
-    if not path.exists():
-        write_atomically(path, zstandard.compress(module))
+def _folders(folder: Path) -> list[Path]:
+    """The folder and those in it."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return [folder, *(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that at any instant it is there whole, old or new, or not at all."""
-    growing = _temporary(path)
-    with growing.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(growing, path)
+def _each_once(rows: list[Row]) -> list[Row]:
+    """The rows without those that differ from an earlier one in their time alone: what a worker measures once was
+    measured again where the worker had to be replaced, or the study was resumed."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        found.setdefault(tuple(row.get(name) for name in sorted(row.keys() - {"seconds"})), row)
+    return list(found.values())
 
 
-def _temporary(path: Path) -> Path:
-    """A name in the same folder that no pattern for finished files matches."""
-    return path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}~")
+def write_hlo(run: Path, module: bytes) -> str:
+    """Stores a serialized module under the name of its content and returns it: the SHA-256 of the file.
+
+    Raises:
+      StorageError: where it cannot be written.
+    """
+    packed = zstandard.compress(module)
+    name = hashlib.sha256(packed).hexdigest()
+    path = module_path(run, name)
+    try:
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, packed)
+    except OSError as error:
+        raise StorageError(error.errno, f"{error.strerror or error}: a module in {str(run / 'hlo')!r}") from error
+    return name
 
 
-def _unused_name(out: Path, name: str) -> str:
-    taken = (name if count == 1 else f"{name}-{count}" for count in range(1, 10_000))
-    return next(candidate for candidate in taken if not (out / candidate).exists())
+def module_path(run: Path, name: str) -> Path:
+    """Where a compiled module lies, by the SHA-256 of its file."""
+    return run / "hlo" / name[:2] / f"{name}.pb.zst"
 
 
 def _checked(table: str, row: Row) -> Row:
@@ -196,8 +274,12 @@ def write_parquet(path: Path, table: str, rows: list[Row]) -> None:
     """Writes a table of the schema, whole or not at all; what a row does not say is absent."""
     schema = arrow_schema(table)
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
-    growing = _temporary(path)
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), growing, compression="zstd")
-    with growing.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(growing, path)
+    growing = temporary(path)
+    try:
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), growing, compression="zstd")
+        with growing.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(growing, path)
+    except OSError:
+        growing.unlink(missing_ok=True)
+        raise

@@ -1,6 +1,8 @@
 """Runs a study: compiles every case for the targets that are not here, measures it on the device that is."""
 
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -10,13 +12,16 @@ from typing import Any
 from normbench.cases.case import Case
 from normbench.errors import UserError, unknown
 from normbench.fusion.targets import require_gpu_targets
+from normbench.run_folder.check import check_run, missing_modules
 from normbench.schema import DEVICELESS_TARGETS, TARGETS
 from normbench.study.machine.environment import environment, usable_cores
+from normbench.study.machine.mixing import differences, key
 from normbench.study.schedule.attribution_choice import telling_cases
-from normbench.study.schedule.compiling import Progress, WorkerPool, has_samples
-from normbench.study.schedule.progress import Bar, bar_of
+from normbench.study.schedule.compiling import RETRIES, Progress, WorkerError, WorkerPool, has_samples
+from normbench.study.schedule.progress import Bar, Failures, Log, bar_of
 from normbench.study.schedule.ray import compile_on_ray, require_ray
 from normbench.study.schedule.store import Store
+from normbench.study.schedule.take_up import killed_cases, take_up
 from normbench.study.schedule.turns import Turns
 from normbench.study.schedule.units import MAX_PROCESSES, Unit, attribution_units, compile_units, measure_units
 from normbench.study.schedule.worker_process import Settings
@@ -68,6 +73,7 @@ class StudyConfig:
       workers: processes that compile at the same time.
       seed: of the order in which variants are interleaved.
       attribution: whether the time of the baseline and the fastest variant is then told launch by launch.
+      quiet: whether nothing is said of how far it has come; it is no part of what is stored.
     """
 
     cases: tuple[Case, ...]
@@ -87,6 +93,7 @@ class StudyConfig:
     workers: int = field(default_factory=usable_cores)
     seed: int = 0
     attribution: bool = False
+    quiet: bool = False
 
     @classmethod
     def for_preset(cls, preset: str, **fields: Any) -> "StudyConfig":
@@ -104,16 +111,19 @@ class StudyConfig:
         return tuple((name, getattr(self, name)) for name in names)
 
     def to_json(self) -> dict[str, Any]:
-        plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out")}
-        return {**plain, "cases": [case.slug for case in self.cases]}
+        plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out", "quiet")}
+        return {**plain, "cases": [case.slug for case in self.cases], "models": [case.model for case in self.cases]}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any], out: Path) -> "StudyConfig":
-        """Reads back what `to_json` wrote."""
-        import_modules(fields["imports"], fields.get("folder"))
+        """Reads back what `to_json` wrote; the modules that it names have to be imported."""
         lists = {name: tuple(fields[name]) for name in ("targets", "imports")}
-        cases = tuple(Case.from_slug(slug) for slug in fields["cases"])
-        return cls(**{**fields, **lists, "cases": cases, "out": out})
+        known = {name: value for name, value in fields.items() if name != "models"}
+        models = fields.get("models") or [""] * len(fields["cases"])
+        cases = tuple(
+            replace(Case.from_slug(slug), model=model) for slug, model in zip(fields["cases"], models, strict=True)
+        )
+        return cls(**{**known, **lists, "cases": cases, "out": out})
 
 
 def study(config: StudyConfig) -> Path:
@@ -122,6 +132,7 @@ def study(config: StudyConfig) -> Path:
     Raises:
       UserError: for a configuration that cannot be run, or an output folder that cannot be written.
       Interrupted: by the user, once the run was begun.
+      Stopped: where it cannot go on: a full disk, workers that do not start or are killed again and again.
     """
     _validate(config)
     import_modules(config.imports, config.folder)
@@ -133,25 +144,103 @@ def study(config: StudyConfig) -> Path:
         "config": config.to_json(),
     }
     store = Store.create(config.out, info, {"cases": [case.row() for case in config.cases]})
+    Log(store.path)(f"begun: {config.command}")
     return _carry_out(config, store)
 
 
-def resume(run: Path) -> Path:
+@dataclass(frozen=True)
+class Resumption:
+    """How a run is taken up again.
+
+    Attributes:
+      imports: modules that the user names, of those that register the run's variants; no others are imported.
+      mixed: whether it goes on though the environment is another one than that in which it was begun.
+      retry_failed: whether cases that failed by themselves are tried again too.
+      quiet: as in `StudyConfig`.
+    """
+
+    imports: tuple[str, ...] = ()
+    mixed: bool = False
+    retry_failed: bool = False
+    quiet: bool = False
+
+
+def resume(run: Path, how: Resumption = Resumption()) -> Path:
     """Finishes a run that was interrupted; what its parts hold is not measured again.
 
+    Damaged files are set aside, and their cases carried out again, also those of a run that was complete.
+
     Raises:
-      UserError: for a folder that is no run, is damaged, has another schema, cannot be written or is in use.
+      UserError: for a folder that is no run, has another schema, cannot be written or is in use; for a run that needs
+        modules which the user has not named, or was begun in another environment.
+      Interrupted: by the user.
+      Stopped: where it cannot go on.
     """
     store = Store.open(run)
-    if store.complete:
-        store.remove_parts()
-        return run
+    with store.lock():
+        folder = check_run(run)
+        damaged = [*folder.damaged, *missing_modules(folder)]
+        if folder.complete and not damaged and not how.retry_failed:
+            store.remove_parts()
+            return run
+        if not folder.checked:
+            raise UserError(
+                f"run {str(run)!r} was made before there were checksums and cannot be carried on; normbench report "
+                "reads it as it is"
+            )
+        config = replace(_config_of(store, how), quiet=how.quiet)
+        _validate(config)
+        here = _environment_of(store, how)
+        for damage in damaged:
+            store.set_aside(damage.file)
+        again = take_up(store, config, [damage.file for damage in damaged], how.retry_failed)
+    log = Log(store.path)
+    for damage in damaged:
+        _tell(log, f"set aside: {damage}")
+    log(f"resumed: {len(again)} units are carried out again")
+    return _carry_out(config, store, here)
+
+
+def _config_of(store: Store, how: Resumption) -> StudyConfig:
+    """What the run was begun with; its modules are imported where the user has named them all.
+
+    Raises:
+      UserError: where it cannot be read, or names others.
+    """
     try:
-        config = StudyConfig.from_json(store.info["config"], run.parent)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"run {str(run)!r} is damaged: the config in run.json cannot be read ({error!r})") from error
-    _validate(config)
-    return _carry_out(config, store)
+        fields = store.info["config"]
+        names = tuple(fields["imports"])
+        if missing := [name for name in names if name not in how.imports]:
+            options = " ".join(f"--import {shlex.quote(name)}" for name in missing)
+            raise UserError(
+                f"run {str(store.path)!r} needs modules that this call does not name; if you trust them, add: {options}"
+            )
+        import_modules(names)
+        return StudyConfig.from_json(fields, store.path.parent)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"run {str(store.path)!r}: the config in run.json cannot be read ({error!r})") from error
+
+
+def _environment_of(store: Store, how: Resumption) -> str | None:
+    """The key of this environment where it is another one than the run's, after it was recorded; None where it is not.
+
+    Raises:
+      UserError: where it is another one and the user has not said that it may be.
+    """
+    now = environment()
+    found = differences(store.info.get("environment") or {}, now)
+    if not found:
+        return None
+    if not how.mixed:
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise UserError(
+            f"run {str(store.path)!r} was begun in another environment: {'; '.join(found[:3])}{more}; go on there, or "
+            "here with --mixed, which records the environment of each part"
+        )
+    store.update(environments={**(store.info.get("environments") or {}), key(now): now})
+    return key(now)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -162,16 +251,80 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
 
 
-def _carry_out(config: StudyConfig, store: Store) -> Path:
+class Stopped(Exception):
+    """A study cannot go on, for a reason that is no case's; `run` is the folder with what was done."""
+
+    def __init__(self, run: Path, reason: str):
+        super().__init__(reason)
+        self.run = run
+
+
+def _carry_out(config: StudyConfig, store: Store, here: str | None = None) -> Path:
+    """Carries out what is left; `here` is the key of the environment where it is not the run's own."""
+    log = Log(store.path)
     try:
-        with store.lock(), bar_of(_units(config)) as bar:
-            _sweep(config, store, compile_units(config.cases, config.targets), bar)
-            _sweep(config, store, measure_units(config.cases, config.targets, config.processes), bar)
-            _attribute(config, store, bar)
+        with store.lock(), bar_of(_units(config), config.quiet) as bar:
+            watch = Watch(store, bar, log, here)
+            _sweep(config, store, compile_units(config.cases, config.targets), watch)
+            _sweep(config, store, measure_units(config.cases, config.targets, config.processes), watch)
+            _attribute(config, store, watch)
+            if killed := killed_cases(store.parts()):
+                raise Stopped(
+                    store.path, f"{len(killed)} cases have no result: their processes were killed from outside, "
+                    f"{RETRIES + 1} times over"
+                )  # fmt: skip
+            _record_mix(store)
+            log("done")
             store.finish(_cost(config, store))
+    except Stopped as error:
+        log(f"stopped: {error}")
+        raise
     except KeyboardInterrupt as error:
+        log("interrupted")
         raise Interrupted(store.path) from error
+    except (OSError, WorkerError) as error:
+        reason = f"{error.strerror or error}" if isinstance(error, OSError) else str(error)
+        log(f"stopped: {reason}")
+        raise Stopped(store.path, reason) from error
     return store.path
+
+
+def _record_mix(store: Store) -> None:
+    """Keeps in run.json which units another environment than the run's own has carried out."""
+    mixed: dict[str, list[str]] = {}
+    for part in store.parts():
+        if part.get("environment"):
+            mixed.setdefault(part["environment"], []).append(part["unit"])
+    if mixed:
+        store.info["mixed"] = mixed
+
+
+@dataclass
+class Watch:
+    """Stores what is found, and tells how far the study has come."""
+
+    store: Store
+    bar: Bar
+    log: Log
+    environment: str | None
+    failures: Failures = field(default_factory=Failures)
+
+    def finished(self, progress: Progress) -> None:
+        tables, name = progress.tables(), progress.unit.name
+        where = {"environment": self.environment} if self.environment else {}
+        self.store.write_part(name, tables, progress.cost(), **where)
+        for slug, count in progress.deaths.items():
+            self.log(f"{slug}: its process was killed from outside, {count} times")
+        for sentence in self.failures.add(tables):
+            self.log(sentence)
+        self.log(f"{name}: {progress.worker_s:.1f} s")
+        self.bar.update()
+        self.bar.set_postfix_str(str(self.failures))
+
+
+def _tell(log: Log, text: str) -> None:
+    log(text)
+    print(f"normbench: {text}", file=sys.stderr)
 
 
 def _units(config: StudyConfig) -> int:
@@ -180,7 +333,7 @@ def _units(config: StudyConfig) -> int:
     return len(compile_units(config.cases, config.targets)) + len(measured) + len(attributed)
 
 
-def _attribute(config: StudyConfig, store: Store, bar: Bar) -> None:
+def _attribute(config: StudyConfig, store: Store, watch: Watch) -> None:
     """Tells the time of each problem's most telling cases launch by launch, one process at a time."""
     if not config.attribution:
         return
@@ -192,16 +345,12 @@ def _attribute(config: StudyConfig, store: Store, bar: Bar) -> None:
     for unit in units:
         if not unit.cases and unit.name not in store.done():
             store.write_part(unit.name, {})
-    _sweep(replace(config, workers=1), store, units, bar)
+    _sweep(replace(config, workers=1), store, units, watch)
 
 
-def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -> None:
+def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watch) -> None:
     """Carries out the units that have no part yet, all of the same kind."""
-    done = store.done()
-
-    def finished(progress: Progress) -> None:
-        store.write_part(progress.unit.name, progress.tables(), progress.cost())
-        bar.update()
+    done, finished = store.done(), watch.finished
 
     def settings(unit: Unit) -> Settings:
         share = MEMORY_SHARE / config.workers if unit.kind == "compile" else MEMORY_SHARE
@@ -212,7 +361,7 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -
         )  # fmt: skip
 
     left = [unit for unit in units if unit.name not in done]
-    bar.update(len(units) - len(left))
+    watch.bar.skip(len(units) - len(left))
     if not left:
         return
     if left[0].kind == "measure":

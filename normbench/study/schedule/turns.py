@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from normbench.study.schedule.compiling import POLL_S, UNITS_PER_WORKER, Progress, WorkerError
+from normbench.study.schedule.compiling import POLL_S, UNITS_PER_WORKER, Progress
 from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Settings, Worker
 
@@ -160,11 +160,11 @@ class Turns:
         """Ends the case that killed the worker; what is left of the unit gets a new one, at the lane's next turn."""
         assert lane.worker
         assert lane.progress
-        death = lane.worker.death()
-        if not lane.worker.ready:
-            raise WorkerError(f"a worker process did not start: {death.reason}")
+        death, started = lane.worker.death(), lane.worker.ready
         lane.worker.close()
-        if lane.asked is not None:
+        if not started:
+            lane.progress.lose_start(death)
+        elif lane.asked is not None:
             lane.progress.bury(death, lane.asked)
         lane.worker = lane.asked = None
         lane.prepared = False

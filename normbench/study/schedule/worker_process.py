@@ -1,6 +1,7 @@
 """The parent's side of a worker process: start it, hear it, watch over it, and say how it died."""
 
 import contextlib
+import errno
 import json
 import mmap
 import os
@@ -10,16 +11,23 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from normbench import start
 from normbench.fusion import compile_environment
 from normbench.study.clocks.memory import ALLOCATOR_ENVIRONMENT
 from normbench.study.schedule.mark import Mark
+from normbench.study.schedule.store import StorageError
 from normbench.study.schedule.units import Unit
 
 START_LIMIT_S = 300
 """For importing JAX on a slow disk: a worker that takes longer is broken."""
+
+
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals by which others end a process: a person, the kernel for want of memory, a machine that shuts down. A program
+that goes wrong raises none of them by itself."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,14 @@ class Death:
     Attributes:
       case: index within the unit of the case that did it; None where it was none in particular.
       status, reason: of the row that it becomes.
+      from_outside: whether a signal of others ended it, or it died idle, which says nothing of a case: what it was
+        asked for is tried again.
     """
 
     case: int | None
     status: str
     reason: str
+    from_outside: bool = False
 
 
 class Worker:
@@ -87,8 +98,9 @@ class Worker:
         self._unread = b""
         self._marked = (0, -1, "starting")
         self._marked_s = time.monotonic()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the worker)
-        with tempfile.TemporaryFile() as page:
+        self._oom_kills = oom_kills()
+        self._errors = _memory_file("errors")  # lives as long as the worker
+        with _memory_file("mark") as page:
             page.truncate(Mark.SIZE_BYTES)
             self._page = mmap.mmap(page.fileno(), Mark.SIZE_BYTES)
             self.results, results = os.pipe()
@@ -125,7 +137,11 @@ class Worker:
             self._process.stdin.flush()
 
     def receive(self) -> tuple[list[dict[str, Any]], bool]:
-        """Messages that have come, and whether these were the last."""
+        """Messages that have come, and whether these were the last.
+
+        Raises:
+          StorageError: where the worker says that it cannot write.
+        """
         ended = False
         while True:
             try:
@@ -137,7 +153,11 @@ class Worker:
                 break
             self._unread += data
         *lines, self._unread = self._unread.split(b"\n")
-        return [json.loads(line) for line in lines], ended
+        messages = [json.loads(line) for line in lines]
+        for message in messages:
+            if message["event"] == "stop":
+                raise StorageError(errno.EIO, message["reason"])
+        return messages, ended
 
     def watch(self, limit_s: float) -> None:
         """Kills the worker where one step takes longer than `limit_s`."""
@@ -171,23 +191,51 @@ class Worker:
         """Says how the worker died; to be asked after its results have ended."""
         code = self._process.wait()
         _, index, step = Mark.read(self._page)
+        idle = index < 0 and step == "waiting"
         self._errors.seek(0)
-        status, reason = explain_death(code, self._errors.read().decode(errors="replace"), self._killed_for)
-        return Death(None if index < 0 else index, status, f"{reason} ({step})" if self._killed_for is None else reason)
+        errors = self._errors.read().decode(errors="replace")
+        status, reason = explain_death(code, errors, self._killed_for, oom_kills() > self._oom_kills)
+        from_outside = self._killed_for is None and (-code in FROM_OUTSIDE or idle)
+        reason = f"{reason} ({step})" if self._killed_for is None else reason
+        return Death(None if index < 0 else index, status, reason, from_outside)
 
 
-def explain_death(code: int, errors: str, killed_for: str | None) -> tuple[str, str]:
-    """Status and reason for an exit code (negative: a signal) and what was written to standard error."""
+def explain_death(code: int, errors: str, killed_for: str | None, out_of_memory: bool = False) -> tuple[str, str]:
+    """Status and reason for an exit code (negative: a signal) and what was written to standard error.
+
+    Args:
+      out_of_memory: whether the kernel has killed a process for memory meanwhile.
+    """
     if killed_for is not None:
         return "timeout", killed_for
+    if -code in FROM_OUTSIDE:
+        if code == -signal.SIGKILL and out_of_memory:
+            return "out_of_memory", "killed by the kernel for memory"
+        return "killed", f"killed from outside by {signal.Signals(-code).name}"
     last = telling_line(errors)
     if "bad_alloc" in errors or "RESOURCE_EXHAUSTED" in last or "MemoryError" in last:
         return "out_of_memory", last
-    if code == -signal.SIGKILL:
-        return "out_of_memory", "killed by the kernel, probably for memory"
     if code < 0:
         return "crashed", f"{signal.Signals(-code).name}: {last}"
     return "crashed", f"the process exited with status {code}: {last}"
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started, here and in this control group; 0 where it
+    does not tell."""
+    count = 0
+    for path in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        with contextlib.suppress(OSError, ValueError):
+            words = (line.split() for line in path.read_text().splitlines())
+            count += sum(int(number) for name, number in words if name == "oom_kill")
+    return count
+
+
+def _memory_file(name: str) -> IO[bytes]:
+    """A file that takes no room in a folder, which may be full, where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create(f"normbench-{name}"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def telling_line(errors: str) -> str:

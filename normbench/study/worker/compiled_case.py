@@ -1,5 +1,6 @@
 """In a worker: compiles one case, checks it, and turns whatever goes wrong into a status with its reason."""
 
+import errno
 import hashlib
 import time
 from collections.abc import Callable
@@ -20,9 +21,12 @@ from normbench.kernels.registry import PEERS
 from normbench.predict.program import predicted_rows
 from normbench.study.check.accuracy import Error, Oracle
 from normbench.study.clocks.memory import available_bytes, tree_bytes
-from normbench.study.schedule.store import Tables, write_hlo
+from normbench.study.schedule.store import StorageError, Tables, write_hlo
 
 INTERPRETED = "interpreted on a CPU, and checked there only where x is small"
+STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+STORAGE_WORDS = ("No space left on device", "Disk quota exceeded", "No usable temporary directory")
+"""As XLA, which compiles through files in the folder of temporary files, and Python say it."""
 HARD_ELEMENTS = 4_000_000
 """Hard data are tried up to this size: what they find does not depend on it, and beyond it takes seconds."""
 MEMORY_SHARE = 0.9
@@ -77,8 +81,16 @@ class Compiled:
 
 
 def outcome(error: Exception) -> tuple[str, str]:
-    """Status and reason, in one line, of what a case raised."""
+    """Status and reason, in one line, of what a case raised.
+
+    Raises:
+      StorageError: where it is no fault of the case that it could not be carried out: a full or missing folder.
+    """
     text = " ".join(str(error).split())
+    if isinstance(error, StorageError):
+        raise error
+    if (isinstance(error, OSError) and error.errno in STORAGE_ERRNOS) or any(words in text for words in STORAGE_WORDS):
+        raise StorageError(getattr(error, "errno", None) or errno.EIO, text) from error
     if isinstance(error, Refusal):
         return error.status, text
     line = f"{type(error).__name__}: {text}"[:500].removesuffix(": ")
@@ -112,12 +124,12 @@ def compile_case(case: Case, target: str, run: Path) -> tuple[Compiled, Tables]:
         return _compile_hosted(case, program, target)
     compilation = compile_for(program.function, program.inputs, target)
     _require_all_inputs(compilation.reading.parameters, program)
-    write_hlo(run, compilation.hlo, compilation.hlo_sha256)
+    module_sha256 = write_hlo(run, compilation.hlo)
     row, launches = predicted_rows(compilation)
     compiled = Compiled(case, program, compilation.executable, row["minimum_bytes"])
     key = {"case": case.slug, "target": target}
     return compiled, {
-        "compiled": [{**row, **key, "status": "ok"}],
+        "compiled": [{**row, **key, "module_sha256": module_sha256, "status": "ok"}],
         "launches": [{**launch, **key} for launch in launches],
     }
 

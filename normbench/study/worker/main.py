@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from normbench.study.schedule.mark import Mark
+from normbench.study.schedule.store import StorageError
 from normbench.study.schedule.units import Unit
 from normbench.study.user_modules import import_modules
 
@@ -65,7 +66,11 @@ def _serve(send, mark: Mark) -> None:
     for line in lines:
         unit = Unit(**{name: _tuples(value) for name, value in json.loads(line).items()})
         mark.units(unit.cases)
-        handle(unit)
+        try:
+            handle(unit)
+        except StorageError as error:
+            send(event="stop", reason=f"{error.strerror or error}")
+            return
         mark(None, "waiting")
         send(event="end", unit=unit.name)
 

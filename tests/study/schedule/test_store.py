@@ -1,5 +1,6 @@
 """A run on disk survives being killed, and bad folders are refused with one line and left alone."""
 
+import hashlib
 import json
 import multiprocessing
 
@@ -93,10 +94,13 @@ def test_what_a_killed_process_left_half_written_is_ignored_and_removed(store, m
 
 
 def test_a_module_is_stored_once_per_content(store):
-    for data, digest in ((b"one", "a1"), (b"two", "b2"), (b"one but for names", "a1")):
-        write_hlo(store.path, data, digest)
-    files = {file.name: zstandard.decompress(file.read_bytes()) for file in (store.path / "hlo").iterdir()}
-    assert files == {"a1.pb.zst": b"one", "b2.pb.zst": b"two"}
+    names = [write_hlo(store.path, data) for data in (b"one", b"two", b"one")]
+    assert names[0] == names[2] != names[1]
+    files = [file for file in (store.path / "hlo").rglob("*") if file.is_file()]
+    assert {zstandard.decompress(file.read_bytes()) for file in files} == {b"one", b"two"}
+    for file in files:
+        name = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert (file.parent.name, file.name) == (name[:2], f"{name}.pb.zst")
 
 
 def test_atomic_writing_replaces_the_whole_file(tmp_path):

@@ -219,8 +219,8 @@ def test_the_run_says_how_it_came_about_and_what_it_cost(good_run):
 
 def test_every_module_named_is_stored(good_run):
     compiled = tables(good_run)["compiled"]
-    stored = {path.name.removesuffix(".pb.zst") for path in (good_run / "hlo").iterdir()}
-    assert set(compiled["hlo_sha256"].dropna()) == stored
+    stored = {path.name.removesuffix(".pb.zst") for path in (good_run / "hlo").glob("??/*")}
+    assert set(compiled["module_sha256"].dropna()) == stored
     assert len(stored) == 3
 
 
