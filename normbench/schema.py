@@ -67,6 +67,7 @@ TABLES: dict[str, dict[str, str]] = {
         "predicted_high_s": "float64",
         "hints": "string",  # a JSON list of sentences
         "hlo_sha256": "string",
+        "cached": "bool",  # found in the cache; what it took is then not known; null: not looked for
         "status": "string",
         "reason": "string",
     },

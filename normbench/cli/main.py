@@ -112,6 +112,9 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, metavar="N", help="processes that repeat each measurement")
     parser.add_argument("--executor", choices=("local", "ray"), help="where compilations run (default: local)")
     parser.add_argument("--full", action="store_true", help="end with all tables, in place of the answer")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that compile at once (default: the cores)")
+    parser.add_argument("--cache", metavar="DIR", help="where compilations are kept, e.g. a folder that several share")
+    parser.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing")
 
 
 def _explain_options(parser: argparse.ArgumentParser) -> None:
@@ -197,6 +200,15 @@ def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", metavar="DIR", help="where the runs lie (default: results/runs)")
 
 
+def _cache_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("stats", "prune"), help="what there is, or remove some of it")
+    parser.add_argument("--cache", metavar="DIR", help="the folder (default: normbench/programs in the user's cache)")
+    parser.add_argument("--days", type=float, metavar="N", help="prune: what was not used in so many days")
+    parser.add_argument(
+        "--megabytes", type=float, metavar="N", help="prune: what was used longest ago, until so much is left"
+    )
+
+
 def _doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
@@ -261,6 +273,7 @@ _COMMANDS = {
         _history_options,
     ),
     "merge": ("take a run that was made elsewhere into the results", ("normbench.cli.merge", "run"), _merge_options),
+    "cache": ("the compilations that are kept on disk", ("normbench.cli.cache", "run"), _cache_options),
     "doctor": ("what this machine can measure", ("normbench.cli.doctor", "run"), _doctor_options),
 }
 

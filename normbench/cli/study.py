@@ -7,9 +7,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from normbench.cases.case import Case
 from normbench.cli.arguments import OF_A_PROBLEM, check_compilers, chosen_cases, chosen_preset, chosen_targets
+from normbench.cli.cache import cache_folder
 from normbench.errors import UserError
 from normbench.study.schedule.units import MAX_PROCESSES, is_peer
 from normbench.study.user_modules import import_modules
@@ -34,7 +36,7 @@ def _study(parsed: argparse.Namespace) -> int:
     out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
     from normbench.study.schedule.study import StudyConfig, study
 
-    settings = {"processes": parsed.processes, "executor": parsed.executor}
+    settings = {"processes": parsed.processes, "executor": parsed.executor, **_how(parsed)}
     config = StudyConfig.for_preset(
         chosen_preset(parsed),
         cases=selected,
@@ -48,6 +50,17 @@ def _study(parsed: argparse.Namespace) -> int:
     return _conclude_unless_interrupted(lambda: study(config), parsed)
 
 
+def _how(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What this call decides, whatever the run's configuration says."""
+    if parsed.workers is not None and parsed.workers < 1:
+        raise UserError(f"workers {parsed.workers}: allowed: 1 and more")
+    if parsed.no_cache and parsed.cache is not None:
+        raise UserError("--cache and --no-cache: give one of them")
+    folder = None if parsed.no_cache else cache_folder(parsed.cache)
+    workers = {} if parsed.workers is None else {"workers": parsed.workers}
+    return {"cache": None if folder is None else str(folder), **workers}
+
+
 def _resume(parsed: argparse.Namespace) -> int:
     given = [f"--{name.strip('_')}" for name in _OF_THE_RUN if getattr(parsed, name) is not None]
     given += parsed.operators
@@ -55,7 +68,8 @@ def _resume(parsed: argparse.Namespace) -> int:
         raise UserError(f"--resume takes its configuration from the run; leave out {', '.join(given)}")
     from normbench.study.schedule.study import resume
 
-    return _conclude_unless_interrupted(lambda: resume(Path(parsed.resume)), parsed)
+    how = _how(parsed)
+    return _conclude_unless_interrupted(lambda: resume(Path(parsed.resume), **how), parsed)
 
 
 def _conclude_unless_interrupted(carry_out: Callable[[], Path], parsed: argparse.Namespace) -> int:

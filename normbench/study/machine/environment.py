@@ -1,6 +1,7 @@
 """What a run was measured on: versions, processor, caches, memory, environment variables, revision of the source."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -157,6 +158,12 @@ def gpu_present() -> bool:
 def variables() -> dict[str, str]:
     """The environment variables that change what XLA, JAX or the allocator do."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+
+
+def lowering_context() -> str:
+    """What decides, beside the code of this package, which program a case is lowered to."""
+    versions = {name: package_version(name) for name in PACKAGES}
+    return json.dumps([versions, variables(), platform.python_version_tuple()[:2], platform.machine()])
 
 
 def git_state() -> dict[str, Any]:

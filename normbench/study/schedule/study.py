@@ -68,6 +68,7 @@ class StudyConfig:
       workers: processes that compile at the same time.
       seed: of the order in which variants are interleaved.
       attribution: whether the time of the baseline and the fastest variant is then told launch by launch.
+      cache: the folder of the cache of compilations for absent devices; None: each is compiled anew.
     """
 
     cases: tuple[Case, ...]
@@ -87,6 +88,7 @@ class StudyConfig:
     workers: int = field(default_factory=usable_cores)
     seed: int = 0
     attribution: bool = False
+    cache: str | None = None
 
     @classmethod
     def for_preset(cls, preset: str, **fields: Any) -> "StudyConfig":
@@ -104,7 +106,7 @@ class StudyConfig:
         return tuple((name, getattr(self, name)) for name in names)
 
     def to_json(self) -> dict[str, Any]:
-        plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out")}
+        plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out", "cache")}
         return {**plain, "cases": [case.slug for case in self.cases]}
 
     @classmethod
@@ -136,8 +138,12 @@ def study(config: StudyConfig) -> Path:
     return _carry_out(config, store)
 
 
-def resume(run: Path) -> Path:
+def resume(run: Path, **how: Any) -> Path:
     """Finishes a run that was interrupted; what its parts hold is not measured again.
+
+    Args:
+      how: fields of its configuration that are this call's: `workers`, `cache`. A run never says by itself which folder
+        is read or written beside its own.
 
     Raises:
       UserError: for a folder that is no run, is damaged, has another schema, cannot be written or is in use.
@@ -147,7 +153,7 @@ def resume(run: Path) -> Path:
         store.remove_parts()
         return run
     try:
-        config = StudyConfig.from_json(store.info["config"], run.parent)
+        config = replace(StudyConfig.from_json(store.info["config"], run.parent), **how)
     except (KeyError, TypeError) as error:
         raise UserError(f"run {str(run)!r} is damaged: the config in run.json cannot be read ({error!r})") from error
     _validate(config)
@@ -198,6 +204,7 @@ def _attribute(config: StudyConfig, store: Store, bar: Bar) -> None:
 def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -> None:
     """Carries out the units that have no part yet, all of the same kind."""
     done = store.done()
+    processes = len({(one.peer, one.process) for one in units})
 
     def finished(progress: Progress) -> None:
         store.write_part(progress.unit.name, progress.tables(), progress.cost())
@@ -208,7 +215,7 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -
         return Settings(
             kind=unit.kind, target=unit.target, process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
             imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
-            processes=len({(one.peer, one.process) for one in units}),
+            processes=processes, cache=config.cache,
         )  # fmt: skip
 
     left = [unit for unit in units if unit.name not in done]

@@ -37,6 +37,7 @@ class Settings:
       seed: of the order of interleaving.
       memory_share: of the available memory that the worker may use.
       processes: how many take turns in measuring, each with input sets of its own.
+      cache: the folder of the cache of compilations; None: nothing is read or kept.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Settings:
     seed: int
     memory_share: float
     processes: int
+    cache: str | None = None
 
     def environment(self) -> dict[str, str]:
         variables = {**os.environ, **ALLOCATOR_ENVIRONMENT, **start.environment()}
