@@ -70,6 +70,7 @@ TABLES: dict[str, dict[str, str]] = {
         "cached": "bool",  # found in the cache; what it took is then not known; null: not looked for
         "status": "string",
         "reason": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
     },
     # A row per launch of a compiled case.
     "launches": {
@@ -112,6 +113,7 @@ TABLES: dict[str, dict[str, str]] = {
         "refused": "string",  # the same as data, a JSON list: [[indices of the launches that use its result], reason]
         "inputs": "string",  # a JSON list of its operands: [index of the launch or name of the argument, bytes]
         "results": "string",  # a JSON list: bytes of each result of the program that it writes
+        "host": "string",  # that it was found on; null: before hosts were told apart
     },
     # A row per sample; a case that could not be timed has one row without seconds.
     "timings": {
@@ -132,6 +134,10 @@ TABLES: dict[str, dict[str, str]] = {
         "cache_ratio": "float64",  # inputs and outputs of a call over the last-level cache; null: its size is not told
         "status": "string",
         "reason": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
+        "began_unix_s": "float64",  # of the burst that the sample was taken in, by the host's clock
+        "ended_unix_s": "float64",  # between them nothing else was timed on the device; null: a clock of its own
     },
     # A row per case and device.
     "accuracy": {
@@ -148,6 +154,8 @@ TABLES: dict[str, dict[str, str]] = {
         "hard_bound": "float64",  # what hard_max_rel may be, as the variant declares; null beside one: anything
         "status": "string",
         "reason": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per sample of the streaming programs that give the ceiling of a size class, and of those that tell what a
     # launch costs. A program timed with another clock than wall is named so: "triad, pipelined".
@@ -159,6 +167,8 @@ TABLES: dict[str, dict[str, str]] = {
         "process": "int64",
         "sample": "int64",
         "seconds": "float64",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per HLO instruction and call: where the time of a case goes, measured apart, warm, one profiled call each.
     "launch_times": {
@@ -171,6 +181,8 @@ TABLES: dict[str, dict[str, str]] = {
         "source": "string",  # of the records: cupti or trace
         "status": "string",
         "reason": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per sample of the A/A test: one executable timed under two names, as if it were two variants.
     "aa": {
@@ -182,6 +194,8 @@ TABLES: dict[str, dict[str, str]] = {
         "name": "string",  # a or b
         "sample": "int64",
         "seconds": "float64",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per sentence about how the run was measured: what could not be had, and what was taken instead.
     "notes": {
@@ -189,6 +203,8 @@ TABLES: dict[str, dict[str, str]] = {
         "process": "int64",
         "case": "string",  # that it is about; null: all of that device
         "text": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per reading of a GPU's state, before and after each group of series.
     "device_states": {
@@ -203,6 +219,8 @@ TABLES: dict[str, dict[str, str]] = {
         "reasons": "int64",  # the bits of NVML's clock throttle reasons
         "throttled": "string",  # why the group is suspect; null: it is not
         "source": "string",  # nvml or nvidia-smi
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per case and description of the GPU for which it was compiled without it, after it was measured.
     "described": {

@@ -112,6 +112,9 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, metavar="N", help="processes that repeat each measurement")
     parser.add_argument("--executor", choices=("local", "ray"), help="where compilations run (default: local)")
     parser.add_argument("--full", action="store_true", help="end with all tables, in place of the answer")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only the I-th of N parts of the cases, one a machine"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that compile at once (default: the cores)")
     parser.add_argument("--cache", metavar="DIR", help="where compilations are kept, e.g. a folder that several share")
     parser.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing")
@@ -197,7 +200,11 @@ def _history_options(parser: argparse.ArgumentParser) -> None:
 
 def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folders", nargs="+", metavar="RUN", help="folder of a run, copied from where it was made")
-    parser.add_argument("--into", metavar="DIR", help="where the runs lie (default: results/runs)")
+    parser.add_argument(
+        "--into",
+        metavar="DIR",
+        help="where the runs lie (default: results/runs); of several, the run to be made of them",
+    )
 
 
 def _cache_options(parser: argparse.ArgumentParser) -> None:
@@ -272,7 +279,11 @@ _COMMANDS = {
         ("normbench.cli.history", "run"),
         _history_options,
     ),
-    "merge": ("take a run that was made elsewhere into the results", ("normbench.cli.merge", "run"), _merge_options),
+    "merge": (
+        "take in a run made elsewhere, or unite several",
+        ("normbench.cli.merge", "run"),
+        _merge_options,
+    ),
     "cache": ("the compilations that are kept on disk", ("normbench.cli.cache", "run"), _cache_options),
     "doctor": ("what this machine can measure", ("normbench.cli.doctor", "run"), _doctor_options),
 }

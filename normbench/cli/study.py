@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from normbench.cases.case import Case
 from normbench.cli.arguments import OF_A_PROBLEM, check_compilers, chosen_cases, chosen_preset, chosen_targets
 from normbench.cli.cache import cache_folder
 from normbench.errors import UserError
-from normbench.study.schedule.units import MAX_PROCESSES, is_peer
+from normbench.study.schedule.units import MAX_PROCESSES, is_peer, shard
 from normbench.study.user_modules import import_modules
 
 DEFAULT_OUT = Path("results/runs")
-_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "executor", *OF_A_PROBLEM)
+_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "executor", "shard", *OF_A_PROBLEM)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -32,6 +32,8 @@ def _study(parsed: argparse.Namespace) -> int:
         raise UserError(f"processes {parsed.processes}: allowed: 1 to {MAX_PROCESSES}")
     targets = chosen_targets(parsed.target)
     selected = chosen_cases(parsed)
+    if parsed.shard is not None:
+        selected = _shard(parsed.shard, selected)
     check_compilers(targets)
     out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
     from normbench.study.schedule.study import StudyConfig, study
@@ -45,9 +47,20 @@ def _study(parsed: argparse.Namespace) -> int:
         command=shlex.join(parsed.command_line),
         imports=tuple(parsed.imports),
         attribution=True,
+        shard=parsed.shard or "",
         **{name: value for name, value in settings.items() if value is not None},
     )
     return _conclude_unless_interrupted(lambda: study(config), parsed)
+
+
+def _shard(text: str, cases: Sequence[Case]) -> tuple[Case, ...]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"shard {text!r}; allowed: I/N with I from 1 to N, e.g. 2/5")
+    found = shard(cases, int(number), int(count))
+    if not found:
+        raise UserError(f"shard {text!r}: there are fewer problems than that; nothing is left for it")
+    return found
 
 
 def _how(parsed: argparse.Namespace) -> dict[str, Any]:

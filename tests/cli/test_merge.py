@@ -87,13 +87,3 @@ def test_an_unfinished_run_is_taken_and_named_so(tmp_path, capsys):
     assert status == 0
     assert "not finished" in out
     assert not load_run(tmp_path / "runs" / "cut-short").complete
-
-
-def test_several_runs_are_merged_at_once(copied, tmp_path, capsys):
-    other = tmp_path / "usb-stick" / "second"
-    shutil.copytree(copied, other)
-    info = json.loads((other / "run.json").read_text())
-    (other / "run.json").write_text(json.dumps({**info, "run_id": "second"}))
-    status, out, _ = merge(capsys, copied, other, "--into", tmp_path / "runs")
-    assert status == 0
-    assert len(out.splitlines()) == 2

@@ -108,7 +108,7 @@ def _read_tables(path: Path) -> dict[str, pd.DataFrame]:
 def _read_parquet(file: Path, name: str) -> pa.Table:
     try:
         table = pq.ParquetFile(file).read()
-        return _conform(table, name)
+        return conform(table, name)
     except FileNotFoundError as error:
         if name in LATER_TABLES:
             return arrow_schema(name).empty_table()
@@ -144,7 +144,7 @@ def _from_rows(rows: list[dict[str, Any]], name: str, folder: Path) -> pa.Table:
         raise UserError(f"parts in {str(folder)!r} do not fit table {name!r}: {_one_line(error)}") from error
 
 
-def _conform(table: pa.Table, name: str) -> pa.Table:
+def conform(table: pa.Table, name: str) -> pa.Table:
     """The schema's columns in its order and types; a column that an older writer did not know is null."""
     if "predicted_s" in table.column_names and "bytes_s" not in table.column_names:
         # Before predictions were made from the compiled code, the prediction was what is now `bytes_s`.

@@ -49,6 +49,7 @@ def environment(devices: bool = False) -> dict[str, Any]:
       devices: also ask JAX for its devices, which starts its backends in this process.
     """
     record: dict[str, Any] = {
+        "host": host_name(),
         "normbench": normbench.__version__,
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
@@ -66,6 +67,18 @@ def environment(devices: bool = False) -> dict[str, Any]:
     if devices:
         record["devices"] = jax_devices()
     return record
+
+
+def host_name() -> str:
+    """What rows call this machine: `NORMBENCH_HOST`, for who would not publish its name, or its name."""
+    return os.environ.get("NORMBENCH_HOST") or platform.node() or "unknown"
+
+
+def device_id(device: str) -> str | None:
+    """Which GPU of this host JAX takes as the first, as the driver numbers or names it; None for a CPU."""
+    if device != "gpu":
+        return None
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
 
 
 def package_version(name: str) -> str | None:

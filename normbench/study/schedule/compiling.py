@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from normbench.schema import TABLES
 from normbench.study.schedule.store import Tables
 from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Death, Settings, Worker
@@ -22,9 +23,11 @@ class WorkerError(RuntimeError):
 
 @dataclass
 class Progress:
-    """What is known of a unit so far: the rows by case and table, and the cases that are done."""
+    """What is known of a unit so far: the rows by case and table, and the cases that are done; and where."""
 
     unit: Unit
+    host: str | None = None
+    device_id: str | None = None
     worker_s: float = 0.0
     rows: dict[tuple[str | None, str], list[dict[str, Any]]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
@@ -54,10 +57,18 @@ class Progress:
         return {slug for slug in self.done if not has_samples(self.rows.get((slug, "timings"), []))}
 
     def tables(self) -> Tables:
+        """All rows, each with the host and the device that it was found on."""
         tables: Tables = {}
+        place = {"host": self.host, "device_id": self.device_id}
         for (_, table), rows in self.rows.items():
-            tables.setdefault(table, []).extend(rows)
+            where = {name: value for name, value in place.items() if name in TABLES[table]}
+            tables.setdefault(table, []).extend({**row, **where} for row in rows)
         return tables
+
+    @classmethod
+    def at(cls, unit: Unit, settings: Settings) -> "Progress":
+        """Of a unit that is carried out with these settings."""
+        return cls(unit, settings.host, settings.device_id)
 
     def cost(self) -> dict[str, Any]:
         unit = self.unit
@@ -116,7 +127,8 @@ class WorkerPool:
             while self._waiting or self._busy:
                 while self._waiting and len(self._busy) < self._workers:
                     unit = self._waiting.popleft()
-                    self._seat(_Desk(Worker(self._settings(unit)), Progress(unit)))
+                    settings = self._settings(unit)
+                    self._seat(_Desk(Worker(settings), Progress.at(unit, settings)))
                 readable, _, _ = select.select(list(self._busy), (), (), POLL_S)
                 for descriptor in readable:
                     self._listen(self._busy[descriptor])
@@ -151,7 +163,7 @@ class WorkerPool:
         desk.count_time()
         self._finished(desk.progress)
         if self._waiting and desk.units < UNITS_PER_WORKER and self._settings(self._waiting[0]) == desk.worker.settings:
-            desk.progress = Progress(self._waiting.popleft())
+            desk.progress = Progress.at(self._waiting.popleft(), desk.worker.settings)
             desk.begin()
         else:
             self._dismiss(desk)

@@ -11,7 +11,7 @@ from normbench.cases.case import Case
 from normbench.errors import UserError, unknown
 from normbench.fusion.targets import require_gpu_targets
 from normbench.schema import DEVICELESS_TARGETS, TARGETS
-from normbench.study.machine.environment import environment, usable_cores
+from normbench.study.machine.environment import device_id, environment, host_name, usable_cores
 from normbench.study.schedule.attribution_choice import telling_cases
 from normbench.study.schedule.compiling import Progress, WorkerPool, has_samples
 from normbench.study.schedule.progress import Bar, bar_of
@@ -68,6 +68,7 @@ class StudyConfig:
       workers: processes that compile at the same time.
       seed: of the order in which variants are interleaved.
       attribution: whether the time of the baseline and the fastest variant is then told launch by launch.
+      shard: which part of a study these cases are: "2/5"; empty: all of it.
       cache: the folder of the cache of compilations for absent devices; None: each is compiled anew.
     """
 
@@ -88,6 +89,7 @@ class StudyConfig:
     workers: int = field(default_factory=usable_cores)
     seed: int = 0
     attribution: bool = False
+    shard: str = ""
     cache: str | None = None
 
     @classmethod
@@ -127,11 +129,13 @@ def study(config: StudyConfig) -> Path:
     """
     _validate(config)
     import_modules(config.imports, config.folder)
+    here = environment()
     info = {
         "preset": config.preset,
         "command": config.command,
         "targets": list(config.targets),
-        "environment": environment(),
+        "environment": here,
+        "environments": {here["host"]: here},
         "config": config.to_json(),
     }
     store = Store.create(config.out, info, {"cases": [case.row() for case in config.cases]})
@@ -204,7 +208,7 @@ def _attribute(config: StudyConfig, store: Store, bar: Bar) -> None:
 def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -> None:
     """Carries out the units that have no part yet, all of the same kind."""
     done = store.done()
-    processes = len({(one.peer, one.process) for one in units})
+    processes, host = len({(one.peer, one.process) for one in units}), host_name()
 
     def finished(progress: Progress) -> None:
         store.write_part(progress.unit.name, progress.tables(), progress.cost())
@@ -215,7 +219,7 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -
         return Settings(
             kind=unit.kind, target=unit.target, process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
             imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
-            processes=processes, cache=config.cache,
+            processes=processes, cache=config.cache, host=host, device_id=device_id(unit.target),
         )  # fmt: skip
 
     left = [unit for unit in units if unit.name not in done]

@@ -89,7 +89,8 @@ class Turns:
         if untimed is None:
             return False
         unit = lane.waiting.popleft()
-        lane.progress = Progress(replace(unit, cases=tuple(slug for slug in unit.cases if slug not in untimed)))
+        left = replace(unit, cases=tuple(slug for slug in unit.cases if slug not in untimed))
+        lane.progress = Progress.at(left, self.settings(unit))
         if lane.progress.unit.cases:
             return True
         self._finish(lane)

@@ -38,6 +38,7 @@ class Settings:
       memory_share: of the available memory that the worker may use.
       processes: how many take turns in measuring, each with input sets of its own.
       cache: the folder of the cache of compilations; None: nothing is read or kept.
+      host, device_id: what the rows call this machine, and its device.
     """
 
     kind: str
@@ -51,6 +52,8 @@ class Settings:
     memory_share: float
     processes: int
     cache: str | None = None
+    host: str | None = None
+    device_id: str | None = None
 
     def environment(self) -> dict[str, str]:
         variables = {**os.environ, **ALLOCATOR_ENVIRONMENT, **start.environment()}

@@ -285,12 +285,16 @@ class Measurement:
         if not item.samples:
             return []
         flags = outliers(item.seconds)
+        when = item.bursts or [(None, None)] * len(item.samples)
         return [
             {
                 **key, "sample": index, "seconds": sample.seconds, "calls": sample.calls,
-                "page_faults": sample.page_faults, "outlier": flag, "stop": item.stop, **verdict,
+                "page_faults": sample.page_faults, "outlier": flag, "stop": item.stop,
+                "began_unix_s": began_unix_s, "ended_unix_s": ended_unix_s, **verdict,
             }
-            for index, (sample, flag) in enumerate(zip(item.samples, flags, strict=True))
+            for index, (sample, flag, (began_unix_s, ended_unix_s)) in enumerate(
+                zip(item.samples, flags, when, strict=True)
+            )
         ]  # fmt: skip
 
 
