@@ -110,11 +110,9 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="where the run's folder is made (default: results/runs)")
     parser.add_argument("--resume", metavar="RUN", help="finish the run in this folder, with its own configuration")
     parser.add_argument("--processes", type=int, metavar="N", help="processes that repeat each measurement")
-    parser.add_argument("--executor", choices=("local", "ray"), help="where compilations run (default: local)")
+    parser.add_argument("--executor", choices=("local", "ray"), help="where the study runs (default: local)")
     parser.add_argument("--full", action="store_true", help="end with all tables, in place of the answer")
-    parser.add_argument(
-        "--shard", metavar="I/N", help="only the I-th of N parts of the cases, one a machine"
-    )
+    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the cases, one a machine")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that compile at once (default: the cores)")
     parser.add_argument("--cache", metavar="DIR", help="where compilations are kept, e.g. a folder that several share")
     parser.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing")

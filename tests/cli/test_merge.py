@@ -1,7 +1,6 @@
 """`normbench merge`: a run's folder that was copied from another machine becomes one of the results."""
 
 import json
-import shutil
 
 import pytest
 

@@ -142,6 +142,11 @@ class Store:
         self._write_info()
         self.remove_parts()
 
+    def tell(self, **fields: Any) -> None:
+        """Adds to what run.json says."""
+        self.info |= fields
+        self._write_info()
+
     def remove_parts(self) -> None:
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
@@ -157,6 +162,14 @@ def write_hlo(run: Path, module: bytes, digest: str) -> None:
     path = run / "hlo" / f"{digest}.pb.zst"
     if not path.exists():
         write_atomically(path, zstandard.compress(module))
+
+
+def write_hlo_file(run: Path, name: str, data: bytes) -> None:
+    """Stores a module that another host has compressed, under the name that `write_hlo` gave it there."""
+    path = run / "hlo" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -15,7 +15,8 @@ from normbench.study.machine.environment import device_id, environment, host_nam
 from normbench.study.schedule.attribution_choice import telling_cases
 from normbench.study.schedule.compiling import Progress, WorkerPool, has_samples
 from normbench.study.schedule.progress import Bar, bar_of
-from normbench.study.schedule.ray import compile_on_ray, require_ray
+from normbench.study.schedule.ray import RayStudy
+from normbench.study.schedule.ray_cluster import require_ray
 from normbench.study.schedule.store import Store
 from normbench.study.schedule.turns import Turns
 from normbench.study.schedule.units import MAX_PROCESSES, Unit, attribution_units, compile_units, measure_units
@@ -60,7 +61,7 @@ class StudyConfig:
       preset, command: stored with the run.
       imports: modules that register variants, imported before anything else.
       folder: the current folder of the process that began the study, where such a module may lie.
-      executor: "local", or "ray" for the compilations.
+      executor: "local", or "ray": on the cluster at `RAY_ADDRESS`, or the one that runs on this machine.
       processes: how many processes measure each case, taking turns.
       case_timeout_s: limit of one step of one case: compiling it, checking it, one burst of samples.
       minimum_samples, maximum_samples, relative_noise, time_limit_s: the stopping rule of each series of samples, of
@@ -175,13 +176,24 @@ class Interrupted(KeyboardInterrupt):
 def _carry_out(config: StudyConfig, store: Store) -> Path:
     try:
         with store.lock(), bar_of(_units(config)) as bar:
-            _sweep(config, store, compile_units(config.cases, config.targets), bar)
-            _sweep(config, store, measure_units(config.cases, config.targets, config.processes), bar)
-            _attribute(config, store, bar)
+            cluster = _cluster(config, store)
+            _sweep(config, store, compile_units(config.cases, config.targets), bar, cluster)
+            _sweep(config, store, measure_units(config.cases, config.targets, config.processes), bar, cluster)
+            _attribute(config, store, bar, cluster)
             store.finish(_cost(config, store))
     except KeyboardInterrupt as error:
         raise Interrupted(store.path) from error
     return store.path
+
+
+def _cluster(config: StudyConfig, store: Store) -> RayStudy | None:
+    """The cluster that the study runs on, whose nodes the run then knows; None for a local one."""
+    if config.executor != "ray":
+        return None
+    cluster = RayStudy(config.imports, config.case_timeout_s, store.path)
+    known = store.info.get("environments") or {}
+    store.tell(environments={**known, **{node.host: node.environment for node in cluster.nodes}})
+    return cluster
 
 
 def _units(config: StudyConfig) -> int:
@@ -190,7 +202,7 @@ def _units(config: StudyConfig) -> int:
     return len(compile_units(config.cases, config.targets)) + len(measured) + len(attributed)
 
 
-def _attribute(config: StudyConfig, store: Store, bar: Bar) -> None:
+def _attribute(config: StudyConfig, store: Store, bar: Bar, cluster: RayStudy | None) -> None:
     """Tells the time of each problem's most telling cases launch by launch, one process at a time."""
     if not config.attribution:
         return
@@ -202,10 +214,10 @@ def _attribute(config: StudyConfig, store: Store, bar: Bar) -> None:
     for unit in units:
         if not unit.cases and unit.name not in store.done():
             store.write_part(unit.name, {})
-    _sweep(replace(config, workers=1), store, units, bar)
+    _sweep(replace(config, workers=1), store, units, bar, cluster)
 
 
-def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -> None:
+def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar, cluster: RayStudy | None) -> None:
     """Carries out the units that have no part yet, all of the same kind."""
     done = store.done()
     processes, host = len({(one.peer, one.process) for one in units}), host_name()
@@ -226,10 +238,12 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar) -
     bar.update(len(units) - len(left))
     if not left:
         return
-    if left[0].kind == "measure":
+    if cluster and left[0].kind == "compile":
+        cluster.compile(left, settings, finished)
+    elif cluster:
+        cluster.measure(left, settings, finished, partial(_untimed, store))
+    elif left[0].kind == "measure":
         Turns(left, settings, config.case_timeout_s, finished, partial(_untimed, store)).run()
-    elif config.executor == "ray":
-        compile_on_ray(left, settings, config.case_timeout_s, finished, store.path)
     else:
         WorkerPool(left, settings, config.workers, config.case_timeout_s, finished).run()
 

@@ -1,7 +1,7 @@
 """In a worker: measures all the variants of one problem, interleaved, after each has been found to be right."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,7 @@ class Measurement:
         if not item.samples:
             return []
         flags = outliers(item.seconds)
-        when = item.bursts or [(None, None)] * len(item.samples)
+        when: Sequence[tuple[float | None, float | None]] = item.bursts or [(None, None)] * len(item.samples)
         return [
             {
                 **key, "sample": index, "seconds": sample.seconds, "calls": sample.calls,
