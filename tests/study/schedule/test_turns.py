@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -85,7 +86,13 @@ def unit(problem, process, *cases):
 
 def carry_out(units, untimed=lambda unit: None):
     found = []
-    Turns(units, lambda unit: ("settings", unit.process), 9.0, found.append, untimed).run()
+    Turns(
+        units,
+        lambda unit: SimpleNamespace(process=unit.process, host="here", device_id=None),
+        9.0,
+        found.append,
+        untimed,
+    ).run()
     return {progress.unit.name: progress for progress in found}
 
 
