@@ -23,6 +23,7 @@ import zstandard
 from normbench.errors import UserError
 from normbench.run_folder import arrow_schema, read_info
 from normbench.schema import SCHEMA_VERSION, STATUSES, TABLES
+from normbench.study.schedule.tables import tables_of
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
@@ -132,12 +133,10 @@ class Store:
 
     def finish(self, cost: Row) -> None:
         """Writes the tables, marks the run as complete, and removes the parts."""
-        tables: Tables = {name: [] for name in TABLES}
-        for part in self.parts():
-            for name, rows in part["tables"].items():
-                tables[name] += rows
-        for name, rows in tables.items():
-            write_parquet(self.path / f"{name}.parquet", name, rows)
+        with tables_of(self.path, _TEMPORARY) as tables:
+            for part in self.parts():
+                for name, rows in part["tables"].items():
+                    tables.add(name, rows)
         self.info |= {"status": "complete", "finished": datetime.now(UTC).isoformat(), "cost": cost}
         self._write_info()
         self.remove_parts()
