@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from normbench.schema import TABLES
+from normbench.study.clocks.memory import total_bytes
 from normbench.study.schedule.store import Tables
 from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Death, Settings, Worker
 
 POLL_S = 0.25
-UNITS_PER_WORKER = 400
-"""After which a worker is replaced: compiled programs stay in its memory."""
+LEAST_UNITS, MOST_UNITS = 20, 400
+"""Of a worker. Compiled programs stay in its memory: after the first it is replaced once it has grown beyond
+`MEMORY_PART` of what it may use, after the second where its memory is not told."""
+MEMORY_PART = 0.5
 
 
 class WorkerError(RuntimeError):
@@ -93,6 +96,16 @@ def _epitaph(unit: Unit, slug: str, death: Death) -> dict[str, dict[str, Any]]:
     return {**compiled, **timings, "accuracy": {**verdict, "device": unit.target}}
 
 
+def worn_out(worker: Worker, units: int) -> bool:
+    """Whether a worker that has had so many units is to be replaced: for its memory, never for its age alone."""
+    held_bytes = worker.resident_bytes()
+    if held_bytes is None:
+        return units >= MOST_UNITS
+    settings = worker.settings
+    sharing = settings.processes if settings.kind == "measure" else 1  # those who take turns are alive together
+    return units >= LEAST_UNITS and held_bytes > MEMORY_PART * settings.memory_share / sharing * total_bytes()
+
+
 class WorkerPool:
     """Carries out units in order, in up to `workers` processes at once, each with the settings that its unit needs.
 
@@ -162,7 +175,11 @@ class WorkerPool:
         """Hands over the unit and gives the worker the next one, or ends it."""
         desk.count_time()
         self._finished(desk.progress)
-        if self._waiting and desk.units < UNITS_PER_WORKER and self._settings(self._waiting[0]) == desk.worker.settings:
+        if (
+            self._waiting
+            and not worn_out(desk.worker, desk.units)
+            and self._settings(self._waiting[0]) == desk.worker.settings
+        ):
             desk.progress = Progress.at(self._waiting.popleft(), desk.worker.settings)
             desk.begin()
         else:

@@ -101,6 +101,10 @@ class Store:
         """Names of the units whose parts exist."""
         return {path.name.removesuffix(".json.zst") for path in (self.path / "parts").glob("*.json.zst")}
 
+    def is_done(self, unit: str) -> bool:
+        """Whether a unit's part exists, without a look at all the others."""
+        return self._part_path(unit).exists()
+
     def write_part(self, unit: str, tables: Tables, cost: Row | None = None) -> None:
         """Writes what a unit found; numbers that are not finite become absent."""
         part = {"unit": unit, "tables": {name: [_checked(name, row) for row in rows] for name, rows in tables.items()}}

@@ -212,7 +212,7 @@ def _attribute(config: StudyConfig, store: Store, bar: Bar, cluster: RayStudy | 
         for unit in attribution_units(config.cases, config.targets)
     ]
     for unit in units:
-        if not unit.cases and unit.name not in store.done():
+        if not unit.cases and not store.is_done(unit.name):
             store.write_part(unit.name, {})
     _sweep(replace(config, workers=1), store, units, bar, cluster)
 
@@ -251,7 +251,7 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], bar: Bar, c
 def _untimed(store: Store, unit: Unit) -> set[str] | None:
     """The cases that the first process could not time, in an earlier attempt at this run."""
     first = replace(unit, process=0).name
-    if first not in store.done():
+    if not store.is_done(first):
         return None
     timings = store.read_part(first)["tables"].get("timings", [])
     return {slug for slug in unit.cases if not has_samples([row for row in timings if row["case"] == slug])}

@@ -14,7 +14,7 @@ from typing import Any
 
 from normbench import start
 from normbench.fusion import compile_environment
-from normbench.study.clocks.memory import ALLOCATOR_ENVIRONMENT
+from normbench.study.clocks.memory import ALLOCATOR_ENVIRONMENT, resident_bytes
 from normbench.study.schedule.mark import Mark
 from normbench.study.schedule.units import Unit
 
@@ -112,6 +112,10 @@ class Worker:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def resident_bytes(self) -> int | None:
+        """Memory that it holds; None where the system does not tell."""
+        return resident_bytes(self.pid)
 
     def begin(self, unit: Unit) -> None:
         self.unit = unit
