@@ -1,6 +1,6 @@
 """A made-up run of any number of measured cases, part by part as a study writes them; its numbers are invented."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, product
 from pathlib import Path
 
@@ -18,9 +18,9 @@ def problems() -> Iterator[list[dict]]:
         yield [case_row("batch_norm", name, f"{batch}x{channels}x{side}x{side}", dtype) for name in _VARIANTS]
 
 
-def parts(cases: int, processes: int = 3) -> Iterator[tuple[str, Tables]]:
-    """The parts of a run of so many cases: a unit of compilation for each problem, and one of measurement a process."""
-    for group in islice(problems(), cases // len(_VARIANTS)):
+def parts(groups: Iterable[list[dict]], processes: int = 3) -> Iterator[tuple[str, Tables]]:
+    """The parts of a run of these problems: a unit of compilation for each, and one of measurement a process."""
+    for group in groups:
         name = group[0]["problem"]
         compiled = [compiled_rows(case, "h200") for case in group]
         launches = [{**row, **HOST} for _, rows in compiled for row in rows]
@@ -36,12 +36,12 @@ def parts(cases: int, processes: int = 3) -> Iterator[tuple[str, Tables]]:
             yield f"measure-cpu-p{process}-{name}", tables
 
 
-def unfinished_run(out: Path, cases: int) -> Store:
-    """A run of so many cases that only has to be finished."""
-    groups = list(islice(problems(), cases // len(_VARIANTS)))
-    info = {"preset": "made-up", "targets": ["cpu", "h200"], "environment": {"host": "made-up"}}
+def unfinished_run(out: Path, cases: int, skip: int = 0) -> Store:
+    """A run of so many cases, after the first `skip`, that only has to be finished."""
+    groups = list(islice(problems(), skip // len(_VARIANTS), (skip + cases) // len(_VARIANTS)))
+    info = {"preset": "made-up", "targets": ["cpu", "h200"], "environment": HOST, "environments": {"made-up": HOST}}
     store = Store.create(out, info, {"cases": [case for group in groups for case in group]})
-    for name, tables in parts(cases):
+    for name, tables in parts(groups):
         cost = {"kind": name.partition("-")[0], "target": name.split("-")[1], "cases": len(_VARIANTS), "worker_s": 1.0}
         store.write_part(name, tables, cost)
     return store

@@ -159,8 +159,10 @@ def conform(table: pa.Table, name: str) -> pa.Table:
 
 
 def _to_pandas(table: pa.Table, name: str) -> pd.DataFrame:
-    frame = table.to_pandas(types_mapper=_PANDAS.get)
-    return frame.astype({column: "float64" for column, kind in TABLES[name].items() if kind == "float64"})
+    # Column by column, and each of Arrow's freed when it is done: a table of millions of rows is not held twice.
+    frame = table.to_pandas(types_mapper=_PANDAS.get, split_blocks=True, self_destruct=True)
+    floats = [column for column, kind in TABLES[name].items() if kind == "float64" and frame[column].dtype != "float64"]
+    return frame.astype(dict.fromkeys(floats, "float64")) if floats else frame
 
 
 def _one_line(error: BaseException) -> str:
