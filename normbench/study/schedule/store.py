@@ -141,6 +141,7 @@ class Store:
             for part in self.parts():
                 for name, rows in part["tables"].items():
                     tables.add(name, rows)
+        os.sync()  # the modules, which were not waited for one by one
         self.info |= {"status": "complete", "finished": datetime.now(UTC).isoformat(), "cost": cost}
         self._write_info()
         self.remove_parts()
@@ -164,7 +165,7 @@ def write_hlo(run: Path, module: bytes, digest: str) -> None:
     """Stores a serialized module once per content, as `digest` tells contents apart."""
     path = run / "hlo" / f"{digest}.pb.zst"
     if not path.exists():
-        write_atomically(path, zstandard.compress(module))
+        write_atomically(path, zstandard.compress(module), wait=False)  # there may be 100,000: `finish` waits for all
 
 
 def write_hlo_file(run: Path, name: str, data: bytes) -> None:
@@ -172,16 +173,21 @@ def write_hlo_file(run: Path, name: str, data: bytes) -> None:
     path = run / "hlo" / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        write_atomically(path, data, wait=False)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that at any instant it is there whole, old or new, or not at all."""
+def write_atomically(path: Path, data: bytes, wait: bool = True) -> None:
+    """Writes a file so that at any instant it is there whole, old or new, or not at all.
+
+    Args:
+      wait: until it would outlast a failure of the power. The death of a process is outlasted in any case.
+    """
     growing = _temporary(path)
     with growing.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if wait:
+            os.fsync(file.fileno())
     os.replace(growing, path)
 
 
