@@ -17,7 +17,7 @@ from normbench.study.schedule.units import MAX_PROCESSES, is_peer, shard
 from normbench.study.user_modules import import_modules
 
 DEFAULT_OUT = Path("results/runs")
-_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "executor", "shard", *OF_A_PROBLEM)
+_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "shard", *OF_A_PROBLEM)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -38,7 +38,7 @@ def _study(parsed: argparse.Namespace) -> int:
     out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
     from normbench.study.schedule.study import StudyConfig, study
 
-    settings = {"processes": parsed.processes, "executor": parsed.executor, **_how(parsed)}
+    settings = {"processes": parsed.processes, **_how(parsed)}
     config = StudyConfig.for_preset(
         chosen_preset(parsed),
         cases=selected,
@@ -70,8 +70,8 @@ def _how(parsed: argparse.Namespace) -> dict[str, Any]:
     if parsed.no_cache and parsed.cache is not None:
         raise UserError("--cache and --no-cache: give one of them")
     folder = None if parsed.no_cache else cache_folder(parsed.cache)
-    workers = {} if parsed.workers is None else {"workers": parsed.workers}
-    return {"cache": None if folder is None else str(folder), **workers}
+    told = {name: getattr(parsed, name) for name in ("workers", "executor") if getattr(parsed, name) is not None}
+    return {"cache": None if folder is None else str(folder), **told}
 
 
 def _resume(parsed: argparse.Namespace) -> int:

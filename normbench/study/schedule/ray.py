@@ -109,9 +109,11 @@ class RayStudy:
                 firsts = {replace(unit, process=0).name: unit for unit in batch.units if unit.process}
                 batch.untimed = {name: untimed(unit) for name, unit in firsts.items()}
             places = [lambda batch, actor=actor: actor.carry_out.remote(batch) for actor in actors]
-            self._drive(batches, places, finished)
-            for actor in actors:
-                require_ray().kill(actor)
+            try:
+                self._drive(batches, places, finished)
+            finally:
+                for actor in actors:
+                    require_ray().kill(actor)
 
     def _actors(self, device: str) -> list[Any]:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -147,7 +149,9 @@ class RayStudy:
                 batch.attempts += 1
                 busy[place(batch)] = (place, batch)
             if not busy:
-                raise UserError(f"the Ray cluster has lost its last node; resume with --resume {self._run}")
+                raise UserError(
+                    f"the Ray cluster has lost its last node; go on with: normbench study --resume {self._run}"
+                )
             (ready, *_), _ = ray.wait(list(busy))
             place, batch = busy.pop(ready)
             try:
@@ -155,7 +159,7 @@ class RayStudy:
             except ray.exceptions.RayActorError:
                 _again(batch, batches, finished)
                 continue
-            except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError):
+            except _lost(ray):
                 _again(batch, batches, finished)
                 free.append(place)
                 continue
@@ -164,6 +168,12 @@ class RayStudy:
                 write_hlo_file(self._run, name, data)
             for progress in found:
                 finished(progress)
+
+
+def _lost(ray: Any) -> tuple[type[Exception], ...]:
+    """What a task raises whose node was lost, or whose process was ended from outside."""
+    names = ("NodeDiedError", "WorkerCrashedError", "ObjectLostError", "OutOfMemoryError", "LocalRayletDiedError")
+    return tuple(getattr(ray.exceptions, name) for name in names)
 
 
 def _again(batch: Batch, batches: deque[Batch], finished: Callable[[Progress], None]) -> None:

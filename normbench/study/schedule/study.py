@@ -147,8 +147,8 @@ def resume(run: Path, **how: Any) -> Path:
     """Finishes a run that was interrupted; what its parts hold is not measured again.
 
     Args:
-      how: fields of its configuration that are this call's: `workers`, `cache`. A run never says by itself which folder
-        is read or written beside its own.
+      how: fields of its configuration that are this call's: `workers`, `executor`, `cache`. A run never says by itself
+        which folder is read or written beside its own.
 
     Raises:
       UserError: for a folder that is no run, is damaged, has another schema, cannot be written or is in use.
