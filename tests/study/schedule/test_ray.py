@@ -146,20 +146,6 @@ def assert_each_device_was_held_by_one(measured):
         assert changes == ordered["problem"].nunique()
 
 
-@with_ray
-def test_work_whose_node_is_lost_each_time_is_given_up_with_a_reason(tmp_path):
-    unit = ray_study.Unit("compile", "h200", 0, "p", (CASES[0].slug,), False)
-    settings = ray_study.Settings("compile", "h200", 0, False, "", (), (), 0, 0.9, 1, host="here")
-    batch, waiting, found = ray_study.Batch([unit], [settings], attempts=1), ray_study.deque(), []
-    ray_study._again(batch, waiting, found.append)
-    assert list(waiting) == [batch]
-    batch.attempts = ray_study.ATTEMPTS
-    ray_study._again(batch, waiting, found.append)
-    (row,) = found[0].tables()["compiled"]
-    assert (row["status"], row["host"]) == ("crashed", None)
-    assert "was lost 3 times" in row["reason"]
-
-
 @pytest.mark.parametrize(("groups", "places", "sizes"), [(3, 4, [1] * 3), (100, 5, [5] * 20), (1000, 2, [20] * 50)])
 def test_batches_are_sized_to_the_cluster(groups, places, sizes):
     found = ray_study._batches([[f"unit {number}"] for number in range(groups)], lambda unit: unit, places)
