@@ -72,8 +72,10 @@ TABLES: dict[str, dict[str, str]] = {
         "hlo_sha256": "string",  # of the module in XLA's canonical form: equal for programs that differ by names alone
         "module_sha256": "string",  # of the file in hlo/ that holds the module
         "attempts": "int64",  # processes that were given the case until it had this row; null: not counted yet
+        "cached": "bool",  # found in the cache; what it took is then not known; null: not looked for
         "status": "string",
         "reason": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
     },
     # A row per launch of a compiled case.
     "launches": {
@@ -116,6 +118,7 @@ TABLES: dict[str, dict[str, str]] = {
         "refused": "string",  # the same as data, a JSON list: [[indices of the launches that use its result], reason]
         "inputs": "string",  # a JSON list of its operands: [index of the launch or name of the argument, bytes]
         "results": "string",  # a JSON list: bytes of each result of the program that it writes
+        "host": "string",  # that it was found on; null: before hosts were told apart
     },
     # A row per sample; a case that could not be timed has one row without seconds.
     "timings": {
@@ -137,6 +140,10 @@ TABLES: dict[str, dict[str, str]] = {
         "attempts": "int64",  # as in "compiled"
         "status": "string",
         "reason": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
+        "began_unix_s": "float64",  # of the burst that the sample was taken in, by the host's clock
+        "ended_unix_s": "float64",  # between them nothing else was timed on the device; null: a clock of its own
     },
     # A row per case and device.
     "accuracy": {
@@ -154,6 +161,8 @@ TABLES: dict[str, dict[str, str]] = {
         "attempts": "int64",  # as in "compiled"
         "status": "string",
         "reason": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per sample of the streaming programs that give the ceiling of a size class, and of those that tell what a
     # launch costs. A program timed with another clock than wall is named so: "triad, pipelined".
@@ -165,6 +174,8 @@ TABLES: dict[str, dict[str, str]] = {
         "process": "int64",
         "sample": "int64",
         "seconds": "float64",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per HLO instruction and call: where the time of a case goes, measured apart, warm, one profiled call each.
     "launch_times": {
@@ -178,6 +189,8 @@ TABLES: dict[str, dict[str, str]] = {
         "attempts": "int64",  # as in "compiled"
         "status": "string",
         "reason": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per sample of the A/A test: one executable timed under two names, as if it were two variants.
     "aa": {
@@ -189,6 +202,8 @@ TABLES: dict[str, dict[str, str]] = {
         "name": "string",  # a or b
         "sample": "int64",
         "seconds": "float64",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per sentence about how the run was measured: what could not be had, and what was taken instead.
     "notes": {
@@ -196,6 +211,8 @@ TABLES: dict[str, dict[str, str]] = {
         "process": "int64",
         "case": "string",  # that it is about; null: all of that device
         "text": "string",
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per reading of a GPU's state, before and after each group of series.
     "device_states": {
@@ -210,6 +227,8 @@ TABLES: dict[str, dict[str, str]] = {
         "reasons": "int64",  # the bits of NVML's clock throttle reasons
         "throttled": "string",  # why the group is suspect; null: it is not
         "source": "string",  # nvml or nvidia-smi
+        "host": "string",  # that it was found on; null: before hosts were told apart
+        "device_id": "string",  # which of the host's GPUs, as the driver numbers it; null for a CPU
     },
     # A row per case and description of the GPU for which it was compiled without it, after it was measured.
     "described": {

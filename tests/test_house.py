@@ -21,6 +21,7 @@ ROOMS = (  # from the bottom up: each imports only rooms below it, and the leave
     "explanation",
     "report",
     "goldens",
+    "cache",
     "study",
     "testing",
     "cli",

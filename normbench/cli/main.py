@@ -110,7 +110,7 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="where the run's folder is made (default: results/runs)")
     parser.add_argument("--resume", metavar="RUN", help="finish the run in this folder, with its own configuration")
     parser.add_argument("--processes", type=int, metavar="N", help="processes that repeat each measurement")
-    parser.add_argument("--executor", choices=("local", "ray"), help="where compilations run (default: local)")
+    parser.add_argument("--executor", choices=("local", "ray"), help="where the study runs (default: local)")
     parser.add_argument("--full", action="store_true", help="end with all tables, in place of the answer")
     parser.add_argument("--quiet", action="store_true", help="say nothing of how far it has come; the run's log does")
     again = parser.add_argument_group("with --resume, which takes up what was killed from outside or is damaged")
@@ -118,6 +118,10 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--mixed", action="store_true", help="go on though JAX, the device or the revision is another, and record it"
     )
+    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the cases, one a machine")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that compile at once (default: the cores)")
+    parser.add_argument("--cache", metavar="DIR", help="where compilations are kept, e.g. a folder that several share")
+    parser.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing")
 
 
 def _explain_options(parser: argparse.ArgumentParser) -> None:
@@ -200,7 +204,20 @@ def _history_options(parser: argparse.ArgumentParser) -> None:
 
 def _merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folders", nargs="+", metavar="RUN", help="folder of a run, copied from where it was made")
-    parser.add_argument("--into", metavar="DIR", help="where the runs lie (default: results/runs)")
+    parser.add_argument(
+        "--into",
+        metavar="DIR",
+        help="where the runs lie (default: results/runs); of several, the run to be made of them",
+    )
+
+
+def _cache_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("stats", "prune"), help="what there is, or remove some of it")
+    parser.add_argument("--cache", metavar="DIR", help="the folder (default: normbench/programs in the user's cache)")
+    parser.add_argument("--days", type=float, metavar="N", help="prune: what was not used in so many days")
+    parser.add_argument(
+        "--megabytes", type=float, metavar="N", help="prune: what was used longest ago, until so much is left"
+    )
 
 
 def _verify_options(parser: argparse.ArgumentParser) -> None:
@@ -270,8 +287,13 @@ _COMMANDS = {
         ("normbench.cli.history", "run"),
         _history_options,
     ),
-    "merge": ("take a run that was made elsewhere into the results", ("normbench.cli.merge", "run"), _merge_options),
+    "merge": (
+        "take in a run made elsewhere, or unite several",
+        ("normbench.cli.merge", "run"),
+        _merge_options,
+    ),
     "verify": ("check every file of a run", ("normbench.cli.verify", "run"), _verify_options),
+    "cache": ("the compilations that are kept on disk", ("normbench.cli.cache", "run"), _cache_options),
     "doctor": ("what this machine can measure", ("normbench.cli.doctor", "run"), _doctor_options),
 }
 

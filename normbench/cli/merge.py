@@ -1,4 +1,4 @@
-"""`normbench merge`: takes runs that were made elsewhere, each one folder, into the results of this checkout.
+"""`normbench merge`: takes a run that was made elsewhere into the results of this checkout, or unites several in one.
 
 A run is read whole before it is copied, and is there whole afterwards or not at all. Nothing is ever overwritten.
 """
@@ -17,10 +17,29 @@ _LEFT_BEHIND = (".lock", ".tmp-*", ".*.tmp")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    into = writable_folder(Path(parsed.into) if parsed.into else DEFAULT_OUT)
-    for name in parsed.run_folders:
-        print(merge(Path(name), into))
+    folders = [Path(name) for name in parsed.run_folders]
+    if len(folders) > 1 or (parsed.into and (Path(parsed.into) / "run.json").exists()):
+        print(united(folders, parsed.into))
+    else:
+        print(merge(folders[0], writable_folder(Path(parsed.into) if parsed.into else DEFAULT_OUT)))
     return 0
+
+
+def united(folders: list[Path], into: str | None) -> str:
+    """Unites the runs in the run `into`, and returns a line that says where it is.
+
+    Raises:
+      UserError: without `into`, and as `normbench.study.unite.unite`.
+    """
+    from normbench.study.unite import missing_shards, unite
+
+    if into is None:
+        raise UserError("merge of several runs needs --into FOLDER: the run that holds them all")
+    place = Path(into)
+    writable_folder(place.absolute().parent)
+    state = "" if unite(folders, place) else " holds them already"
+    missing = missing_shards(place)
+    return f"{place}{state}" + (f" (without the shards {', '.join(missing)})" if missing else "")
 
 
 def merge(folder: Path, into: Path) -> str:

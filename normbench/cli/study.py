@@ -7,21 +7,22 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from normbench.cases.case import Case
 from normbench.cli.arguments import OF_A_PROBLEM, check_compilers, chosen_cases, chosen_preset, chosen_targets
+from normbench.cli.cache import cache_folder
 from normbench.errors import UserError
 from normbench.run_folder import read_info
-from normbench.study.schedule.units import MAX_PROCESSES, is_peer
+from normbench.study.schedule.units import MAX_PROCESSES, is_peer, shard
 from normbench.study.user_modules import import_modules
 
 DEFAULT_OUT = Path("results/runs")
 _SET_BY_ITSELF = (("JAX_PLATFORMS", "cpu"), ("XLA_PYTHON_CLIENT_PREALLOCATE", "false"))
 """Environment variables that this program sets where nobody else does."""
-_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "executor", *OF_A_PROBLEM)
+_OF_THE_RUN = ("preset", "operator", "variant", "target", "out", "processes", "shard", *OF_A_PROBLEM)
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -40,11 +41,13 @@ def _study(parsed: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')} is said of a run that is taken up again: with --resume RUN")
     targets = chosen_targets(parsed.target)
     selected = chosen_cases(parsed)
+    if parsed.shard is not None:
+        selected = _shard(parsed.shard, selected)
     check_compilers(targets)
     out = writable_folder(Path(parsed.out) if parsed.out else DEFAULT_OUT)
     from normbench.study.schedule.study import StudyConfig, study
 
-    settings = {"processes": parsed.processes, "executor": parsed.executor}
+    settings = {"processes": parsed.processes, **_how(parsed)}
     config = StudyConfig.for_preset(
         chosen_preset(parsed),
         cases=selected,
@@ -54,9 +57,31 @@ def _study(parsed: argparse.Namespace) -> int:
         imports=tuple(parsed.imports),
         attribution=True,
         quiet=parsed.quiet,
+        shard=parsed.shard or "",
         **{name: value for name, value in settings.items() if value is not None},
     )
     return _conclude_unless_interrupted(lambda: study(config), parsed)
+
+
+def _shard(text: str, cases: Sequence[Case]) -> tuple[Case, ...]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"shard {text!r}; allowed: I/N with I from 1 to N, e.g. 2/5")
+    found = shard(cases, int(number), int(count))
+    if not found:
+        raise UserError(f"shard {text!r}: there are fewer problems than that; nothing is left for it")
+    return found
+
+
+def _how(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What this call decides, whatever the run's configuration says."""
+    if parsed.workers is not None and parsed.workers < 1:
+        raise UserError(f"workers {parsed.workers}: allowed: 1 and more")
+    if parsed.no_cache and parsed.cache is not None:
+        raise UserError("--cache and --no-cache: give one of them")
+    folder = None if parsed.no_cache else cache_folder(parsed.cache)
+    told = {name: getattr(parsed, name) for name in ("workers", "executor") if getattr(parsed, name) is not None}
+    return {"cache": None if folder is None else str(folder), **told}
 
 
 def _resume(parsed: argparse.Namespace) -> int:
@@ -66,7 +91,7 @@ def _resume(parsed: argparse.Namespace) -> int:
         raise UserError(f"--resume takes its configuration from the run; leave out {', '.join(given)}")
     from normbench.study.schedule.study import Resumption, resume
 
-    how = Resumption(tuple(parsed.imports), parsed.mixed, parsed.retry_failed, parsed.quiet)
+    how = Resumption(tuple(parsed.imports), parsed.mixed, parsed.retry_failed, parsed.quiet, **_how(parsed))
     return _conclude_unless_interrupted(lambda: resume(Path(parsed.resume), how), parsed)
 
 

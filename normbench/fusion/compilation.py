@@ -81,6 +81,13 @@ def lower_with_text(function: Callable, inputs: tuple, target: str | Target) -> 
     return jax_compat.module_bytecode(lowered), lowered.as_text()
 
 
+def lower_to_bytecode(function: Callable, inputs: tuple, target: str | Target) -> tuple[bytes, float]:
+    """Traces and lowers `function` for `target`; returns the StableHLO module as bytecode, and the seconds it took."""
+    start = time.perf_counter()
+    bytecode = jax_compat.module_bytecode(_lower(function, inputs, target))
+    return bytecode, time.perf_counter() - start
+
+
 def compile_for(function: Callable, inputs: tuple, target: str) -> Compilation:
     """Compiles `function(*inputs)` for `target` and reads the result.
 
@@ -94,13 +101,12 @@ def compile_for(function: Callable, inputs: tuple, target: str) -> Compilation:
       Exception: whatever tracing and compiling raise.
     """
     check_target(target)
+    if target not in ("cpu", "gpu"):
+        bytecode, lower_s = lower_to_bytecode(function, inputs, target)
+        return compile_bytecode_for(bytecode, target, lower_s)
     start = time.perf_counter()
     lowered = _lower(function, inputs, target)
-    if target in ("cpu", "gpu"):
-        lower_s = time.perf_counter() - start
-        return _compile_present(lowered, target, lower_s)
-    bytecode = jax_compat.module_bytecode(lowered)
-    return compile_bytecode_for(bytecode, target, time.perf_counter() - start)
+    return _compile_present(lowered, target, time.perf_counter() - start)
 
 
 def compile_bytecode_for(bytecode: bytes, target: str | Target, lower_s: float) -> Compilation:

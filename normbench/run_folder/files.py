@@ -111,8 +111,11 @@ def walk(folder: Path) -> Iterator[tuple[str, int]]:
             raise Unreadable(f"{where}cannot be listed: {error.strerror}") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, wait: bool = True) -> None:
     """Writes a file so that at any instant it is there whole, old or new, or not at all.
+
+    Args:
+      wait: until it would outlast a failure of the power. The death of a process is outlasted in any case.
 
     Raises:
       OSError: where the system refuses; nothing half-written is left then.
@@ -122,7 +125,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         with growing.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if wait:
+                os.fsync(file.fileno())
         os.replace(growing, path)
     except OSError:
         with suppress(OSError):

@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from normbench.cache.store import default_folder
 from normbench.errors import UserError
 from normbench.explanation.explain import Report
-from normbench.testing.cache import DiskCache, cache_folder
+from normbench.testing.cache import DiskCache
 from normbench.testing.judgement import TOLERANCE, judged
 from normbench.testing.limits import exceeded, limits, message
 from normbench.testing.programs import Programs, Traced, structure
@@ -64,7 +65,7 @@ def assert_fusion(
 
 @cache
 def _programs() -> Programs:
-    return Programs(DiskCache(cache_folder()))
+    return Programs(DiskCache(default_folder()))
 
 
 def _hold(path: Path, traced: Traced, report: Report, programs: Programs, update: bool, tolerance: float) -> None:

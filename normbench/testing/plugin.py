@@ -48,13 +48,14 @@ def fusion(request: pytest.FixtureRequest) -> "Fusion":
     `fusion.check(f, x)` compares with a snapshot; `fusion.check(f, x, launches=1)` with limits; `fusion.report(f, x)`
     returns the report.
     """
-    from normbench.testing.cache import DiskCache, cache_folder
+    from normbench.cache.store import default_folder
+    from normbench.testing.cache import DiskCache
     from normbench.testing.fixture import Fusion
     from normbench.testing.programs import Programs
 
     config = request.config
     if _PROGRAMS not in config.stash:
-        config.stash[_PROGRAMS] = Programs(DiskCache(cache_folder()))
+        config.stash[_PROGRAMS] = Programs(DiskCache(default_folder()))
     return Fusion(_name(request.node), request.path, config, config.stash[_PROGRAMS], config.stash[_SESSION])
 
 

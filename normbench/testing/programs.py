@@ -1,29 +1,25 @@
 """Programs of a session: each is traced whenever it is asked for, and compiled once."""
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
 
 import normbench
 from normbench import jax_compat
+from normbench.cache.toolchain import digest_of, toolchain
 from normbench.errors import UserError
 from normbench.explanation.call import Call, prepared_call
 from normbench.explanation.explain import Report, report_of, require_target_name
 from normbench.explanation.lowering import lowered_call
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
-from normbench.fusion.targets import compile_environment, facts_of
-from normbench.goldens.make import compiler_versions
+from normbench.fusion.targets import compile_environment
 from normbench.goldens.program import program_digest
 from normbench.testing.cache import DiskCache
-from normbench.testing.snapshots import flags_that_matter, key
+from normbench.testing.snapshots import key
 from normbench.testing.structure import Structure, structure_of
 
 TIMEOUT_S = 600.0
@@ -97,7 +93,7 @@ class Programs:
           CompileError: where the compiler failed, aborted or took too long.
           UserError: where the compiler plugin does not fit.
         """
-        name = _digest(traced.digest, toolchain(traced.target))
+        name = digest_of(traced.digest, toolchain(traced.target))
         lines = hashlib.sha256(traced.bytecode).hexdigest()
         known = self._known.get(name)
         if known is None and isinstance(known := self._disk.find(name), _Compiled):
@@ -117,22 +113,3 @@ class Programs:
 def structure(traced: Traced, report: Report) -> Structure:
     """What a snapshot keeps of a program."""
     return structure_of(report.compilation.reading, traced.digest[:12], normbench.__version__)
-
-
-@cache
-def toolchain(target: str) -> str:
-    """A digest of all but the program that decides what comes out: packages, flags, the device, the code that reads."""
-    folder = Path(normbench.__file__).parent
-    facts = facts_of(target)
-    flags = flags_that_matter(target, compile_environment()["XLA_FLAGS"])
-    machine = list(os.uname())[-1:] if facts is None and hasattr(os, "uname") else []
-    digest = hashlib.sha256(json.dumps([compiler_versions(), flags, target, machine]).encode())
-    digest.update(facts.config.encode() if facts else b"")
-    rooms = [path for room in ("fusion", "jax_compat") for path in sorted((folder / room).rglob("*.py"))]
-    for path in (*rooms, folder / "declared.py"):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

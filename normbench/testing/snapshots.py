@@ -4,14 +4,12 @@ One file per test file, an entry per check and, in it, one per target, JAX relea
 per kind of launch.
 """
 
-import contextlib
 import json
-import os
-import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from normbench.cache.store import write_whole
+from normbench.cache.toolchain import flags_that_matter
 from normbench.errors import UserError
 from normbench.testing.structure import Structure, structure_from
 
@@ -22,10 +20,6 @@ _VERSION = "normbench_fusion"
 Entries = dict[str, dict[str, Structure]]
 """By name of the check, and by key."""
 
-_NOT_MATTERING = re.compile(
-    r"xla_(dump_|force_host_platform_device_count|hlo_profile|gpu_force_compilation_parallelism|gpu_autotune_level=0)"
-)
-
 
 def snapshot_path(test_file: Path) -> Path:
     """Where the snapshots of a test file lie."""
@@ -35,13 +29,6 @@ def snapshot_path(test_file: Path) -> Path:
 def key(target: str, jax_version: str, xla_flags: str) -> str:
     """What a program depends on beside the source: "h200, jax 0.10.2", and the XLA flags that matter for the target."""
     return ", ".join([target, f"jax {jax_version}", *flags_that_matter(target, xla_flags)])
-
-
-def flags_that_matter(target: str, xla_flags: str) -> list[str]:
-    """The flags of XLA_FLAGS that may change the program of a target, sorted."""
-    others = "--xla_gpu_" if target == "cpu" else "--xla_cpu_"
-    flags = {flag for flag in xla_flags.split() if flag.startswith("--") and not flag.startswith(others)}
-    return sorted(flag[2:] for flag in flags if not _NOT_MATTERING.match(flag[2:]))
 
 
 def target_of(key: str) -> str:
@@ -94,20 +81,6 @@ def write_entries(path: Path, entries: Entries) -> None:
         write_whole(path, to_text(entries).encode())
     except OSError as error:
         raise UserError(f"snapshot {str(path)!r} cannot be written: {error.strerror or error}") from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file so that nobody ever reads a part of it, however many write it."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def to_text(entries: Entries) -> str:

@@ -1,7 +1,6 @@
 """`normbench merge`: a run's folder that was copied from another machine becomes one of the results."""
 
 import hashlib
-import shutil
 
 import pytest
 
@@ -87,12 +86,3 @@ def test_an_unfinished_run_is_taken_and_named_so(tmp_path, capsys):
     assert status == 0
     assert "not finished" in out
     assert not load_run(tmp_path / "runs" / "cut-short").complete
-
-
-def test_several_runs_are_merged_at_once(copied, tmp_path, capsys):
-    other = tmp_path / "usb-stick" / "second"
-    shutil.copytree(copied, other)
-    seal_again(other, run_id="second")
-    status, out, _ = merge(capsys, copied, other, "--into", tmp_path / "runs")
-    assert status == 0
-    assert len(out.splitlines()) == 2

@@ -16,6 +16,11 @@ from normbench.schema import STATUSES
 from tests.report.synthetic_runs import UGLY, accuracy_row, case_row, compiled_rows, full_tables, timing_rows, trouble
 
 
+def _spelled(value):
+    """A list of words that is written with each word once, as the page's script reads it."""
+    return [value["words"][place] for place in value["places"]] if value.keys() == {"words", "places"} else value
+
+
 class _Page(html.parser.HTMLParser):
     """Tags with their attributes, and the text of each <script> by its id."""
 
@@ -38,7 +43,7 @@ class _Page(html.parser.HTMLParser):
             self.scripts[self._script] = self.scripts.get(self._script, "") + data
 
     def json(self, name):
-        return json.loads(self.scripts[name])
+        return json.loads(self.scripts[name], object_hook=_spelled)
 
     def packed(self, name):
         return json.loads(zlib.decompress(base64.b64decode(self.scripts[name])))

@@ -105,7 +105,7 @@ def _read_tables(folder: RunFolder) -> dict[str, pd.DataFrame]:
 
 def _read_table(folder: RunFolder, name: str) -> pd.DataFrame:
     try:
-        return _to_pandas(_conform(folder.table(name), name), name)
+        return _to_pandas(conform(folder.table(name), name), name)
     except (pa.ArrowException, ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
@@ -129,7 +129,7 @@ def _from_rows(rows: list[dict[str, Any]], name: str, folder: Path) -> pa.Table:
         raise UserError(f"parts in {str(folder)!r} do not fit table {name!r}: {_one_line(error)}") from error
 
 
-def _conform(table: pa.Table, name: str) -> pa.Table:
+def conform(table: pa.Table, name: str) -> pa.Table:
     """The schema's columns in its order and types; a column that an older writer did not know is null."""
     if "predicted_s" in table.column_names and "bytes_s" not in table.column_names:
         # Before predictions were made from the compiled code, the prediction was what is now `bytes_s`.
@@ -144,8 +144,10 @@ def _conform(table: pa.Table, name: str) -> pa.Table:
 
 
 def _to_pandas(table: pa.Table, name: str) -> pd.DataFrame:
-    frame = table.to_pandas(types_mapper=_PANDAS.get)
-    return frame.astype({column: "float64" for column, kind in TABLES[name].items() if kind == "float64"})
+    # Column by column, and each of Arrow's freed when it is done: a table of millions of rows is not held twice.
+    frame = table.to_pandas(types_mapper=_PANDAS.get, split_blocks=True, self_destruct=True)
+    floats = [column for column, kind in TABLES[name].items() if kind == "float64" and frame[column].dtype != "float64"]
+    return frame.astype(dict.fromkeys(floats, "float64")) if floats else frame
 
 
 def _one_line(error: BaseException) -> str:

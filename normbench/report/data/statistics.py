@@ -55,12 +55,14 @@ def time_statistics(timings: pd.DataFrame) -> pd.DataFrame:
             "outliers": groups["outlier"].sum(),
         }
     )
-    by_process = timings.dropna(subset=["seconds"]).groupby([*SERIES, "process"], dropna=False)["seconds"].median()
+    timed = timings[[*SERIES, "process", "seconds"]].dropna(subset=["seconds"])
+    by_process = timed.groupby([*SERIES, "process"], dropna=False)["seconds"].median()
     levels = by_process.groupby(level=SERIES, dropna=False)
     table["processes"] = levels.count().reindex(table.index).fillna(0).astype("int64")
     table["process_spread"] = (levels.max() / levels.min() - 1).reindex(table.index)
     table["bimodal"] = [is_bimodal(part) for part in _parts(timings["seconds"], groups.ngroup())]
-    troubled = timings[timings["status"].fillna("ok") != "ok"].groupby(SERIES, sort=False, dropna=False)
+    bad = timings["status"].fillna("ok") != "ok"
+    troubled = timings.loc[bad, [*SERIES, "status", "reason"]].groupby(SERIES, sort=False, dropna=False)
     table["status"] = troubled["status"].first().reindex(table.index).fillna("ok")
     table["reason"] = troubled["reason"].first().reindex(table.index)
     return table.reset_index().astype(_STATISTICS)
@@ -97,7 +99,7 @@ def ratios(timings: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     both.
     """
     ok = timings["seconds"].notna() & (timings["status"].fillna("ok") == "ok")
-    calls = timings[ok & (timings["stage"] == "call")]
+    calls = timings.loc[ok & (timings["stage"] == "call"), [*_CALLS, "process", "seconds"]]
     samples = _samples(calls)
     known = cases.drop_duplicates("case").set_index("case")[["problem", "baseline"]]
     known["baseline"] = known["baseline"].fillna(False).astype(bool)

@@ -154,19 +154,28 @@ def _first_trouble(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _with_ceiling_fraction(table: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Adds `..._ceiling_fraction`: minimum bytes per second over the rate of the fastest streaming program that the
-    run timed on that device, with that clock and cache, in the nearest size class; null where there is none."""
-    rates = ceiling_rates(run.ceilings)
+    run timed on that host's device, with that clock and cache, in the nearest size class; null where there is none."""
+    hosts = _hosts(run.timings)
+    by_host = run.ceilings.groupby(run.ceilings["host"].fillna(""), sort=False)
+    rates = {(host, *key): rate for host, part in by_host for key, rate in ceiling_rates(part).items()}
+    places = [hosts.get(place, "") for place in zip(table["case"], table["target"], strict=True)]
     fractions = {}
     for name in series_names():
         clock, cache = clock_and_cache(name)
         if clock == "device_span":  # the ceiling has no gaps, which a span has
             clock = "device_kernels"
-        columns = (table["target"], table["minimum_bytes"], table[f"{name}_median_s"])
+        columns = (places, table["target"], table["minimum_bytes"], table[f"{name}_median_s"])
         fractions[f"{name}_ceiling_fraction"] = [
-            _fraction(rates.get((target, clock, cache)), minimum, seconds)
-            for target, minimum, seconds in zip(*columns, strict=True)
+            _fraction(rates.get((host, target, clock, cache)), minimum, seconds)
+            for host, target, minimum, seconds in zip(*columns, strict=True)
         ]
     return pd.concat([table, pd.DataFrame(fractions, index=table.index)], axis=1)
+
+
+def _hosts(timings: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Where each case was timed on each device; empty for a run that does not tell."""
+    told = timings.loc[timings["host"].notna(), ["case", "device", "host"]].drop_duplicates(["case", "device"])
+    return dict(zip(zip(told["case"], told["device"], strict=True), told["host"], strict=True))
 
 
 def ceiling_rates(ceilings: pd.DataFrame) -> dict[tuple[str, str, str], dict[int, float]]:

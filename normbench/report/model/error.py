@@ -84,9 +84,11 @@ def case_errors(run: Run) -> pd.DataFrame:
 
 
 def _timed(run: Run, device: str, clock: str, cache: str) -> pd.DataFrame:
-    rows = run.timings[run.timings["seconds"].notna() & (run.timings["status"] == "ok")]
-    rows = rows[(rows["device"] == device) & (rows["stage"] == "call")]
-    rows = rows[(rows["clock"] == clock) & (rows["cache"] == cache)]
+    wanted = {"status": "ok", "device": device, "stage": "call", "clock": clock, "cache": cache}
+    chosen = run.timings["seconds"].notna()
+    for name, value in wanted.items():
+        chosen &= (run.timings[name] == value).fillna(False).astype(bool)
+    rows = run.timings.loc[chosen, ["case", "seconds"]]
     return rows.groupby("case")["seconds"].median().rename("measured_s").reset_index()
 
 

@@ -129,14 +129,25 @@ def case_table(digest: Digest, told: list[Finding]) -> dict[str, Any]:
     columns += [_column(rows, name, label, "number", factor) for name, label, factor in _ERRORS]
     columns += [_column(rows, name, label, kind, 1.0) for name, label, kind in _LAST]
     places = {key: number for number, key in enumerate(zip(rows["case"], rows["target"].fillna(""), strict=True))}
+    told_columns = [column for column in columns if any(value not in (None, "") for value in column["values"])]
     return {
-        "columns": [column for column in columns if any(value not in (None, "") for value in column["values"])],
-        "cases": _plain(rows["case"]),
-        "problems": _plain(rows["problem"]),
+        "columns": [{**column, "values": _spelled_once(column["values"])} for column in told_columns],
+        "cases": _spelled_once(_plain(rows["case"])),
+        "problems": _spelled_once(_plain(rows["problem"])),
         "findings": [sorted({places[key] for key in finding.rows if key in places}) for finding in told],
         "texts": [finding.text for finding in told],
         "colours": {str(variant): style(str(variant)).colour for variant in rows["variant"].dropna().unique()},
     }
+
+
+def _spelled_once(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
+    """The values; where they are words, of which most come again and again, each word once and the place of each
+    value among them: `report.js` spells them out."""
+    if not any(isinstance(value, str) for value in values):
+        return values
+    words: dict[Any, int] = {}
+    places = [words.setdefault(value, len(words)) for value in values]
+    return {"words": list(words), "places": places}
 
 
 def details(digest: Digest) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from normbench.report.plots.figure_parts import to_svg
 from normbench.report.plots.gallery import Picture
 
 _POINT_PX = 4 / 3
+MOST_PICTURES = 8_000
+"""Of a page. Of more programs only those of several launches are drawn, as many of them: a single launch has nothing
+that a picture shows and its row does not."""
 
 
 def packed(name: str, value: Any) -> str:
@@ -40,10 +43,11 @@ def figure_places(found: list[Picture]) -> tuple[str, dict[str, str]]:
 
 
 def fusion_pictures(run: Run) -> dict[str, dict[str, str]]:
-    """By case and target, the picture of the compiled program; absent where nothing was compiled."""
+    """By case and target, the picture of the compiled program; absent where nothing was compiled, and see
+    `MOST_PICTURES`."""
     compiled = {(str(row["case"]), str(row["target"])): row for row in run.compiled.to_dict("records")}
     found: dict[str, dict[str, str]] = {}
-    ordered = run.launches.sort_values(["case", "target", "index"], kind="stable")
+    ordered = _drawn(run.launches).sort_values(["case", "target", "index"], kind="stable")
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in ordered.to_dict("records"):
         rows.setdefault((str(row["case"]), str(row["target"])), []).append(row)
@@ -51,6 +55,15 @@ def fusion_pictures(run: Run) -> dict[str, dict[str, str]]:
         facts = {name: _known(value) for name, value in compiled.get((case, target), {}).items()}
         found.setdefault(case, {})[target] = fusion_picture(f"{target}", launches, facts).inline()
     return found
+
+
+def _drawn(launches: pd.DataFrame) -> pd.DataFrame:
+    """The launches of the programs that are drawn."""
+    programs = launches.groupby(["case", "target"], sort=False)
+    if programs.ngroups <= MOST_PICTURES:
+        return launches
+    several = launches[programs["index"].transform("size") > 1]
+    return several[several.groupby(["case", "target"], sort=False).ngroup() < MOST_PICTURES]
 
 
 def _known(value: Any) -> Any:

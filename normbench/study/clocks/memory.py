@@ -48,6 +48,23 @@ def available_bytes() -> int:
         return free
 
 
+def total_bytes() -> int:
+    """Memory of this machine, or of its control group."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no control group, or its limit is "max"
+        return whole
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Memory that a process holds; None where the system does not tell, or the process is no more."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def limit_memory(share: float) -> None:
     """Makes allocations beyond `share` of the available memory fail in this process, rather than swap the machine.
 

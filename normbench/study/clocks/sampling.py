@@ -93,6 +93,7 @@ class Series:
       burst: takes a few samples; raises what the case raises.
       stop: the rule that ended the series; None while it runs, and where `error` ended it.
       source: of a device clock, where its records come from.
+      bursts: when the burst that each sample was taken in began and ended, in seconds since 1970.
       whole: whether a sample is all that a call takes of its clock, and so can be held against a ceiling.
     """
 
@@ -102,6 +103,7 @@ class Series:
     cache: str
     burst: Callable[[], list[Sample]]
     samples: list[Sample] = field(default_factory=list)
+    bursts: list[tuple[float, float]] = field(default_factory=list)
     spent_s: float = 0.0
     stop: str | None = None
     error: Exception | None = None
@@ -137,13 +139,15 @@ def interleave(
             if not one.running:
                 continue
             before(one)
-            start = now()
+            began_unix_s, start = time.time(), now()
             try:
-                one.samples += one.burst()
+                burst = one.burst()
             except Exception as error:
                 _end_with(error, one.case, series)
                 continue
             one.spent_s += now() - start
+            one.samples += burst
+            one.bursts += [(began_unix_s, time.time())] * len(burst)
             one.stop = rule.reason_to_stop(one.seconds, one.spent_s)
 
 

@@ -1,6 +1,7 @@
 """What a run was measured on: versions, processor, caches, memory, environment variables, revision of the source."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -48,6 +49,7 @@ def environment(devices: bool = False) -> dict[str, Any]:
       devices: also ask JAX for its devices, which starts its backends in this process.
     """
     record: dict[str, Any] = {
+        "host": host_name(),
         "normbench": normbench.__version__,
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
@@ -66,6 +68,18 @@ def environment(devices: bool = False) -> dict[str, Any]:
     if devices:
         record["devices"] = jax_devices()
     return record
+
+
+def host_name() -> str:
+    """What rows call this machine: `NORMBENCH_HOST`, for who would not publish its name, or its name."""
+    return os.environ.get("NORMBENCH_HOST") or platform.node() or "unknown"
+
+
+def device_id(device: str) -> str | None:
+    """Which GPU of this host JAX takes as the first, as the driver numbers or names it; None for a CPU."""
+    if device != "gpu":
+        return None
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
 
 
 def package_version(name: str) -> str | None:
@@ -165,6 +179,12 @@ def gpu_present() -> bool:
 def variables() -> dict[str, str]:
     """The environment variables that change what XLA, JAX or the allocator do."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+
+
+def lowering_context() -> str:
+    """What decides, beside the code of this package, which program a case is lowered to."""
+    versions = {name: package_version(name) for name in PACKAGES}
+    return json.dumps([versions, variables(), platform.python_version_tuple()[:2], platform.machine()])
 
 
 def git_state() -> dict[str, Any]:

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from normbench.schema import TABLES
+from normbench.study.clocks.memory import total_bytes
 from normbench.study.schedule.store import Tables
 from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Death, Settings, Worker
 
 POLL_S = 0.25
-UNITS_PER_WORKER = 400
-"""After which a worker is replaced: compiled programs stay in its memory."""
+LEAST_UNITS, MOST_UNITS = 20, 400
+"""Of a worker. Compiled programs stay in its memory: after the first it is replaced once it has grown beyond
+`MEMORY_PART` of what it may use, after the second where its memory is not told."""
+MEMORY_PART = 0.5
 
 
 RETRIES = 2
@@ -30,7 +33,7 @@ class WorkerError(RuntimeError):
 
 @dataclass
 class Progress:
-    """What is known of a unit so far: the rows by case and table, and the cases that are done.
+    """What is known of a unit so far: the rows by case and table, and the cases that are done; and where.
 
     Attributes:
       deaths: how often a process was killed from outside while it was busy with the case.
@@ -40,6 +43,8 @@ class Progress:
     """
 
     unit: Unit
+    host: str | None = None
+    device_id: str | None = None
     worker_s: float = 0.0
     rows: dict[tuple[str | None, str], list[dict[str, Any]]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
@@ -93,11 +98,19 @@ class Progress:
         return {slug for slug in self.done if not has_samples(self.rows.get((slug, "timings"), []))}
 
     def tables(self) -> Tables:
+        """All rows, each with the host and the device that it was found on, and how often it was tried."""
         tables: Tables = {table: list(rows) for table, rows in self._of_lost_workers.items()}
+        place = {"host": self.host, "device_id": self.device_id}
         for (slug, table), rows in self.rows.items():
-            tried = {"attempts": 1 + min(self.deaths[slug], RETRIES)} if slug and "attempts" in TABLES[table] else {}
-            tables.setdefault(table, []).extend({**row, **tried} for row in rows)
+            told: dict[str, Any] = {"attempts": 1 + min(self.deaths[slug], RETRIES)} if slug else {}
+            told = {name: value for name, value in (told | place).items() if name in TABLES[table]}
+            tables.setdefault(table, []).extend({**row, **told} for row in rows)
         return tables
+
+    @classmethod
+    def at(cls, unit: Unit, settings: Settings) -> "Progress":
+        """Of a unit that is carried out with these settings."""
+        return cls(unit, settings.host, settings.device_id)
 
     def cost(self) -> dict[str, Any]:
         unit = self.unit
@@ -120,6 +133,16 @@ def _epitaph(unit: Unit, slug: str, death: Death) -> dict[str, dict[str, Any]]:
     if unit.process > 0:
         return timings
     return {**compiled, **timings, "accuracy": {**verdict, "device": unit.target}}
+
+
+def worn_out(worker: Worker, units: int) -> bool:
+    """Whether a worker that has had so many units is to be replaced: for its memory, never for its age alone."""
+    held_bytes = worker.resident_bytes()
+    if held_bytes is None:
+        return units >= MOST_UNITS
+    settings = worker.settings
+    sharing = settings.processes if settings.kind == "measure" else 1  # those who take turns are alive together
+    return units >= LEAST_UNITS and held_bytes > MEMORY_PART * settings.memory_share / sharing * total_bytes()
 
 
 class WorkerPool:
@@ -174,7 +197,8 @@ class WorkerPool:
             return
         while self._waiting and len(self._busy) < self._workers:
             unit = self._waiting.popleft()
-            self._seat(_Desk(Worker(self._settings(unit)), Progress(unit)))
+            settings = self._settings(unit)
+            self._seat(_Desk(Worker(settings), Progress.at(unit, settings)))
 
     def _seat(self, desk: "_Desk") -> None:
         self._busy[desk.worker.results] = desk
@@ -203,10 +227,10 @@ class WorkerPool:
         if (
             self._waiting
             and not self._retries
-            and desk.units < UNITS_PER_WORKER
+            and not worn_out(desk.worker, desk.units)
             and self._settings(self._waiting[0]) == desk.worker.settings
         ):
-            desk.progress = Progress(self._waiting.popleft())
+            desk.progress = Progress.at(self._waiting.popleft(), desk.worker.settings)
             desk.begin()
         else:
             self._dismiss(desk)

@@ -30,6 +30,7 @@ from normbench.run_folder.parts import SUFFIX, encode_part, read_part
 from normbench.run_folder.seal import seal_run, write_info
 from normbench.run_folder.tables import arrow_schema
 from normbench.schema import SCHEMA_VERSION, STATUSES, TABLES
+from normbench.study.schedule.tables import tables_of
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
@@ -162,6 +163,10 @@ class Store:
     def _units(self, suffix: str) -> set[str]:
         return {path.name.removesuffix(suffix) for path in (self.path / "parts").glob(f"*{suffix}")}
 
+    def is_done(self, unit: str) -> bool:
+        """As `done`, of one unit, without a look at all the others."""
+        return self._part_path(unit).exists() and not (self.path / "parts" / f"{unit}{_AGAIN}").exists()
+
     def write_part(self, unit: str, tables: Tables, cost: Row | None = None, **more: Any) -> None:
         """Writes what a unit found; numbers that are not finite become absent."""
         part = {"unit": unit, "tables": {name: [_checked(name, row) for row in rows] for name, rows in tables.items()}}
@@ -190,14 +195,17 @@ class Store:
 
     def finish(self, cost: Row) -> None:
         """Writes the tables, marks the run as complete, and removes the parts."""
-        tables: Tables = {name: [] for name in TABLES}
-        for part in self.parts():
-            for name, rows in part["tables"].items():
-                tables[name] += rows
-        for name in ("ceilings", "notes"):
-            tables[name] = _each_once(tables[name])
-        for name, rows in tables.items():
-            write_parquet(self.path / f"{name}.parquet", name, rows)
+        once: Tables = {"ceilings": [], "notes": []}
+        with tables_of(self.path, TEMPORARY) as tables:
+            for part in self.parts():
+                for name, rows in part["tables"].items():
+                    if name in once:
+                        once[name] += rows
+                    else:
+                        tables.add(name, rows)
+            for name, rows in once.items():
+                tables.add(name, _each_once(rows))
+        os.sync()  # the modules, which were not waited for one by one
         self.info |= {"status": "complete", "finished": datetime.now(UTC).isoformat(), "cost": cost}
         self.seal()
         self.remove_parts()
@@ -246,10 +254,25 @@ def write_hlo(run: Path, module: bytes) -> str:
     try:
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            write_atomically(path, packed)
+            write_atomically(path, packed, wait=False)  # there may be 100,000: `finish` waits for all
     except OSError as error:
         raise StorageError(error.errno, f"{error.strerror or error}: a module in {str(run / 'hlo')!r}") from error
     return name
+
+
+def write_hlo_file(run: Path, name: str, data: bytes) -> None:
+    """Stores a module that another host has compressed, under the name that `write_hlo` gave it there.
+
+    Raises:
+      UserError: where the name is not that of its content.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = module_path(run, sha256)
+    if path != run / "hlo" / name:
+        raise UserError(f"module {name!r} has the content {sha256}: it was damaged on its way from another host")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data, wait=False)
 
 
 def module_path(run: Path, name: str) -> Path:

@@ -14,12 +14,13 @@ from normbench.errors import UserError, unknown
 from normbench.fusion.targets import require_gpu_targets
 from normbench.run_folder.check import check_run, missing_modules
 from normbench.schema import DEVICELESS_TARGETS, TARGETS
-from normbench.study.machine.environment import environment, usable_cores
+from normbench.study.machine.environment import device_id, environment, host_name, usable_cores
 from normbench.study.machine.mixing import differences, key
 from normbench.study.schedule.attribution_choice import telling_cases
 from normbench.study.schedule.compiling import RETRIES, Progress, WorkerError, WorkerPool, has_samples
 from normbench.study.schedule.progress import Bar, Failures, Log, bar_of
-from normbench.study.schedule.ray import compile_on_ray, require_ray
+from normbench.study.schedule.ray import RayStudy
+from normbench.study.schedule.ray_cluster import require_ray
 from normbench.study.schedule.store import Store
 from normbench.study.schedule.take_up import killed_cases, take_up
 from normbench.study.schedule.turns import Turns
@@ -65,7 +66,7 @@ class StudyConfig:
       preset, command: stored with the run.
       imports: modules that register variants, imported before anything else.
       folder: the current folder of the process that began the study, where such a module may lie.
-      executor: "local", or "ray" for the compilations.
+      executor: "local", or "ray": on the cluster at `RAY_ADDRESS`, or the one that runs on this machine.
       processes: how many processes measure each case, taking turns.
       case_timeout_s: limit of one step of one case: compiling it, checking it, one burst of samples.
       minimum_samples, maximum_samples, relative_noise, time_limit_s: the stopping rule of each series of samples, of
@@ -74,6 +75,8 @@ class StudyConfig:
       seed: of the order in which variants are interleaved.
       attribution: whether the time of the baseline and the fastest variant is then told launch by launch.
       quiet: whether nothing is said of how far it has come; it is no part of what is stored.
+      shard: which part of a study these cases are: "2/5"; empty: all of it.
+      cache: the folder of the cache of compilations for absent devices; None: each is compiled anew.
     """
 
     cases: tuple[Case, ...]
@@ -94,6 +97,8 @@ class StudyConfig:
     seed: int = 0
     attribution: bool = False
     quiet: bool = False
+    shard: str = ""
+    cache: str | None = None
 
     @classmethod
     def for_preset(cls, preset: str, **fields: Any) -> "StudyConfig":
@@ -111,7 +116,7 @@ class StudyConfig:
         return tuple((name, getattr(self, name)) for name in names)
 
     def to_json(self) -> dict[str, Any]:
-        plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out", "quiet")}
+        plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out", "quiet", "cache")}
         return {**plain, "cases": [case.slug for case in self.cases], "models": [case.model for case in self.cases]}
 
     @classmethod
@@ -136,11 +141,13 @@ def study(config: StudyConfig) -> Path:
     """
     _validate(config)
     import_modules(config.imports, config.folder)
+    here = environment()
     info = {
         "preset": config.preset,
         "command": config.command,
         "targets": list(config.targets),
-        "environment": environment(),
+        "environment": here,
+        "environments": {here["host"]: here},
         "config": config.to_json(),
     }
     store = Store.create(config.out, info, {"cases": [case.row() for case in config.cases]})
@@ -156,13 +163,23 @@ class Resumption:
       imports: modules that the user names, of those that register the run's variants; no others are imported.
       mixed: whether it goes on though the environment is another one than that in which it was begun.
       retry_failed: whether cases that failed by themselves are tried again too.
-      quiet: as in `StudyConfig`.
+      quiet, cache: as in `StudyConfig`; a run never says by itself which folder is read or written beside its own.
+      workers, executor: in place of the run's own, where given.
     """
 
     imports: tuple[str, ...] = ()
     mixed: bool = False
     retry_failed: bool = False
     quiet: bool = False
+    cache: str | None = None
+    workers: int | None = None
+    executor: str | None = None
+
+    def of_this_call(self) -> dict[str, Any]:
+        """Fields of the configuration that are this call's, not the run's."""
+        given = {"workers": self.workers, "executor": self.executor}
+        own = {name: value for name, value in given.items() if value is not None}
+        return {"quiet": self.quiet, "cache": self.cache, **own}
 
 
 def resume(run: Path, how: Resumption = Resumption()) -> Path:
@@ -188,7 +205,7 @@ def resume(run: Path, how: Resumption = Resumption()) -> Path:
                 f"run {str(run)!r} was made before there were checksums and cannot be carried on; normbench report "
                 "reads it as it is"
             )
-        config = replace(_config_of(store, how), quiet=how.quiet)
+        config = replace(_config_of(store, how), **how.of_this_call())
         _validate(config)
         here = _environment_of(store, how)
         for damage in damaged:
@@ -264,10 +281,11 @@ def _carry_out(config: StudyConfig, store: Store, here: str | None = None) -> Pa
     log = Log(store.path)
     try:
         with store.lock(), bar_of(_units(config), config.quiet) as bar:
+            cluster = _cluster(config, store)
             watch = Watch(store, bar, log, here)
-            _sweep(config, store, compile_units(config.cases, config.targets), watch)
-            _sweep(config, store, measure_units(config.cases, config.targets, config.processes), watch)
-            _attribute(config, store, watch)
+            _sweep(config, store, compile_units(config.cases, config.targets), watch, cluster)
+            _sweep(config, store, measure_units(config.cases, config.targets, config.processes), watch, cluster)
+            _attribute(config, store, watch, cluster)
             if killed := killed_cases(store.parts()):
                 raise Stopped(
                     store.path, f"{len(killed)} cases have no result: their processes were killed from outside, "
@@ -327,13 +345,23 @@ def _tell(log: Log, text: str) -> None:
     print(f"normbench: {text}", file=sys.stderr)
 
 
+def _cluster(config: StudyConfig, store: Store) -> RayStudy | None:
+    """The cluster that the study runs on, whose nodes the run then knows; None for a local one."""
+    if config.executor != "ray":
+        return None
+    cluster = RayStudy(config.imports, config.case_timeout_s, store.path)
+    known = store.info.get("environments") or {}
+    store.update(environments={**known, **{node.host: node.environment for node in cluster.nodes}})
+    return cluster
+
+
 def _units(config: StudyConfig) -> int:
     measured = measure_units(config.cases, config.targets, config.processes)
     attributed = attribution_units(config.cases, config.targets) if config.attribution else []
     return len(compile_units(config.cases, config.targets)) + len(measured) + len(attributed)
 
 
-def _attribute(config: StudyConfig, store: Store, watch: Watch) -> None:
+def _attribute(config: StudyConfig, store: Store, watch: Watch, cluster: RayStudy | None) -> None:
     """Tells the time of each problem's most telling cases launch by launch, one process at a time."""
     if not config.attribution:
         return
@@ -343,31 +371,34 @@ def _attribute(config: StudyConfig, store: Store, watch: Watch) -> None:
         for unit in attribution_units(config.cases, config.targets)
     ]
     for unit in units:
-        if not unit.cases and unit.name not in store.done():
+        if not unit.cases and not store.is_done(unit.name):
             store.write_part(unit.name, {})
-    _sweep(replace(config, workers=1), store, units, watch)
+    _sweep(replace(config, workers=1), store, units, watch, cluster)
 
 
-def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watch) -> None:
+def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watch, cluster: RayStudy | None) -> None:
     """Carries out the units that have no part yet, all of the same kind."""
     done, finished = store.done(), watch.finished
+    processes, host = len({(one.peer, one.process) for one in units}), host_name()
 
     def settings(unit: Unit) -> Settings:
         share = MEMORY_SHARE / config.workers if unit.kind == "compile" else MEMORY_SHARE
         return Settings(
             kind=unit.kind, target=unit.target, process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
             imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
-            processes=len({(one.peer, one.process) for one in units}),
+            processes=processes, cache=config.cache, host=host, device_id=device_id(unit.target),
         )  # fmt: skip
 
     left = [unit for unit in units if unit.name not in done]
     watch.bar.skip(len(units) - len(left))
     if not left:
         return
-    if left[0].kind == "measure":
+    if cluster and left[0].kind == "compile":
+        cluster.compile(left, settings, finished)
+    elif cluster:
+        cluster.measure(left, settings, finished, partial(_untimed, store))
+    elif left[0].kind == "measure":
         Turns(left, settings, config.case_timeout_s, finished, partial(_untimed, store)).run()
-    elif config.executor == "ray":
-        compile_on_ray(left, settings, config.case_timeout_s, finished, store.path)
     else:
         WorkerPool(left, settings, config.workers, config.case_timeout_s, finished).run()
 
@@ -375,7 +406,7 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watc
 def _untimed(store: Store, unit: Unit) -> set[str] | None:
     """The cases that the first process could not time, in an earlier attempt at this run."""
     first = replace(unit, process=0).name
-    if first not in store.done():
+    if not store.is_done(first):
         return None
     timings = store.read_part(first)["tables"].get("timings", [])
     return {slug for slug in unit.cases if not has_samples([row for row in timings if row["case"] == slug])}

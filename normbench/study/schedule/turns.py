@@ -7,11 +7,11 @@ one, and what their medians differ by is what differs between processes. Only on
 
 import select
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from normbench.study.schedule.compiling import POLL_S, UNITS_PER_WORKER, Progress
+from normbench.study.schedule.compiling import POLL_S, Progress, worn_out
 from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Settings, Worker
 
@@ -24,6 +24,7 @@ class _Lane:
       asked: the cases that its worker was asked for, None while it is not on a unit.
       prepared: whether its worker has come to the first round of the unit in hand.
       units: how many units the worker has had.
+      before: how many units of each problem are waiting.
     """
 
     waiting: deque[Unit]
@@ -32,6 +33,16 @@ class _Lane:
     asked: tuple[str, ...] | None = None
     prepared: bool = False
     units: int = 0
+    before: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.before.update(unit.problem_name for unit in self.waiting)
+
+    def take(self) -> Unit:
+        """The next unit, which no longer waits."""
+        unit = self.waiting.popleft()
+        self.before[unit.problem_name] -= 1
+        return unit
 
     @property
     def has_work(self) -> bool:
@@ -41,7 +52,7 @@ class _Lane:
         """Whether it has this problem still before it, prepared or begun."""
         if self.progress and self.progress.unit.problem_name == problem_name:
             return not self.prepared
-        return any(unit.problem_name == problem_name for unit in self.waiting)
+        return self.before[problem_name] > 0
 
 
 @dataclass
@@ -89,8 +100,9 @@ class Turns:
         untimed = self._not_to_be_tried(lane.waiting[0])
         if untimed is None:
             return False
-        unit = lane.waiting.popleft()
-        lane.progress = Progress(replace(unit, cases=tuple(slug for slug in unit.cases if slug not in untimed)))
+        unit = lane.take()
+        left = replace(unit, cases=tuple(slug for slug in unit.cases if slug not in untimed))
+        lane.progress = Progress.at(left, self.settings(unit))
         if lane.progress.unit.cases:
             return True
         self._finish(lane)
@@ -122,7 +134,7 @@ class Turns:
         """Asks a worker with the right settings for what is left of the unit in hand."""
         assert lane.progress
         settings = self.settings(lane.progress.unit)
-        if lane.worker and (lane.units >= UNITS_PER_WORKER or lane.worker.settings != settings):
+        if lane.worker and (worn_out(lane.worker, lane.units) or lane.worker.settings != settings):
             lane.worker.close()
             lane.worker = None
         if not lane.worker:

@@ -109,6 +109,11 @@ def attribution_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Uni
     return [_unit("attribute", device, 0, problem, group) for device in devices for problem, group in groups]
 
 
+def shard(cases: Iterable[Case], number: int, count: int) -> tuple[Case, ...]:
+    """The `number`-th of `count` parts, from 1: every `count`-th problem with all its variants, which are compared."""
+    return tuple(case for _, group in by_problem(cases)[number - 1 :: count] for case in group)
+
+
 def by_problem(cases: Iterable[Case]) -> list[tuple[Problem, list[Case]]]:
     """Cases grouped by problem, those in 64-bit mode last, else in the order in which they come."""
     groups: dict[Problem, list[Case]] = {}

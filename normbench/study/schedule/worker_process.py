@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from normbench import start
 from normbench.fusion import compile_environment
-from normbench.study.clocks.memory import ALLOCATOR_ENVIRONMENT
+from normbench.study.clocks.memory import ALLOCATOR_ENVIRONMENT, resident_bytes
 from normbench.study.schedule.mark import Mark
 from normbench.study.schedule.store import StorageError
 from normbench.study.schedule.units import Unit
@@ -45,6 +45,8 @@ class Settings:
       seed: of the order of interleaving.
       memory_share: of the available memory that the worker may use.
       processes: how many take turns in measuring, each with input sets of its own.
+      cache: the folder of the cache of compilations; None: nothing is read or kept.
+      host, device_id: what the rows call this machine, and its device.
     """
 
     kind: str
@@ -57,6 +59,9 @@ class Settings:
     seed: int
     memory_share: float
     processes: int
+    cache: str | None = None
+    host: str | None = None
+    device_id: str | None = None
 
     def environment(self) -> dict[str, str]:
         variables = {**os.environ, **ALLOCATOR_ENVIRONMENT, **start.environment()}
@@ -119,6 +124,10 @@ class Worker:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def resident_bytes(self) -> int | None:
+        """Memory that it holds; None where the system does not tell."""
+        return resident_bytes(self.pid)
 
     def begin(self, unit: Unit) -> None:
         self.unit = unit

@@ -1,20 +1,61 @@
-"""In a worker: compiles the variants of one problem for a GPU that need not be here."""
+"""In a worker: compiles the variants of one problem for a GPU that need not be here, each program once and for all."""
 
 from pathlib import Path
 
+from normbench import jax_compat, kernels
+from normbench.cache.compilations import Compilations, Kept
 from normbench.cases.case import Case
+from normbench.fusion.compilation import compile_bytecode_for, lower_to_bytecode
+from normbench.goldens.program import program_digest
+from normbench.predict.program import predicted_rows
+from normbench.study.schedule.store import Tables, write_hlo
 from normbench.study.schedule.units import Unit
-from normbench.study.worker.compiled_case import compile_case, outcome_of
+from normbench.study.worker.compiled_case import Refusal, compile_case, outcome_of, require_all_inputs, unsupported
 
 
-def compile_unit(unit: Unit, run: Path, emit, mark) -> None:
+def compile_unit(unit: Unit, run: Path, emit, mark, compilations: Compilations) -> None:
     """Emits the rows of "compiled" and "launches" of each case as soon as it is compiled."""
     for slug in unit.cases:
         mark(slug, "compiling")
         case = Case.from_slug(slug)
         try:
-            _, tables = compile_case(case, unit.target, run)
+            tables = _compiled(case, unit.target, run, compilations)
         except Exception as error:
             status, reason = outcome_of(case, error)
             tables = {"compiled": [{"case": slug, "target": unit.target, "status": status, "reason": reason}]}
         emit(slug, tables, done=True)
+
+
+def _compiled(case: Case, target: str, run: Path, compilations: Compilations) -> Tables:
+    """The rows of a case: of its program, as it is known, or as it is compiled now.
+
+    Raises:
+      as `compile_case`.
+    """
+    if reason := unsupported(case, target):
+        raise Refusal("unsupported", reason)
+    kept = compilations.find_case(case, target)
+    if kept is None:
+        program = kernels.program(case.problem, case.variant)
+        if not program.variant.is_jax:
+            return compile_case(case, target, run)[1]
+        bytecode, lower_s = lower_to_bytecode(program.function, program.inputs, target)
+        key = compilations.key(target, program_digest(bytecode, jax_compat.module_text(bytecode)))
+        found = compilations.find(key, case)
+        kept = found.lowered_again(lower_s) if found else _compile(bytecode, target, lower_s)
+        if not found:
+            compilations.keep(key, case, kept)
+        require_all_inputs(kept.parameters, program)
+        compilations.remember(case, target, key)
+    names = {"case": case.slug, "target": target}
+    module_sha256 = write_hlo(run, kept.hlo)
+    return {
+        "compiled": [{**kept.row, **names, "module_sha256": module_sha256, "status": "ok"}],
+        "launches": [{**launch, **names} for launch in kept.launches],
+    }
+
+
+def _compile(bytecode: bytes, target: str, lower_s: float) -> Kept:
+    compilation = compile_bytecode_for(bytecode, target, lower_s)
+    row, launches = predicted_rows(compilation)
+    return Kept({**row, "cached": False}, launches, compilation.reading.parameters, compilation.hlo)

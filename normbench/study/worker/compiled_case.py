@@ -123,7 +123,7 @@ def compile_case(case: Case, target: str, run: Path) -> tuple[Compiled, Tables]:
     if not program.variant.is_jax:
         return _compile_hosted(case, program, target)
     compilation = compile_for(program.function, program.inputs, target)
-    _require_all_inputs(compilation.reading.parameters, program)
+    require_all_inputs(compilation.reading.parameters, program)
     module_sha256 = write_hlo(run, compilation.hlo)
     row, launches = predicted_rows(compilation)
     compiled = Compiled(case, program, compilation.executable, row["minimum_bytes"])
@@ -161,7 +161,7 @@ def _hosted(case: Case, program: Program, target: str) -> Hosted:
     return Hosted.of_numpy(variant.compile_host(*arguments, **definition.keywords(case.problem)))
 
 
-def _require_all_inputs(found: int, program: Program) -> None:
+def require_all_inputs(found: int, program: Program) -> None:
     """Rule of measurement 2: parameters are runtime inputs, or the compiler would fold the kernel away.
 
     A backward pass may leave residuals of the forward pass unused: those are the variant's own choice.

@@ -97,8 +97,10 @@ def _lines_until_parent_ends():
 
 
 def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], None]):
+    from normbench.cache.compilations import Compilations
     from normbench.study.clocks.memory import limit_memory
     from normbench.study.clocks.sampling import StoppingRule
+    from normbench.study.machine.environment import lowering_context
     from normbench.study.worker.attribution import attribute_unit
     from normbench.study.worker.bench import Bench
     from normbench.study.worker.compile import compile_unit
@@ -112,7 +114,9 @@ def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], Non
     if settings["target"] != "gpu":  # CUDA maps more than it uses
         limit_memory(settings["memory_share"])
     if settings["kind"] == "compile":
-        return lambda unit: compile_unit(unit, run, emit, mark)
+        folder = None if settings["cache"] is None else Path(settings["cache"])
+        compilations = Compilations(folder, None if settings["imports"] else lowering_context())
+        return lambda unit: compile_unit(unit, run, emit, mark, compilations)
     if settings["kind"] == "attribute":
         return lambda unit: attribute_unit(unit, run, emit, mark)
     bench = Bench(settings["target"], settings["process"], settings["processes"], settings["seed"])

@@ -1,7 +1,7 @@
 """In a worker: measures all the variants of one problem, interleaved, after each has been found to be right."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -292,12 +292,16 @@ class Measurement:
         if not item.samples:
             return []
         flags = outliers(item.seconds)
+        when: Sequence[tuple[float | None, float | None]] = item.bursts or [(None, None)] * len(item.samples)
         return [
             {
                 **key, "sample": index, "seconds": sample.seconds, "calls": sample.calls,
-                "page_faults": sample.page_faults, "outlier": flag, "stop": item.stop, **verdict,
+                "page_faults": sample.page_faults, "outlier": flag, "stop": item.stop,
+                "began_unix_s": began_unix_s, "ended_unix_s": ended_unix_s, **verdict,
             }
-            for index, (sample, flag) in enumerate(zip(item.samples, flags, strict=True))
+            for index, (sample, flag, (began_unix_s, ended_unix_s)) in enumerate(
+                zip(item.samples, flags, when, strict=True)
+            )
         ]  # fmt: skip
 
 

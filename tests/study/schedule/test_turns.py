@@ -2,6 +2,7 @@
 
 import os
 from collections import deque
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -73,6 +74,9 @@ class FakeWorker:
     def watch(self, limit_s):
         pass
 
+    def resident_bytes(self):
+        return None
+
     def close(self):
         os.close(self.results)
         os.close(self._write)
@@ -93,7 +97,8 @@ def unit(problem, process, *cases):
 
 def carry_out(units, untimed=lambda unit: None):
     found = []
-    Turns(units, lambda unit: ("settings", unit.process), 9.0, found.append, untimed).run()
+    settings = [SimpleNamespace(process=process, host="here", device_id=None) for process in range(9)]
+    Turns(units, lambda unit: settings[unit.process], 9.0, found.append, untimed).run()
     return {progress.unit.name: progress for progress in found}
 
 

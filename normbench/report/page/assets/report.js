@@ -4,6 +4,11 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
+  // Lists of words hold each word once, and where it stands
+  const spelled = (list) => Array.isArray(list) ? list : list.places.map((place) => list.words[place]);
+  data.cases = spelled(data.cases);
+  data.problems = spelled(data.problems);
+  for (const each of data.columns) each.values = spelled(each.values);
   const columns = data.columns;
   const column = Object.fromEntries(columns.map((each) => [each.name, each]));
   const total = data.cases.length;
