@@ -17,7 +17,7 @@ from normbench.kernels.peers import jax_libraries as jax_peers
 from normbench.kernels.peers import torch_variants
 from normbench.kernels.registry import PEERS
 from normbench.study.check.accuracy import Oracle
-from normbench.study.worker.compiled_case import compile_case, inputs_of, run_once
+from normbench.study.worker.compiled_case import check, compile_case, inputs_of
 
 LIGER = """
 from torch.nn import functional as F
@@ -177,7 +177,7 @@ def test_a_library_for_jax_has_launches_as_ours_have(stand_ins, tmp_path):
     (tmp_path / "hlo").mkdir()
     compiled, tables = compile_case(Case(problem, "tokamax"), "cpu", tmp_path)
     oracle = Oracle(problem, seed=0)
-    assert oracle.check(compiled.program, run_once(compiled, inputs_of(compiled.program, oracle), "cpu")).ok
+    assert check(compiled, inputs_of(compiled.program, oracle), oracle, "cpu").ok
     assert tables["launches"]
 
 

@@ -17,7 +17,7 @@ from normbench.kernels.peers import torch_variants
 from normbench.study.check.accuracy import Oracle
 from normbench.study.clocks.host import Instruments, pipelined
 from normbench.study.clocks.memory import copies, tree_bytes
-from normbench.study.worker.compiled_case import Refusal, compile_case, inputs_of, outcome_of, run_once
+from normbench.study.worker.compiled_case import Refusal, check, compile_case, inputs_of, outcome_of
 
 GROUPS = (("groups", 4),)
 PROBLEMS = (
@@ -52,7 +52,7 @@ def test_eager_is_right(torch, problem, tmp_path):
     inputs = inputs_of(one.program, oracle, one.hosted)
     leaves = jax.tree.leaves(inputs)
     assert all(isinstance(leaf, torch.Tensor) for leaf in leaves)
-    found = oracle.check(one.program, run_once(one, inputs, "cpu"))
+    found = check(one, inputs, oracle, "cpu")
     assert found.ok, found.reason
     assert row["status"] == "ok"
     assert row["minimum_bytes"] == tree_bytes(one.program.inputs) + tree_bytes(one.result(inputs))
@@ -64,7 +64,7 @@ def test_float64_is_right(torch, tmp_path):
         problem = Problem("rms_norm", (4, 8), "nc", "float64", "float64")
         one, _ = compiled(problem, "torch_eager", tmp_path)
         oracle = Oracle(problem, seed=0)
-        found = oracle.check(one.program, run_once(one, inputs_of(one.program, oracle, one.hosted), "cpu"))
+        found = check(one, inputs_of(one.program, oracle, one.hosted), oracle, "cpu")
     assert found.max_rel < 1e-14
 
 
@@ -76,7 +76,7 @@ def test_compiled_is_right(torch, monkeypatch, tmp_path):
         pytest.skip(reason)
     one, _ = compiled(problem, "torch_compile", tmp_path)
     oracle = Oracle(problem, seed=0)
-    found = oracle.check(one.program, run_once(one, inputs_of(one.program, oracle, one.hosted), "cpu"))
+    found = check(one, inputs_of(one.program, oracle, one.hosted), oracle, "cpu")
     assert found.ok, found.reason
 
 

@@ -13,7 +13,7 @@ from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.peers import pytensor_variants
 from normbench.study.check.accuracy import Oracle
-from normbench.study.worker.compiled_case import compile_case, inputs_of, run_once
+from normbench.study.worker.compiled_case import check, compile_case, inputs_of
 
 CONV = (("bias", True), ("features", 6), ("padding", ((1, 1), (0, 1))), ("stride", (2, 1)))
 PROBLEMS = (
@@ -49,7 +49,7 @@ def test_each_variant_is_right(problem, variant, tmp_path):
     inputs = inputs_of(compiled.program, oracle, compiled.hosted)
     on_host = "jax" not in variant
     assert all(isinstance(array, np.ndarray) == on_host for array in inputs)
-    found = oracle.check(compiled.program, run_once(compiled, inputs, "cpu"))
+    found = check(compiled, inputs, oracle, "cpu")
     assert found.ok, found.reason
     (row,) = tables["compiled"]
     assert row["status"] == "ok"
