@@ -2,13 +2,14 @@
 
 With s = k + alpha / size * sum of x² over the window, and the sum below over the windows that a channel lies in:
 
-    dx = dy s^-beta - 2 alpha beta / size * x * sum(dy x s^(-beta - 1))
+    dx = dy s^-beta - 2 alpha beta / size * x * sum(dy y / s)
 """
 
 from functools import partial
 
 import jax
 
+from normbench.kernels.common.powers import over_power
 from normbench.kernels.local_response_norm.arguments import Arguments, checked, reach, shifted_sum
 from normbench.kernels.local_response_norm.naive import divide
 
@@ -24,11 +25,11 @@ def custom_vjp(
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _normalize(x, settings):
     a = Arguments(x, *settings)
-    return divide(a, _window_sums(a))
+    return divide(a, a.wide, _window_sums(a))
 
 
 def _window_sums(a: Arguments) -> jax.Array:
-    return shifted_sum(a.wide * a.wide, a.axis, *reach(a.size))
+    return shifted_sum(a.terms(a.wide), a.axis, *reach(a.size))
 
 
 def _forward(x, settings):
@@ -38,7 +39,9 @@ def _forward(x, settings):
 def _backward(settings, x, cotangent):
     a = Arguments(x, *settings)
     dy = cotangent.astype(a.wide.dtype)
-    terms = dy * a.wide * _base(a) ** (-a.beta - 1)
+    base = _base(a)
+    # y / s, and not x s^(-beta - 1), which is 0 where y is not.
+    terms = dy * (over_power(a.wide, base, a.beta) / base)
     # The barrier has the compiler make the base again, from x, where it would else write it in float32 for later.
     x, terms = jax.lax.optimization_barrier((x, terms))
     a = Arguments(x, *settings)
@@ -49,7 +52,7 @@ def _backward(settings, x, cotangent):
 
 
 def _base(a: Arguments) -> jax.Array:
-    return a.k + a.alpha / a.size * _window_sums(a)
+    return a.k + _window_sums(a)
 
 
 _normalize.defvjp(_forward, _backward)
