@@ -57,7 +57,7 @@ def check(name: str, found, right, bound) -> None:
     found, right = np.asarray(found).astype(np.longdouble), np.asarray(right)
     if holds.bits < 32:
         bound = bound + float(holds.eps) / 2 * np.abs(right) + float(holds.smallest_subnormal)
-        bound = np.where(np.abs(right) + bound > float(holds.max), np.inf, bound)
+    bound = np.where(np.abs(right) + bound > float(holds.max), np.inf, bound)
     bound = np.broadcast_to(bound, right.shape)
     held, finite = np.isfinite(bound), np.isfinite(right)
     assert not np.isfinite(found[~finite & held]).any(), f"{name}: finite where there is no number"
