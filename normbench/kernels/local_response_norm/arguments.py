@@ -25,11 +25,6 @@ class Arguments(NamedTuple):
     def wide(self) -> jax.Array:
         return self.x.astype(compute_dtype(self.x))
 
-    def terms(self, wide: jax.Array) -> jax.Array:
-        """alpha / size * x², of which s - k is the sum. Scaled before they are added: in the gradient, the factor meets
-        x before it can make what it meets subnormal."""
-        return wide * (self.alpha / self.size * wide)
-
 
 def checked(x: Any, size: int, alpha: float, beta: float, k: float, channel_axis: int) -> Arguments:
     """Returns the arguments, x as an array.

@@ -9,7 +9,6 @@ from functools import partial
 
 import jax
 
-from normbench.kernels.common.powers import over_power
 from normbench.kernels.local_response_norm.arguments import Arguments, checked, reach, shifted_sum
 from normbench.kernels.local_response_norm.naive import divide
 
@@ -29,7 +28,7 @@ def _normalize(x, settings):
 
 
 def _window_sums(a: Arguments) -> jax.Array:
-    return shifted_sum(a.terms(a.wide), a.axis, *reach(a.size))
+    return shifted_sum(a.wide * a.wide, a.axis, *reach(a.size))
 
 
 def _forward(x, settings):
@@ -41,7 +40,7 @@ def _backward(settings, x, cotangent):
     dy = cotangent.astype(a.wide.dtype)
     base = _base(a)
     # y / s, and not x s^(-beta - 1), which is 0 where y is not.
-    terms = dy * (over_power(a.wide, base, a.beta) / base)
+    terms = dy * (a.wide * base**-a.beta / base)
     # The barrier has the compiler make the base again, from x, where it would else write it in float32 for later.
     x, terms = jax.lax.optimization_barrier((x, terms))
     a = Arguments(x, *settings)
@@ -52,7 +51,7 @@ def _backward(settings, x, cotangent):
 
 
 def _base(a: Arguments) -> jax.Array:
-    return a.k + _window_sums(a)
+    return a.k + a.alpha / a.size * _window_sums(a)
 
 
 _normalize.defvjp(_forward, _backward)

@@ -12,4 +12,4 @@ def shifted(
     """As `naive`."""
     a = checked(x, size, alpha, beta, k, channel_axis)
     wide = a.wide
-    return divide(a, wide, shifted_sum(a.terms(wide), a.axis, *reach(a.size)))
+    return divide(a, wide, shifted_sum(wide * wide, a.axis, *reach(a.size)))

@@ -83,6 +83,9 @@ def check_all(layout: Layout, variant: str, exact: Exact, inputs, outputs, eps: 
         check(f"{variant}: y", y, exact.y, bound + least + rounded)
         backward = errors_of_h(BACKWARD[variant], exact, pivot, eps) * factor
         backward = backward + between * factor
+        # Of what it stores between, float16 does not hold everything.
+        stored = np.abs(layout.groups(dy * gamma)).max(1)[:, None] * np.square(1 + exact.r) * np.square(peak)
+        backward = np.where((between > 0) & (stored * terms > float(jnp.finfo(y.dtype).max)), np.inf, backward)
         backward = np.where(exact.r < 1 / LARGEST_DEVIATION.get(variant, np.inf), np.inf, backward)
         g = np.abs(layout.groups(dy * gamma)).max(1)[:, None]
         of_dx = backward * exact.r * g * np.square(peak) + least * (1 + exact.r)
