@@ -18,6 +18,8 @@ def over_power(x: jax.Array, base: jax.Array, exponent: float) -> jax.Array:
 @over_power.defjvp
 def _over_power_jvp(exponent, primals, tangents):
     x, base = primals
+    # Half the power twice, and not the whole one, of which y is made: that the compiler would write for later, beside
+    # the base.
+    half = base ** (-exponent / 2)
     factor = base**-exponent
-    y = x * factor
-    return y, tangents[0] * factor - tangents[1] * (exponent * y / base)
+    return x * factor, tangents[0] * factor - tangents[1] * (exponent * (x * half / base) * half)

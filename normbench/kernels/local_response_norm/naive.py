@@ -2,6 +2,7 @@
 
 import jax
 
+from normbench.kernels.common.powers import over_power
 from normbench.kernels.local_response_norm.arguments import Arguments, checked, reach
 
 
@@ -19,8 +20,7 @@ def naive(
       channel_axis: 1 or -1.
 
     Returns:
-      y in the shape and dtype of x. Computed in float32, or in float64 where x is. The gradient that JAX makes of it
-      is right while s^(-beta - 1), s = y's base, is a normal number: in float32, for beta = 0.75, up to s = 1e21.
+      y in the shape and dtype of x. Computed in float32, or in float64 where x is.
 
     Raises:
       UserError: for arguments that make no sense.
@@ -42,4 +42,4 @@ def divide(a: Arguments, wide: jax.Array, sums: jax.Array) -> jax.Array:
     `wide` is the x that the sums are made of: where each is widened by itself, their gradients are rounded to x's dtype
     before they are added.
     """
-    return (wide * (a.k + a.alpha / a.size * sums) ** -a.beta).astype(a.x.dtype)
+    return over_power(wide, a.k + a.alpha / a.size * sums, a.beta).astype(a.x.dtype)

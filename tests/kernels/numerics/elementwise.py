@@ -63,8 +63,8 @@ def window_sum(values: np.ndarray, before: int, after: int) -> np.ndarray:
     return sum(padded[:, k : k + values.shape[1]] for k in range(before + after + 1))
 
 
-def local_response_norm(x, dy, size, alpha, beta, k, precision: Precision, largest_base: float) -> Bounded:
-    """y and the gradient of x; channels on axis 1. Nothing is promised of gradients from larger a base on."""
+def local_response_norm(x, dy, size, alpha, beta, k, precision: Precision) -> Bounded:
+    """y and the gradient of x; channels on axis 1."""
     x, dy, alpha, beta = np.asarray(x).astype(Wide), np.asarray(dy).astype(Wide), Wide(alpha), Wide(beta)
     before, after = size // 2, (size - 1) // 2
     base = k + alpha / size * window_sum(x * x, before, after)
@@ -76,8 +76,7 @@ def local_response_norm(x, dy, size, alpha, beta, k, precision: Precision, large
     most = np.max(np.where(np.isfinite(few), few, 0))
     of_dx = np.abs(direct) + np.abs(factor) * window_sum(np.abs(inner), after, before)
     y = x * base**-beta
-    lost = window_sum(np.where(base > largest_base, np.inf, 0), after, before)
-    return [(y, few * np.abs(y)), (dx, most * (size + 1) * of_dx + lost)]
+    return [(y, few * np.abs(y)), (dx, most * (size + 1) * of_dx)]
 
 
 # --- convolution --------------------------------------------------------------------------------------------------

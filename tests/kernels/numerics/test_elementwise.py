@@ -24,8 +24,6 @@ OPERATORS = ("batch_norm", "conv_bn", "local_response_norm")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 ATEN = {"batch_norm": "aten", "local_response_norm": "aten"}
 EVERY = [(op, v) for op in OPERATORS for v in (*kernels.variants(op), *filter(None, [ATEN.get(op)]))]
-LARGEST_BASE = {False: 1e21, True: 1e175}
-"""Of local response norm with a gradient by JAX: base^-1.75 is subnormal from there on, in float32 and in float64."""
 IMAGES, CHANNELS, SIDE, KERNEL = 2, 6, 4, 3
 
 
@@ -90,10 +88,10 @@ def right_of(operator, variant, dtype, arrays, dy):
             return found[:4] if variant == "aten" else found  # whose statistics are constants to the gradient
         if operator == "conv_bn":
             return elementwise.conv_bn(arrays, dy, 1e-3, folded, precision)
-        most = LARGEST_BASE[dtype == "float64"] if variant in ("naive", "shifted") else np.inf
-        found = elementwise.local_response_norm(arrays[0], dy, 5, 1e-4, 0.75, 1.0, precision, most)
-        # What meets x last may be subnormal: of `aten` alpha's product, and of x beyond 1e120, in float64, all.
-        if variant == "aten" or dtype == "float64":
+        found = elementwise.local_response_norm(arrays[0], dy, 5, 1e-4, 0.75, 1.0, precision)
+        # What meets x last may be subnormal: alpha's product with the gradient, where that is not by hand; and all of
+        # it beyond 1e120 in float64.
+        if variant != "custom_vjp" or dtype == "float64":
             (dx, bound), x = found[1], np.asarray(arrays[0], "float64")
             found[1] = dx, bound + 8 * LEAST[dtype == "float64"] * np.abs(x)
         return found
