@@ -46,7 +46,7 @@ def others(variant):
     return OTHERS[:2] if variant == "pallas_mosaic" else OTHERS
 
 
-@pytest.mark.parametrize(("operator", "variant", "dtype"), in_turn(EVERY))
+@pytest.mark.parametrize(("operator", "variant", "dtype"), list(in_turn(EVERY)))
 def test_one_more_dtype(operator, variant, dtype):
     holds_in(operator, variant, dtype, 2 if "mosaic" in variant else 6)
 
