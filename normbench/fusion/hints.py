@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from normbench.fusion.bounds import meets_again, promotions
 from normbench.fusion.hlo import Computation, Instruction, Module, inlined_entry
 from normbench.fusion.launches import Launch
-from normbench.fusion.program.copies import copy_hints
+from normbench.fusion.program.copies import changes_layout, copy_hints
 from normbench.fusion.program.graph import Program
 from normbench.fusion.program.kinds import is_pallas
 from normbench.fusion.program.made_of import FLOATS, float_sources
@@ -81,9 +81,11 @@ def _upcasts(program: Program) -> list[str]:
         return []
     if len(found) > 3:
         first = some([f"{launch.name} ({shape})" for _, launch, shape, _ in sorted(found, key=lambda one: -one[0])])
+        writers = len({launch.index for _, launch, *_ in found})
+        write = "launch writes" if writers == 1 else "launches write"
         return [
-            f"materialised upcast: {len(found)} launches write intermediates in a wider dtype than all that they are "
-            f"made of, {megabytes(size)} in all, which later launches read again: {first}"
+            f"materialised upcast: {writers} {write} intermediates in a wider dtype than all that they are made of, "
+            f"{megabytes(size)} in all, which later launches read again: {first}"
         ]
     return [
         f"materialised upcast: {launch.name} writes the intermediate {shape} ({megabytes(size)}), which later launches "
@@ -95,11 +97,7 @@ def _upcasts(program: Program) -> list[str]:
 def _transposes(program: Program) -> list[str]:
     """Large launches that bring data into another order."""
     least = _SHARE * _total(program.launches)
-    found = [
-        launch
-        for launch in program.launches
-        if launch.kind == "transpose" or (launch.instruction.opcode == "copy" and _changes_layout(program, launch))
-    ]
+    found = [launch for launch in program.launches if launch.kind == "transpose" or changes_layout(program, launch)]
     if _total(found) <= least:
         return []
     large = [one for one in found if _total([one]) > least]
@@ -114,10 +112,6 @@ def _transposes(program: Program) -> list[str]:
         "arrays would save it"
         for one in large
     ]
-
-
-def _changes_layout(program: Program, launch: Launch) -> bool:
-    return any(program.nodes[value].shape != launch.instruction.shape for value, _ in launch.reads)
 
 
 def _transposing(launch: Launch) -> str:

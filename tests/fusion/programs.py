@@ -232,7 +232,7 @@ def double_kernel(x_ref, y_ref):
     y_ref[...] = x_ref[...] * 2
 
 
-def with_own_kernel(x):
+def with_own_kernel(x, interpret=False):
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as pallas_triton
 
@@ -243,8 +243,23 @@ def with_own_kernel(x):
         in_specs=[pl.BlockSpec((16, x.shape[1]), lambda i: (i, 0))],
         out_specs=pl.BlockSpec((16, x.shape[1]), lambda i: (i, 0)),
         compiler_params=pallas_triton.CompilerParams(num_warps=4),
+        interpret=interpret,
     )
     return jnp.tanh(kernel(x + 1))
+
+
+# --- normalizations that a hint is about ---------------------------------------------------------------------------
+
+
+def promoting(x, gamma):
+    """The scale in float32 makes the result wider than x."""
+    return rms_norm(x, jnp.asarray(1, x.dtype)) * gamma
+
+
+def side_by_side(x):
+    x32 = x.astype(F32)
+    mean, square = x32.mean(-1, keepdims=True), jnp.square(x32).mean(-1, keepdims=True)
+    return ((x32 - mean) * jax.lax.rsqrt(square - mean * mean + 1e-6)).astype(x.dtype)
 
 
 # --- the smallest examples of what was once read wrongly ----------------------------------------------------------
@@ -305,6 +320,10 @@ def programs():
     yield "until_small", until_small, (array((512, 256)), array(()))
     yield "sharded_norm", sharded_norm, (array((512, 256)), array((256,)))
     yield "with_own_kernel", with_own_kernel, (array((512, 256)),)
+    yield "with_own_kernel_interpreted", partial(with_own_kernel, interpret=True), (array((512, 256)),)
+    yield "promoting", promoting, (y, array((256,)))
+    yield "side_by_side", side_by_side, (y,)
+    yield "long_rows", rms_norm, (array((64, 20000), BF16), array((20000,), BF16))
     yield "two_products", two_products, (y, array((256, 256), BF16), array((256, 256), BF16))
     yield "table_and_zeros", table_and_zeros, (array((4096, 64)), ids)
     yield "captured", captured, (array((8, 256)),)

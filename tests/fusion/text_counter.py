@@ -28,6 +28,7 @@ PAIRED = {"copy-start": 0, "all-gather-start": 1, "collective-permute-start": 1,
 class Array:
     dtype: str
     sizes: tuple[int, ...]
+    minor_to_major: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def elements(self):
@@ -134,9 +135,9 @@ def parse_shape(text: str):
             member, inside = parse_shape(inside.strip().lstrip(",").strip())
             members.append(member)
         return members, rest
-    found = re.match(r"(\w+)(?:\[([\d,]*)\])?(?:\{[^}]*\})?", text)
-    sizes = tuple(int(size) for size in found[2].split(",")) if found[2] else ()
-    return Array(found[1], sizes), text[found.end() :]
+    found = re.match(r"(\w+)(?:\[([\d,]*)\])?(?:\{([\d,]*)[^}]*\})?", text)
+    sizes, order = (tuple(map(int, part.split(","))) if part else () for part in found.groups()[1:])
+    return Array(found[1], sizes, order), text[found.end() :]
 
 
 def arrays(shape) -> list[Array]:
@@ -414,14 +415,6 @@ class Count:
             for buffer, _ in launch.read
             for writer in writers(buffer, set())
         }
-
-    def copies(self) -> int:
-        """Bytes of launches that copy and do nothing else, not even to another layout."""
-        return sum(launch.bytes for launch in self.launches if launch.opcode == "copy")
-
-    def stacked(self) -> int:
-        """Bytes of launches in loops that only copy a slice out of an array that the loop leaves as it is."""
-        return sum(launch.bytes for launch in self.launches if launch.slices_only and launch.outside_of_loop())
 
 
 def writers(buffer: Buffer, seen: set) -> set[int]:

@@ -2,9 +2,11 @@
 
 import json
 
+import jax
+
 from normbench import explain
-from tests.fusion.programs import programs
-from tests.fusion.text_counter import Count
+from tests.fusion.programs import programs, with_own_kernel
+from tests.fusion.text_hints import Labelled, hints, plain_copies
 
 COLUMNS = (
     "kind", "ops", "source", "read_bytes", "write_bytes", "repetitions", "repetitions_known", "branch", "grid",
@@ -13,7 +15,7 @@ COLUMNS = (
 
 def fact(function, arguments, target):
     report = explain(function, *arguments, target=target)
-    reading, count = report.compilation.reading, Count(report.hlo)
+    reading, count = report.compilation.reading, Labelled(report.hlo)
     rows = report.compilation.launch_rows(assembled=False)
     return {
         "read": {
@@ -37,9 +39,18 @@ def fact(function, arguments, target):
         "edges": sorted(count.edges()),
         "rows": [{column: row[column] for column in COLUMNS} for row in rows],
         "hints": list(reading.hints),
-        "copies": count.copies(),
-        "stacked": count.stacked(),
+        "copies": sum(launch.bytes for launch in plain_copies(count)),
+        "due": [[one.head, one.says] for one in hints(report.hlo, unoptimised(function, arguments, target))],
     }
+
+
+def unoptimised(function, arguments, target):
+    """The text of what JAX hands to the compiler, where a hint rests on it; a kernel for Triton alone reduces no rows,
+    and not every JAX lowers it without a GPU."""
+    if target == "cpu" or function is with_own_kernel:
+        return None
+    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    return jitted.trace(*arguments).lower(lowering_platforms=("cuda",)).compiler_ir("hlo").as_hlo_text()
 
 
 def main():

@@ -8,10 +8,13 @@ shape and dtype in their order; the module's `input_output_alias` says which res
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from normbench.fusion.hlo import Shape
 from normbench.fusion.launches import Launch
 from normbench.fusion.program.graph import CARRIED, Program
+from normbench.fusion.program.kinds import TRIVIAL
 from normbench.fusion.program.made_of import sources
 from normbench.fusion.program.words import megabytes, some
+from normbench.fusion.traffic import source
 
 _IN_PLACE = ("dynamic-update-slice", "scatter", "copy", CARRIED)
 
@@ -38,10 +41,29 @@ def copies(program: Program) -> tuple[Copy, ...]:
 
 
 def _is_plain(program: Program, launch: Launch) -> bool:
-    """A copy into the same layout, and not from the host."""
-    copied = launch.instruction
-    same = all(program.nodes[value].shape == copied.shape for value, _ in launch.reads)
-    return copied.opcode == "copy" and launch.kind == "copy" and same
+    """A copy into the same layout, alone or as all that a fusion does, and not from the host."""
+    copied = _copied(program, launch)
+    return bool(copied) and launch.kind == "copy" and all(one == other for one, other in copied)
+
+
+def changes_layout(program: Program, launch: Launch) -> bool:
+    """Whether a launch that only copies brings an array into another layout."""
+    return any(one != other for one, other in _copied(program, launch))
+
+
+def _copied(program: Program, launch: Launch) -> list[tuple[Shape, Shape]]:
+    """What a launch that only copies reads and writes of each array; empty for any other, and where it fills."""
+    instruction = launch.instruction
+    if instruction.opcode == "copy":
+        return [(program.nodes[value].shape, instruction.shape) for value, _ in launch.reads]
+    if instruction.opcode != "fusion" or launch.kind != "copy":
+        return []
+    fused = program.module.computations[instruction.called[0]]
+    inside = [one for one in fused.instructions if one.opcode not in TRIVIAL]
+    origins = [source(fused, fused.by_id[one.operands[0]]) for one in inside if one.opcode == "copy"]
+    if len(origins) < len(inside) or any(one.opcode != "parameter" for one in origins):
+        return []
+    return [(fused.by_id[one.operands[0]].shape, one.shape) for one in inside]
 
 
 def _with_cause(program: Program, launch: Launch) -> Copy:

@@ -7,6 +7,7 @@ from jax import lax
 from normbench.errors import UserError
 from normbench.kernels.aten import checks
 from normbench.kernels.aten.moments import compute_dtype
+from normbench.kernels.common.powers import over_power
 
 
 def local_response_norm(
@@ -38,4 +39,4 @@ def local_response_norm(
     # Not jnp.square, whose derivative doubles x first: infinite from 1.7e38 on in float32, and then no number.
     sums = lax.reduce_window(wide * wide, 0.0, lax.add, window, (1,) * x.ndim, padding)
     base = jnp.asarray(k, wide.dtype) + jnp.asarray(alpha, wide.dtype) * (sums / size)
-    return (wide / jnp.power(base, jnp.asarray(beta, wide.dtype))).astype(x.dtype)
+    return over_power(wide, base, float(beta)).astype(x.dtype)

@@ -3,10 +3,18 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.common.activations import check_activation
-from normbench.kernels.common.checks import channel_vectors, check_epsilon, floating, scale_or_ones, shift_or_zeros
+from normbench.kernels.common.checks import (
+    channel_vectors,
+    check_epsilon,
+    compute_dtype,
+    floating,
+    scale_or_ones,
+    shift_or_zeros,
+)
 from normbench.kernels.conv_bn.geometry import Geometry
 
 
@@ -64,6 +72,16 @@ def checked_bias(bias: Any, x: jax.Array, features: int) -> jax.Array:
     if bias.dtype != x.dtype:
         raise UserError(f"bias has dtype {bias.dtype}; allowed: x's dtype, {x.dtype}")
     return bias
+
+
+def add_bias(y: jax.Array, bias: jax.Array, geometry: Geometry) -> jax.Array:
+    """y + bias in y's dtype, where a library can take it into its convolution.
+
+    The gradient of the bias sums over all positions of all images: in float32 at least, whatever y is in. In half
+    precision such a sum is wrong by a fifth, so the bias is spread out before it is rounded.
+    """
+    wide = bias.astype(compute_dtype(y, bias))
+    return y + jnp.broadcast_to(along_channels(wide, geometry), y.shape).astype(y.dtype)
 
 
 def along_channels(vector: jax.Array, geometry: Geometry) -> jax.Array:

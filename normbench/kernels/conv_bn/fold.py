@@ -76,7 +76,7 @@ def fold_conv_bn(
     folded = (_fold_after if order == "conv_bn" else _fold_before)(arrays, epsilon, shape)
     dtypes = {"weight": _dtype("dtype", dtype, arrays["weight"].dtype)}
     dtypes["bias"] = _dtype("bias_dtype", bias_dtype, dtypes["weight"])
-    return {name: _rounded(name, value, dtypes[name], arrays) for name, value in folded.items()}
+    return {name: rounded(name, value, dtypes[name], arrays) for name, value in folded.items()}
 
 
 def folding_refusal(
@@ -157,12 +157,12 @@ def _check_variance(variance: jax.Array, epsilon: float) -> None:
             )
 
 
-def _rounded(name: str, value: jax.Array, dtype: jnp.dtype, arrays: dict[str, jax.Array]) -> jax.Array:
+def rounded(name: str, value: jax.Array, dtype: jnp.dtype, arrays: Mapping[str, jax.Array]) -> jax.Array:
     """`value` in `dtype`; values that are known must not become infinite by that."""
-    rounded = value.astype(dtype)
+    narrow = value.astype(dtype)
     if any(isinstance(array, jax.core.Tracer) for array in (value, *arrays.values())):
-        return rounded
-    lost = np.isinf(np.asarray(rounded, np.float64))
+        return narrow
+    lost = np.isinf(np.asarray(narrow, np.float64))
     if lost.any() and all(np.isfinite(np.asarray(array, np.float64)).all() for array in arrays.values()):
         largest = float(np.max(np.abs(np.asarray(value, np.float64))))
         option = "dtype" if name == "weight" else "bias_dtype"
@@ -170,7 +170,7 @@ def _rounded(name: str, value: jax.Array, dtype: jnp.dtype, arrays: dict[str, ja
             f"the folded {name} reaches {largest:.4g}; allowed in {dtype.name}: {float(jnp.finfo(dtype).max):.5g}; "
             f'{option}="float32" holds more'
         )
-    return rounded
+    return narrow
 
 
 def _fold_after(arrays: dict[str, jax.Array], epsilon: float, shape: Geometry) -> dict[str, jax.Array]:

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 
 from normbench.kernels.common.activations import activate, check_activation
-from normbench.kernels.conv_bn.arguments import along_channels, checked, checked_bias, checked_inputs
+from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.conv_bn.arguments import add_bias, checked, checked_bias, checked_inputs
 from normbench.kernels.conv_bn.convolution import convolve
-from normbench.kernels.conv_bn.fold import fold_conv_bn
+from normbench.kernels.conv_bn.fold import fold_conv_bn, rounded
 from normbench.kernels.conv_bn.geometry import Padding, geometry
 
 
@@ -59,7 +60,7 @@ def apply(
     shape = geometry(layout, stride, padding, dilation, groups, transposed)
     x, weight = checked_inputs(x, weight, shape)
     bias = checked_bias(bias, x, shape.features(weight.shape))
-    return activate(convolve(x, weight, shape) + along_channels(bias, shape), activation)
+    return activate(add_bias(convolve(x, weight, shape), bias, shape), activation)
 
 
 def prefolded(
@@ -80,10 +81,16 @@ def prefolded(
     transposed: bool = False,
     activation: str = "silu",
 ) -> jax.Array:
-    """`apply` of what `prepare` returns: the operator's own signature, for callers that do not fold ahead."""
+    """`apply` of what `prepare` returns: the operator's own signature, for callers that do not fold ahead.
+
+    The folded bias stays in float32 until it is added, and its gradient with it: in that of gamma it meets the mean,
+    and cancels against what comes by way of the weight.
+    """
     shape = geometry(layout, stride, padding, dilation, groups, transposed)
     a = checked(x, weight, bias, gamma, beta, mean, variance, epsilon, shape, activation)
+    params = dict(zip(("weight", "bias", "gamma", "beta", "mean", "variance"), a[1:7], strict=True))
     convolution: dict[str, Any] = {"layout": layout, "groups": groups, "transposed": transposed}
-    folded_weight, folded_bias = prepare(*a[1:7], a.epsilon, **convolution)
-    window: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    return apply(a.x, folded_weight, folded_bias, **convolution, **window, activation=activation)
+    wide = compute_dtype(*(array for array in a[:7] if array is not None)).name
+    fold = fold_conv_bn(params, epsilon=a.epsilon, **convolution, bias_dtype=wide)
+    rounded("bias", fold["bias"], a.x.dtype, {name: array for name, array in params.items() if array is not None})
+    return activate(add_bias(convolve(a.x, fold["weight"], shape), fold["bias"], shape), activation)

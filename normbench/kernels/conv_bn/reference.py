@@ -44,7 +44,7 @@ def reference(
 
 
 def convolve(x: np.ndarray, weight: np.ndarray, shape: Geometry) -> np.ndarray:
-    """The convolution without bias, of float64 arrays."""
+    """The convolution without bias, of arrays in float64 or wider, which it is summed in."""
     shape.check(x.shape, weight.shape)
     pads = shape.pads(shape.spatial(x.shape), shape.kernel(weight.shape))
     output = shape.output_spatial(shape.spatial(x.shape), shape.kernel(weight.shape))
@@ -61,7 +61,7 @@ def _gather(x, weight, shape, pads, output):
     x = np.pad(x, ((0, 0), (0, 0), *pads))
     x = x.reshape(batch, shape.groups, per_group, *x.shape[2:])
     weight = weight.reshape(shape.groups, features // shape.groups, per_group, *kernel)
-    y = np.zeros((batch, shape.groups, features // shape.groups, int(np.prod(output))))
+    y = np.zeros((batch, shape.groups, features // shape.groups, int(np.prod(output))), x.dtype)
     for tap in itertools.product(*map(range, kernel)):
         seen = x[(..., *_window(tap, shape, output))].reshape(batch, shape.groups, per_group, y.shape[-1])
         y += weight[(..., *tap)] @ seen
@@ -74,7 +74,8 @@ def _scatter(x, weight, shape, pads, output):
     x = x.reshape(batch, shape.groups, channels // shape.groups, int(np.prod(spatial)))
     weight = weight.reshape(shape.groups, channels // shape.groups, per_group, *kernel)
     extents = zip(spatial, shape.stride, shape.extent(kernel), strict=True)
-    full = np.zeros((batch, shape.groups, per_group, *((size - 1) * s + extent for size, s, extent in extents)))
+    whole = tuple((size - 1) * s + extent for size, s, extent in extents)
+    full = np.zeros((batch, shape.groups, per_group, *whole), x.dtype)
     for tap in itertools.product(*map(range, kernel)):
         reached = weight[(..., *tap)].swapaxes(1, 2) @ x
         full[(..., *_window(tap, shape, spatial))] += reached.reshape(batch, shape.groups, per_group, *spatial)

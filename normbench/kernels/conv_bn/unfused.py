@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 
 from normbench.kernels.batch_norm.naive import naive
-from normbench.kernels.conv_bn.arguments import along_channels, checked
+from normbench.kernels.conv_bn.arguments import add_bias, checked
 from normbench.kernels.conv_bn.convolution import convolve
 from normbench.kernels.conv_bn.geometry import Padding, geometry
 
@@ -55,7 +55,7 @@ def unfused(
     a = checked(x, weight, bias, gamma, beta, mean, variance, epsilon, shape, activation)
     y = convolve(a.x, a.weight, shape)
     if a.bias is not None:
-        y = y + along_channels(a.bias, shape)
+        y = add_bias(y, a.bias, shape)
     return naive(
         y, a.gamma, a.beta, a.mean, a.variance, a.epsilon, channel_axis=shape.channel_axis(), activation=activation
     )

@@ -2,7 +2,7 @@
 
 With s = k + alpha / size * sum of x² over the window, and the sum below over the windows that a channel lies in:
 
-    dx = dy s^-beta - 2 alpha beta / size * x * sum(dy x s^(-beta - 1))
+    dx = dy s^-beta - 2 alpha beta / size * x * sum(dy y / s)
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ def custom_vjp(
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _normalize(x, settings):
     a = Arguments(x, *settings)
-    return divide(a, _window_sums(a))
+    return divide(a, a.wide, _window_sums(a))
 
 
 def _window_sums(a: Arguments) -> jax.Array:
@@ -38,7 +38,9 @@ def _forward(x, settings):
 def _backward(settings, x, cotangent):
     a = Arguments(x, *settings)
     dy = cotangent.astype(a.wide.dtype)
-    terms = dy * a.wide * _base(a) ** (-a.beta - 1)
+    base = _base(a)
+    # y / s, and not x s^(-beta - 1), which is 0 where y is not.
+    terms = dy * (a.wide * base**-a.beta / base)
     # The barrier has the compiler make the base again, from x, where it would else write it in float32 for later.
     x, terms = jax.lax.optimization_barrier((x, terms))
     a = Arguments(x, *settings)

@@ -2,6 +2,7 @@
 
 import jax
 
+from normbench.kernels.common.powers import over_power
 from normbench.kernels.local_response_norm.arguments import Arguments, checked, reach
 
 
@@ -30,10 +31,15 @@ def naive(
     a = checked(x, size, alpha, beta, k, channel_axis)
     window, pads = [1] * a.x.ndim, [(0, 0)] * a.x.ndim
     window[a.axis], pads[a.axis] = a.size, reach(a.size)
-    sums = jax.lax.reduce_window(a.wide * a.wide, 0.0, jax.lax.add, window, [1] * a.x.ndim, pads)
-    return divide(a, sums)
+    wide = a.wide
+    sums = jax.lax.reduce_window(wide * wide, 0.0, jax.lax.add, window, [1] * a.x.ndim, pads)
+    return divide(a, wide, sums)
 
 
-def divide(a: Arguments, sums: jax.Array) -> jax.Array:
-    """x / (k + alpha / size * sums)^beta in x's dtype."""
-    return (a.wide * (a.k + a.alpha / a.size * sums) ** -a.beta).astype(a.x.dtype)
+def divide(a: Arguments, wide: jax.Array, sums: jax.Array) -> jax.Array:
+    """x / (k + alpha / size * sums)^beta in x's dtype.
+
+    `wide` is the x that the sums are made of: where each is widened by itself, their gradients are rounded to x's dtype
+    before they are added.
+    """
+    return over_power(wide, a.k + a.alpha / a.size * sums, a.beta).astype(a.x.dtype)

@@ -11,4 +11,5 @@ def shifted(
 ) -> jax.Array:
     """As `naive`."""
     a = checked(x, size, alpha, beta, k, channel_axis)
-    return divide(a, shifted_sum(a.wide * a.wide, a.axis, *reach(a.size)))
+    wide = a.wide
+    return divide(a, wide, shifted_sum(wide * wide, a.axis, *reach(a.size)))

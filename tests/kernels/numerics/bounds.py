@@ -8,6 +8,7 @@
 | cancels | (mean / deviation)² in the variance                                                       |
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 from tests.kernels.numerics.extended import Exact, Layout
@@ -27,6 +28,11 @@ FORWARD = {
 }
 BACKWARD = FORWARD | {"pallas_triton": "rounded", "pallas_mosaic": "rounded"}
 """The kernels save the mean as one number in float32."""
+ROUNDS_BETWEEN = ("flax",)
+"""Other libraries that round to x's dtype what they have normalized, scaled and shifted, and in the gradients each
+product and, of parameters of that dtype, each sum."""
+LEAST = {False: np.finfo(np.float32).tiny, True: np.finfo(np.float64).tiny}
+"""What may be subnormal, and so 0, in float32, and in float64."""
 LARGEST_DEVIATION = {"jax_nn": 1e12, "flax": 1e12}
 """Of other libraries' gradients in float32: they make the third power of 1 / deviation."""
 
@@ -45,8 +51,13 @@ def errors_of_h(kind: str, exact: Exact, pivot: np.ndarray | None, eps: float) -
 
 
 def check(name: str, found, right, bound) -> None:
-    """Within the bound where what is right is finite, and no number where it is none."""
+    """Within the bound, and the rounding to what the dtype of `found` holds, where what is right is finite; and no
+    number where it is none. Nothing is promised of what the dtype does not hold."""
+    holds = jnp.finfo(found.dtype)
     found, right = np.asarray(found).astype(np.longdouble), np.asarray(right)
+    if holds.bits < 32:
+        bound = bound + float(holds.eps) / 2 * np.abs(right) + float(holds.smallest_subnormal)
+    bound = np.where(np.abs(right) + bound > float(holds.max), np.inf, bound)
     bound = np.broadcast_to(bound, right.shape)
     held, finite = np.isfinite(bound), np.isfinite(right)
     assert not np.isfinite(found[~finite & held]).any(), f"{name}: finite where there is no number"
@@ -60,14 +71,21 @@ def check_all(layout: Layout, variant: str, exact: Exact, inputs, outputs, eps: 
     _, gamma, beta, dy = (np.asarray(array).astype(np.longdouble) for array in inputs)
     gamma, beta = layout.along(gamma), layout.along(beta)
     y, dx, dgamma, dbeta = outputs
-    terms, least = layout.terms, np.finfo(np.float32).tiny
+    terms, least = layout.terms, LEAST[eps < 1e-10]
     factor = 8 + 2 * np.sqrt(terms)
+    # Roundings to x's dtype between the operations.
+    between = float(jnp.finfo(y.dtype).eps) * (variant in ROUNDS_BETWEEN and jnp.finfo(y.dtype).bits < 32)
     with np.errstate(all="ignore"):
         peak = 1 + exact.largest
         of_h = errors_of_h(FORWARD[variant], exact, pivot, eps) * peak * factor
         bound = layout.back(np.broadcast_to(of_h, exact.h.shape)) * np.abs(gamma) + 4 * eps * np.abs(beta)
-        check(f"{variant}: y", y, exact.y, bound + least)
+        rounded = between * (np.abs(layout.back(exact.h) * gamma) + np.abs(exact.y))
+        check(f"{variant}: y", y, exact.y, bound + least + rounded)
         backward = errors_of_h(BACKWARD[variant], exact, pivot, eps) * factor
+        backward = backward + between * factor
+        # Of what it stores between, float16 does not hold everything.
+        stored = np.abs(layout.groups(dy * gamma)).max(1)[:, None] * np.square(1 + exact.r) * np.square(peak)
+        backward = np.where((between > 0) & (stored * terms > float(jnp.finfo(y.dtype).max)), np.inf, backward)
         backward = np.where(exact.r < 1 / LARGEST_DEVIATION.get(variant, np.inf), np.inf, backward)
         g = np.abs(layout.groups(dy * gamma)).max(1)[:, None]
         of_dx = backward * exact.r * g * np.square(peak) + least * (1 + exact.r)
@@ -75,4 +93,6 @@ def check_all(layout: Layout, variant: str, exact: Exact, inputs, outputs, eps: 
         if np.isfinite(exact.h).all():
             of_h = layout.back(np.broadcast_to(backward * peak, exact.h.shape))
             check(f"{variant}: dgamma", dgamma, exact.gradients[1], layout.total(np.abs(dy) * of_h) + least)
-        check(f"{variant}: dbeta", dbeta, exact.gradients[2], factor * eps * layout.total(np.abs(dy)) + least)
+        check(
+            f"{variant}: dbeta", dbeta, exact.gradients[2], factor * (eps + between) * layout.total(np.abs(dy)) + least
+        )

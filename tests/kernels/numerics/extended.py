@@ -7,6 +7,7 @@ Every norm is one of groups: rows (layer norm), channels (batch norm), channels 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
@@ -107,8 +108,26 @@ def exact(layout: Layout, x, gamma, beta, dy, epsilon: float, centred: bool = Tr
 KINDS = ("ordinary", "constant", "far", "tiny", "huge", "subnormal", "outlier", "inf", "nan", "zero")
 
 
+def narrow_group_of(kind: str, terms: int, rng: np.random.Generator) -> np.ndarray:
+    """What `group_of` draws, within what float16 holds: 6e-8 to 65504."""
+    values = rng.normal(size=terms)
+    if kind == "constant":
+        return np.full(terms, rng.choice([20.0, 40000.0, 0.1, -6e4, rng.normal()]))
+    if kind == "far":
+        return rng.choice([2000.0, -3e4]) + 30 * values
+    if kind in ("tiny", "subnormal"):
+        return values * (10.0 ** rng.uniform(-4, -2) if kind == "tiny" else 1e-6)
+    return values * 10.0 ** rng.uniform(2, 4) if kind == "huge" else group_of(kind, terms, rng)
+
+
+def wide_group_of(kind: str, terms: int, rng: np.random.Generator) -> np.ndarray:
+    """The same in the range of float64: 5e-324 to 1.8e308."""
+    sizes = {"tiny": 10.0 ** rng.uniform(-150, -20), "huge": 10.0 ** rng.uniform(40, 145), "subnormal": 1e-309}
+    return rng.normal(size=terms) * sizes[kind] if kind in sizes else group_of(kind, terms, rng)
+
+
 def group_of(kind: str, terms: int, rng: np.random.Generator) -> np.ndarray:
-    """The terms of one group, in float64."""
+    """The terms of one group, in float64, within what float32 and bfloat16 hold."""
     values = rng.normal(size=terms)
     if kind == "constant":
         return np.full(terms, rng.choice([20.0, 40000.0, 0.1, -7e7, 1e18 / 3, rng.normal()]))
@@ -128,13 +147,17 @@ def group_of(kind: str, terms: int, rng: np.random.Generator) -> np.ndarray:
     return np.zeros(terms) if kind == "zero" else values
 
 
+DRAWS = {"float16": narrow_group_of, "float64": wide_group_of}
+
+
 @st.composite
 def data(draw, layout: Layout, dtype: str = "float32"):
     """(x, gamma, beta, dy): each group of x of its own kind; gamma with zeros and negative values."""
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=layout.count, max_size=layout.count))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    x = layout.back(np.stack([group_of(kind, layout.terms, rng) for kind in kinds]))
+    draw_group = DRAWS.get(dtype, group_of)
+    x = layout.back(np.stack([draw_group(kind, layout.terms, rng) for kind in kinds]))
     (size,) = (layout.problem.shape[axis] for axis in layout.kept)
     gamma = np.where(rng.uniform(size=size) < 0.2, 0.0, rng.normal(size=size) * draw(st.sampled_from((1.0, 100.0))))
     beta, dy = rng.normal(size=size), rng.normal(size=layout.problem.shape)
-    return tuple(array.astype(dtype) for array in (x, gamma, beta, dy))
+    return tuple(array.astype(jnp.dtype(dtype)) for array in (x, gamma, beta, dy))

@@ -17,7 +17,8 @@ from tests.kernels.numerics.extended import data, exact, layout_of
 READS_PROGRAMS = True  # with all optimizations: one of them makes sum / n a product with 1 / n
 OPERATORS = ("layer_norm", "rms_norm", "batch_norm_training", "group_norm", "instance_norm")
 EPSILONS = {"float32": 1e-5, "float64": 1e-12}
-EPS = float(np.finfo(np.float32).eps)
+EPS = {False: float(np.finfo(np.float32).eps), True: float(np.finfo(np.float64).eps)}
+"""Of the arithmetic, without and with an input of float64."""
 
 
 def names(operator):
@@ -72,15 +73,16 @@ def hold(operator, groups, terms, variant, epsilon, inputs, running_mean=0.0):
     centred = operator != "rms_norm"
     if not centred:
         inputs = (x, gamma, 0 * beta, dy)
-    running = jnp.full(gamma.shape, running_mean, jnp.float32), jnp.ones(gamma.shape, jnp.float32)
+    statistics = jnp.promote_types(gamma.dtype, jnp.float32)
+    running = jnp.full(gamma.shape, running_mean, statistics), jnp.ones(gamma.shape, statistics)
     outputs = list(function(*map(jnp.asarray, inputs), running))
     right = exact(layout, *inputs, epsilon, centred)
     if not centred:
-        outputs[3] = right.gradients[2]
+        outputs[3] = right.gradients[2].astype(np.float64)
     pivot = None
     if operator == "batch_norm_training":
         pivot = np.full(groups, running_mean if np.isfinite(running_mean) else 0.0)
-    check_all(layout, variant, right, inputs, outputs, EPS, pivot)
+    check_all(layout, variant, right, inputs, outputs, EPS[x.dtype == np.float64], pivot)
 
 
 @pytest.mark.parametrize(("operator", "variant"), EVERY)
