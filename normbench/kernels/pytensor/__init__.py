@@ -7,8 +7,8 @@
 >>> y = silu(batch_normalization(conv2d(x, filters, padding=1), gamma, beta, mean, variance))
 >>> f = pytensor.function([x, filters, gamma, beta, mean, variance], y, mode="JAX")
 
-No backend is imported before a function is compiled for it: see `normbench.kernels.pytensor.dispatch`. Compiling
-with mode="JAX" sets `jax_enable_x64` for the whole process, as PyTensor does: see `normbench.kernels.pytensor.contained`,
+No backend is imported before a function is compiled for it: see `normbench.kernels.pytensor.dispatch`. Compiling with
+mode="JAX" sets `jax_enable_x64` for the whole process, as PyTensor does: see `normbench.kernels.pytensor.contained`,
 whose `jax_mode()` does not.
 """
 

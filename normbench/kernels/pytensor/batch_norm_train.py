@@ -44,7 +44,7 @@ def batch_normalization_train(
     *,
     axis: int = 1,
 ) -> Trained:
-    """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta, with the mean and the variance of x over all other axes.
+    """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta, with the mean and variance of each channel of x.
 
     The variance in y divides by the number of elements n of a channel, that of the running statistics by n - 1:
     new = (1 - momentum) * running + momentum * batch, as PyTorch's BatchNorm in training mode.

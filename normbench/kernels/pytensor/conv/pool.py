@@ -1,4 +1,4 @@
-"""Maximum pooling over two axes as Ops, closed under differentiation; average pooling and upsampling as convolutions."""
+"""Maximum pooling over two axes as Ops that are closed under differentiation; other poolings as convolutions."""
 
 from collections.abc import Sequence
 from typing import Any
