@@ -184,11 +184,11 @@ def parameters(model: Callable, seed: int = 0, **options: int) -> Parameters:
     for name, shape in shapes.items():
         kind = name.rsplit(".", 1)[1]
         if kind in ("filters", "weight"):
-            value = rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
+            value = rng.normal(size=shape) * np.sqrt(1 / np.prod(shape[1:]))
         elif kind in ("gamma", "variance"):
             value = rng.uniform(0.5, 1.5, shape)
         else:
-            value = rng.normal(size=shape) * 0.1
+            value = rng.normal(size=shape) * 0.3
         found[name] = value.astype(np.float32)
     return found
 
