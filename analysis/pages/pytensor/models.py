@@ -1,11 +1,12 @@
-"""ResNet-18 and the backbone and neck of YOLO11n, written once over a set of layers: PyTensor's or another framework's.
+"""ResNet-18 and the backbone and neck of YOLO11n, written once over a set of layers, PyTensor's or PyTorch's.
 
-Architectures: He et al., Deep Residual Learning (2015), as torchvision builds ResNet-18; Ultralytics' yolo11.yaml at scale
-n (depth 0.50, width 0.25), modules 0 to 22. Channels are on axis 1.
+Architectures: He et al., Deep Residual Learning (2015), as torchvision builds ResNet-18; Ultralytics' yolo11.yaml at
+scale n (depth 0.50, width 0.25), modules 0 to 22. Channels are on axis 1.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,7 +106,7 @@ def resnet18(x: Any, to: Layers, note: Callable = _ignore, width: int = 64, clas
 
 
 def yolo11n(x: Any, to: Layers, note: Callable = _ignore) -> list[Any]:
-    """The three maps that the head takes, of 64, 128 and 256 channels at strides 8, 16 and 32, of images (N, 3, H, W)."""
+    """The maps that the head takes, of 64, 128 and 256 channels at strides 8, 16 and 32, of images (N, 3, H, W)."""
     block = _Blocks(to, note)
     x = block.conv(x, "0", 16, 3, 2)
     x = block.conv(x, "1", 32, 3, 2)
@@ -210,10 +211,10 @@ class PyTensorLayers:
     def norm(self, x: Any, name: str, epsilon: float) -> Any:
         from normbench.kernels.pytensor import batch_normalization, batch_normalization_train
 
-        vectors = [self.given[f"{name}.{part}"] for part in ("gamma", "beta", "mean", "variance")]
+        gamma, beta, mean, variance = (self.given[f"{name}.{part}"] for part in ("gamma", "beta", "mean", "variance"))
         if not self.train:
-            return batch_normalization(x, *vectors, epsilon=epsilon)
-        result = batch_normalization_train(x, *vectors, momentum=0.1, epsilon=epsilon)
+            return batch_normalization(x, gamma, beta, mean, variance, epsilon)
+        result = batch_normalization_train(x, gamma, beta, mean, variance, 0.1, epsilon)
         self.updates |= {f"{name}.mean": result.running_mean, f"{name}.variance": result.running_var}
         return result.y
 
@@ -252,7 +253,7 @@ class PyTensorLayers:
 
     def split(self, x: Any, sizes: Sequence[int]) -> list[Any]:
         ends = np.cumsum([0, *sizes])
-        return [x[:, start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+        return [x[:, start:stop] for start, stop in pairwise(ends)]
 
     def attend(self, qkv: Any, heads: int, key: int) -> tuple[Any, Any]:
         """softmax(q · k / sqrt(key)) on the values, and the values; static shapes."""

@@ -1,7 +1,7 @@
 """Gradients of the costs that people write, with no static shape: sums, means, pooled, flattened, powers.
 
-The gradient of a sum is spread to a shape that the backend must be able to compute. Under JAX it has to be whole numbers
-while tracing, and a cost like (y**2).sum() would never ask for it.
+The gradient of a sum is spread to a shape that the backend must be able to compute. Under JAX it has to be whole
+numbers while tracing, and a cost like (y**2).sum() would never ask for it.
 """
 
 import jax
@@ -109,4 +109,6 @@ def test_a_stack_in_pytorch():
     inputs = symbols(values)
     y = _everything(*inputs)
     gradients = [g for name in ("sum", "mean", "cube") for g in pytensor.grad(COSTS[name](y), inputs)]
-    assert_same(run(inputs, [y, *gradients], values, "PYTORCH"), run(inputs, [y, *gradients], values, PYTHON), rtol=1e-9)
+    assert_same(
+        run(inputs, [y, *gradients], values, "PYTORCH"), run(inputs, [y, *gradients], values, PYTHON), rtol=1e-9
+    )

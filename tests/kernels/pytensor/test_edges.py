@@ -1,4 +1,4 @@
-"""Values and arguments at the edge: no variance, whole numbers, NumPy's integers, channels last, parameters left out."""
+"""Values and arguments at the edge: no variance, whole numbers, channels last, parameters left out, memory."""
 
 import tracemalloc
 

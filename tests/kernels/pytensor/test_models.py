@@ -79,7 +79,9 @@ def train_in_pytensor(given, batches, rate, **options):
     x, labels = pt.tensor("x", dtype=dtype, shape=batches[0][0].shape), pt.lvector("labels")
     layers = PyTensorLayers(shared, train=True)
     (scores,) = resnet18(x, layers, **options)
-    chosen = pt.special.log_softmax(scores, axis=1) * pt.eq(labels[:, None], np.arange(options["classes"])).astype(dtype)
+    chosen = pt.special.log_softmax(scores, axis=1) * pt.eq(labels[:, None], np.arange(options["classes"])).astype(
+        dtype
+    )
     loss = -chosen.sum(acc_dtype=dtype) / np.asarray(len(batches[0][1]), dtype)
     learned = [v for name, v in shared.items() if name.rsplit(".", 1)[1] in LEARNED]
     slopes = pytensor.grad(loss, learned)

@@ -1,4 +1,4 @@
-"""Compiled functions in other hands: pickled, in spawned workers, jaxified as PyMC does, exported with symbolic sizes."""
+"""Compiled functions in other hands: pickled, spawned, jaxified as PyMC does, exported with symbolic sizes."""
 
 import pickle
 import subprocess

@@ -85,5 +85,7 @@ def test_other_layers(direct):
 def test_the_upstream_fault_is_still_there():
     """docs/pytensor.md shows this example: delete both when PyTensor gives 2 here."""
     x, b = pt.dvector("x"), pt.dvector("b")
-    f = pytensor.function([x, b], pushforward(x + b, [x, b], [pt.ones_like(x), pt.ones_like(b)]), on_unused_input="ignore")
+    f = pytensor.function(
+        [x, b], pushforward(x + b, [x, b], [pt.ones_like(x), pt.ones_like(b)]), on_unused_input="ignore"
+    )
     assert f([1.0], [1.0]).tolist() == [1.0]

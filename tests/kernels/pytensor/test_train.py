@@ -7,7 +7,13 @@ import pytest
 from pytensor.gradient import verify_grad
 
 from normbench.errors import UserError
-from normbench.kernels.pytensor import BatchNormalization, batch_normalization, batch_normalization_train, conv2d, freeze
+from normbench.kernels.pytensor import (
+    BatchNormalization,
+    batch_normalization,
+    batch_normalization_train,
+    conv2d,
+    freeze,
+)
 from tests.kernels.pytensor.pytensor_cases import PYTHON, assert_same, draw, draw_parameters, run, symbols
 
 NAMES = ("y", "mean", "inverse", "running_mean", "running_var")
@@ -16,7 +22,9 @@ NAMES = ("y", "mean", "inverse", "running_mean", "running_var")
 def expected(x, gamma, beta, running_mean, running_var, momentum=0.1, epsilon=1e-5):
     """In float64, channels on axis 1."""
     axes, pattern = (0, *range(2, x.ndim)), (1, -1, *(1,) * (x.ndim - 2))
-    x, gamma, beta, running_mean, running_var = (a.astype("float64") for a in (x, gamma, beta, running_mean, running_var))
+    x, gamma, beta, running_mean, running_var = (
+        a.astype("float64") for a in (x, gamma, beta, running_mean, running_var)
+    )
     mean, variance, count = x.mean(axes), x.var(axes), x.size // x.shape[1]
     inverse = 1 / np.sqrt(variance + epsilon)
     y = (x - mean.reshape(pattern)) * (inverse * gamma).reshape(pattern) + beta.reshape(pattern)
@@ -120,7 +128,9 @@ def test_updates_and_folding_after_training(mode):
         moved[2:] = expected(y, *moved)[3:]
     for found, wanted in zip((mean, variance), moved[2:], strict=True):
         np.testing.assert_allclose(np.asarray(found.get_value()), wanted, rtol=1e-5)
-    folded = pytensor.function([symbol], freeze(inference), mode=pytensor.compile.get_mode(mode).including("conv_bn_fold"))
+    folded = pytensor.function(
+        [symbol], freeze(inference), mode=pytensor.compile.get_mode(mode).including("conv_bn_fold")
+    )
     assert not any(isinstance(node.op, BatchNormalization) for node in folded.maker.fgraph.toposort())
     assert_same([folded(x)], run([symbol], [inference], [x], PYTHON), rtol=1e-4)
 

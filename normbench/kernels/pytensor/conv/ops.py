@@ -25,7 +25,7 @@ from normbench.kernels.pytensor.sums import sum_over
 class WindowOp(Op):
     """An Op whose properties are those of a window over `rank` spatial axes; x has `rank` + 2 axes."""
 
-    __props__ = ("stride", "padding", "dilation", "groups")
+    __props__: tuple[str, ...] = ("stride", "padding", "dilation", "groups")
 
     def __init__(
         self,

@@ -80,7 +80,8 @@ class MaxPoolSelect(PoolOp):
         return Apply(self, [x, values], [pt.tensor(dtype=x.type.dtype, shape=self.output_shape(x))])
 
     def perform(self, node: Apply, inputs: Sequence[np.ndarray], output_storage: list[list[Any]]) -> None:
-        output_storage[0][0] = arrays.max_pool_select(*inputs, self.kernel, self.window)
+        x, values = inputs
+        output_storage[0][0] = arrays.max_pool_select(x, values, self.kernel, self.window)
 
     def infer_shape(self, *args: Any) -> list[tuple]:
         return self.inferred(args[-1][0])

@@ -120,7 +120,7 @@ def window(
 
 
 def is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
 def per_axis(name: str, value: Any, rank: int, least: int = 1) -> Sizes:

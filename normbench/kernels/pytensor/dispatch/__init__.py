@@ -50,9 +50,9 @@ class _Follower(importlib.abc.MetaPathFinder):
             spec = find_spec(fullname)
         finally:
             self.finding.discard(fullname)
-        loader = spec and spec.loader
-        if loader is None:
+        if spec is None or spec.loader is None:
             return spec
+        loader = spec.loader
         execute = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:

@@ -258,8 +258,8 @@ def check_dtypes(op: Any, node: Apply) -> None:
 def window_of(op: WindowOp) -> tuple[Any, Any, int, Any]:
     """Stride, dilation, the place of the padding in `PADDINGS`, and its pairs, all for three axes."""
     missing = 3 - op.window.rank
-    kind = PADDINGS.index(op.padding) if isinstance(op.padding, str) else 0
-    explicit = ((0, 0),) * 3 if kind else ((0, 0),) * missing + op.padding
+    kind, pairs = (PADDINGS.index(op.padding), ()) if isinstance(op.padding, str) else (0, op.padding)
+    explicit = ((0, 0),) * (3 - len(pairs)) + pairs
     return (1,) * missing + op.stride, (1,) * missing + op.dilation, kind, explicit
 
 
