@@ -108,6 +108,19 @@ def stack_table(rows: Sequence[Row]) -> str:
     return _markdown(header, lines)
 
 
+def models_table(rows: Sequence[Row]) -> str:
+    """Medians over the processes, with the fastest and the slowest process of the calls."""
+    lines: list[tuple] = []
+    keys = ("model", "image", "backend")
+    for key in dict.fromkeys(tuple(row[name] for name in keys) for row in rows):
+        own = [row for row in rows if tuple(row[name] for name in keys) == key]
+        calls = [float(row["median_us"]) / 1e3 for row in own]
+        compile_s = median(float(row["compile_s"]) for row in own)
+        spread = f"{_plain(min(calls))} to {_plain(max(calls))}"
+        lines.append((*key, _plain(compile_s), _plain(median(calls)), spread, own[0]["error"]))
+    return _markdown(("model", "image", "backend", "compile, s", "call, ms", "by process", "error"), lines)
+
+
 def _least_ms(rows: Iterable[Row]) -> float:
     return min(float(row["minimum_us"]) for row in rows) / 1e3
 
@@ -153,7 +166,9 @@ def tables(folder: Path) -> dict[str, Callable[[], str]]:
     def rows(name: str) -> list[Row]:
         return read_csv(folder / f"{name}.csv")
 
+    measured = (folder / "models.csv").exists()
     return {
+        **({"models": lambda: models_table(rows("models"))} if measured else {}),
         "overhead, tiny": lambda: overhead_table(rows("overhead"), "4x8"),
         "overhead, large": lambda: overhead_table(rows("overhead"), "8x64x56x56"),
         "stack": lambda: stack_table(rows("stack")),

@@ -6,20 +6,47 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.configdefaults import config
 from pytensor.scalar import upcast
 from pytensor.tensor.variable import TensorVariable
 
 from normbench.errors import UserError
 
 FLOAT_DTYPES = ("float16", "float32", "float64")
+WHOLE_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+def float_tensors(**values: Any) -> list[Any]:
+    """Returns the values as symbolic tensors of floating dtypes.
+
+    Whole numbers, e.g. an image of uint8, are cast to the widest floating dtype among the others, or to `floatX` where
+    none of them is floating.
+
+    Arguments that are None stay None.
+
+    Raises:
+      UserError: any other dtype, naming the argument.
+    """
+    tensors = {name: pt.as_tensor_variable(value) for name, value in values.items() if value is not None}
+    for name, tensor in tensors.items():
+        if tensor.type.dtype not in FLOAT_DTYPES + WHOLE_DTYPES:
+            raise UserError(
+                f"{name} has dtype {tensor.type.dtype}; allowed: {', '.join(FLOAT_DTYPES)}, or a type of whole numbers"
+            )
+    floating = [tensor.type.dtype for tensor in tensors.values() if tensor.type.dtype in FLOAT_DTYPES]
+    target = upcast(*floating) if floating else config.floatX
+    cast = {name: t if t.type.dtype in FLOAT_DTYPES else t.astype(target) for name, t in tensors.items()}
+    return [cast.get(name) for name in values]
 
 
 def float_tensor(name: str, value: Any) -> TensorVariable:
-    """Returns `value` as a symbolic tensor of one of the supported dtypes."""
-    tensor = pt.as_tensor_variable(value)
-    if tensor.type.dtype not in FLOAT_DTYPES:
-        raise UserError(f"{name} has dtype {tensor.type.dtype}; allowed: {', '.join(FLOAT_DTYPES)}")
-    return tensor
+    """`float_tensors` for one value."""
+    return float_tensors(**{name: value})[0]
+
+
+def check_rank(name: str, tensor: TensorVariable, *allowed: int) -> None:
+    if tensor.type.ndim not in allowed:
+        raise UserError(f"{name} has rank {tensor.type.ndim}; allowed: {', '.join(map(str, allowed))}")
 
 
 def check_epsilon(epsilon: float) -> float:

@@ -59,4 +59,4 @@ def jax_mode() -> Mode:
     What `f.vm.jit_fn` calls has the setting on; to lower it by hand, do so within `jax.enable_x64(True)` on
     `f.vm.jit_fn.__wrapped__`. A process that has compiled with mode="JAX" before has the setting changed already.
     """
-    return Mode(ContainedJAXLinker(), JAX.provided_optimizer.excluding("kernels_jax_dispatch"))
+    return Mode(ContainedJAXLinker(), JAX.provided_optimizer)

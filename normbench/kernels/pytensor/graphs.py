@@ -12,7 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from normbench.kernels.pytensor.batch_norm import batch_normalization, channel_axis
 from normbench.kernels.pytensor.checks import compute_dtype, number
-from normbench.kernels.pytensor.conv import conv2d, silu
+from normbench.kernels.pytensor.conv.functions import conv2d, silu
 from normbench.kernels.pytensor.normalizations import (
     group_normalization,
     instance_normalization,

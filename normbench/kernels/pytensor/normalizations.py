@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from normbench.errors import UserError
-from normbench.kernels.pytensor.checks import check_epsilon, check_lengths, compute_dtype, float_tensor, number
+from normbench.kernels.pytensor.checks import check_epsilon, check_lengths, compute_dtype, float_tensors, number
 from normbench.kernels.pytensor.reshape import ReshapeLike, SplitGroups
 from normbench.kernels.pytensor.sums import lay, mean_over
 
@@ -29,14 +29,14 @@ def layer_normalization(
     Raises:
       UserError: wrong ranks, dtypes or static shapes, naming the argument.
     """
-    x, epsilon = float_tensor("x", x), check_epsilon(epsilon)
+    (x, gamma, beta), epsilon = float_tensors(x=x, gamma=gamma, beta=beta), check_epsilon(epsilon)
     axes = _last_axes(x, normalized_rank)
     return _affine(x, _standardize(_wide(x, gamma, beta), axes, epsilon), gamma, beta, axes)
 
 
 def rms_normalization(x: Any, gamma: Any = None, *, normalized_rank: int = 1, epsilon: float = 1e-6) -> TensorVariable:
     """x / sqrt(mean(x²) + epsilon) * gamma, over the last `normalized_rank` axes together; arguments as above."""
-    x, epsilon = float_tensor("x", x), check_epsilon(epsilon)
+    (x, gamma), epsilon = float_tensors(x=x, gamma=gamma), check_epsilon(epsilon)
     axes = _last_axes(x, normalized_rank)
     wide = _wide(x, gamma)
     scaled = wide / pt.sqrt(mean_over(wide * wide, axes) + number(epsilon, wide.type.dtype))
@@ -56,7 +56,7 @@ def group_normalization(
       UserError: as `layer_normalization`, and groups that do not divide C, when the function runs where C is not
         static.
     """
-    x, epsilon = _channels_first(x, 2), check_epsilon(epsilon)
+    (x, gamma, beta), epsilon = _channels_first(2, x, gamma, beta), check_epsilon(epsilon)
     wide = _wide(x, gamma, beta)
     normalized = ReshapeLike()(_standardize(SplitGroups(groups)(wide), (2,), epsilon), wide)
     return _affine(x, normalized, gamma, beta, (1,))
@@ -72,7 +72,7 @@ def instance_normalization(x: Any, gamma: Any = None, beta: Any = None, *, epsil
     Raises:
       UserError: as `layer_normalization`.
     """
-    x, epsilon = _channels_first(x, 3), check_epsilon(epsilon)
+    (x, gamma, beta), epsilon = _channels_first(3, x, gamma, beta), check_epsilon(epsilon)
     axes = tuple(range(2, x.type.ndim))
     return _affine(x, _standardize(_wide(x, gamma, beta), axes, epsilon), gamma, beta, (1,))
 
@@ -84,10 +84,9 @@ def _standardize(x: TensorVariable, axes: Sequence[int], epsilon: float) -> Tens
 
 def _affine(x: TensorVariable, y: TensorVariable, gamma: Any, beta: Any, axes: Sequence[int]) -> TensorVariable:
     """y * gamma + beta in x's dtype, with the parameters laid along `axes` of x."""
-    for name, value in (("gamma", gamma), ("beta", beta)):
-        if value is None:
+    for name, parameter in (("gamma", gamma), ("beta", beta)):
+        if parameter is None:
             continue
-        parameter = float_tensor(name, value)
         if parameter.type.ndim != len(axes):
             raise UserError(f"{name} has rank {parameter.type.ndim}; allowed: {len(axes)}")
         for axis, size in zip(axes, parameter.type.shape, strict=True):
@@ -99,7 +98,7 @@ def _affine(x: TensorVariable, y: TensorVariable, gamma: Any, beta: Any, axes: S
 
 def _wide(x: TensorVariable, *parameters: Any) -> TensorVariable:
     """x in the dtype to compute in."""
-    given = [pt.as_tensor_variable(value).type.dtype for value in parameters if value is not None]
+    given = [parameter.type.dtype for parameter in parameters if parameter is not None]
     return x.astype(compute_dtype(x.type.dtype, *given))
 
 
@@ -110,8 +109,8 @@ def _last_axes(x: TensorVariable, count: int) -> tuple[int, ...]:
     return tuple(range(rank - count, rank))
 
 
-def _channels_first(x: Any, least: int) -> TensorVariable:
-    x = float_tensor("x", x)
+def _channels_first(least: int, x: Any, gamma: Any, beta: Any) -> list[Any]:
+    x, gamma, beta = float_tensors(x=x, gamma=gamma, beta=beta)
     if x.type.ndim < least:
         raise UserError(f"x has rank {x.type.ndim}; allowed: {least} or more")
-    return x
+    return [x, gamma, beta]

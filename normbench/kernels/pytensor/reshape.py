@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.gradient import disconnected_type
+from pytensor.gradient import DisconnectedType, disconnected_type
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op
 
 from normbench.errors import UserError
+from normbench.kernels.pytensor.conv.window import is_whole
 
 
 class SplitGroups(Op):
@@ -19,9 +20,9 @@ class SplitGroups(Op):
     view_map = {0: [0]}  # noqa: RUF012  as PyTensor declares it
 
     def __init__(self, groups: int):
-        if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
+        if not is_whole(groups, 1):
             raise UserError(f"groups {groups!r} is not allowed; allowed: a whole number, 1 or more")
-        self.groups = groups
+        self.groups = int(groups)
 
     def make_node(self, x: Any) -> Apply:
         x = pt.as_tensor_variable(x)
@@ -59,6 +60,12 @@ class SplitGroups(Op):
     ) -> list[Variable]:
         return [ReshapeLike()(cotangents[0], inputs[0])]
 
+    def pushforward(
+        self, inputs: Sequence[Variable], outputs: Sequence[Variable], tangents: Sequence[Variable]
+    ) -> list[Variable]:
+        (tangent,) = tangents
+        return [tangent if isinstance(tangent.type, DisconnectedType) else self(tangent)]
+
 
 class ReshapeLike(Op):
     """Inputs: x, and what has the shape that x is to have; of the second only the shape is used."""
@@ -84,3 +91,9 @@ class ReshapeLike(Op):
         self, inputs: Sequence[Variable], outputs: Sequence[Variable], cotangents: Sequence[Variable]
     ) -> list[Variable]:
         return [ReshapeLike()(cotangents[0], inputs[0]), disconnected_type()]
+
+    def pushforward(
+        self, inputs: Sequence[Variable], outputs: Sequence[Variable], tangents: Sequence[Variable]
+    ) -> list[Variable]:
+        tangent = tangents[0]
+        return [tangent if isinstance(tangent.type, DisconnectedType) else self(tangent, inputs[1])]

@@ -62,8 +62,12 @@ def sum_over(x: TensorVariable, axes: Sequence[int], keepdims: bool = False) -> 
 
 def mean_over(x: TensorVariable, axes: Sequence[int]) -> TensorVariable:
     """The mean over `axes` in x's dtype, repeated to x's shape."""
-    count = reduce(mul, (x.shape[axis] for axis in axes))
-    return Spread(axes=tuple(axes))(sum_over(x, axes, keepdims=True) / pt.cast(count, x.type.dtype), x)
+    return Spread(axes=tuple(axes))(sum_over(x, axes, keepdims=True) / element_count(x, axes), x)
+
+
+def element_count(x: TensorVariable, axes: Sequence[int]) -> TensorVariable:
+    """The number of elements along `axes`, in x's dtype."""
+    return pt.cast(reduce(mul, (x.shape[axis] for axis in axes)), x.type.dtype)
 
 
 def lay(parameter: TensorVariable, x: TensorVariable, axes: Sequence[int]) -> TensorVariable:

@@ -10,7 +10,7 @@ from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.link.jax.linker import JAXLinker
 
 from normbench.errors import UserError
-from normbench.kernels.pytensor import BatchNormalization, Conv2D, batch_normalization, conv2d, freeze, silu
+from normbench.kernels.pytensor import BatchNormalization, Convolution, batch_normalization, conv2d, freeze, silu
 from tests.kernels.pytensor.pytensor_cases import assert_same, draw, draw_parameters, symbols
 
 FILTERS, PARAMETERS = draw(8, 2, 3, 3, dtype="float64"), draw_parameters(8, "float64")
@@ -35,7 +35,7 @@ def compiled(outputs, *tags, inputs=None, linker="JAX"):
 
 def kinds(f):
     """The nodes of a compiled function in order: "conv", "norm", or "elementwise"."""
-    names = {Conv2D: "conv", BatchNormalization: "norm", pt.elemwise.Elemwise: "elementwise"}
+    names = {Convolution: "conv", BatchNormalization: "norm", pt.elemwise.Elemwise: "elementwise"}
     return [names.get(type(node.op), str(node.op)) for node in f.maker.fgraph.toposort()]
 
 

@@ -11,7 +11,7 @@ from pytensor.compile import get_mode
 
 from analysis.pages.pytensor.backbone import image, layer, names, parameters
 from analysis.pages.pytensor.stack import graph, in_jax, in_pytensor, reference, relative_error
-from normbench.kernels.pytensor import BatchNormalization, Conv2D
+from normbench.kernels.pytensor import BatchNormalization, Convolution
 
 SIZE = 32
 
@@ -45,7 +45,7 @@ def test_pytensor_matches_plain_jax(form, expected):
     assert result.dtype == "float32"
     assert relative_error(result, expected) < 1e-4
     nodes = [type(node.op) for node in stack.call.maker.fgraph.toposort()]
-    assert (nodes.count(Conv2D), nodes.count(BatchNormalization)) == (31, 31 if form == "unfused" else 0)
+    assert (nodes.count(Convolution), nodes.count(BatchNormalization)) == (31, 31 if form == "unfused" else 0)
 
 
 def test_shared_parameters_are_not_folded():

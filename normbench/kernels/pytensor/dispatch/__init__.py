@@ -1,28 +1,27 @@
-"""What turns the Ops of this package into functions of a backend, loaded when a function is compiled for that backend.
+"""What turns the Ops of this package into functions of a backend, loaded with PyTensor's own for that backend.
 
 PyTensor has no entry points: a dispatch has to be registered before the linker looks for it, and registering imports
-the backend. So importing this package adds graph rewrites that change no graph. One runs where a function is compiled
-with the tag "jax", one with "numba", one with "mlx", and registers the dispatches of that backend just before its
-linker, which imports the backend anyway. PyTensor's JAX and Numba linkers ask for their tag whatever the mode; the mode
-"MLX" asks for its own. PyTorch has no tag: call `register("pytorch")` before compiling for it.
-
-`mode.excluding("kernels_jax_dispatch")` leaves the registration out.
+the backend. So importing this package imports no backend, and watches for PyTensor's dispatch modules: as soon as
+anyone imports one of them (a linker, `pickle` in a new process, PyMC's `jaxify`), ours for that backend follows it.
 """
 
 import importlib
-
-from pytensor.compile.mode import optdb
-from pytensor.graph.fg import FunctionGraph
-from pytensor.graph.rewriting.basic import GraphRewriter
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from types import ModuleType
 
 from normbench.errors import unknown
 
 BACKENDS = ("jax", "numba", "pytorch", "mlx")
-_TAGGED = ("jax", "numba", "mlx")
 
 
 def register(backend: str) -> None:
     """Registers the dispatches of one of `BACKENDS`, and so imports it. Calling it again does nothing.
+
+    There is no need to: it happens when PyTensor's dispatch module of the backend is imported.
 
     Raises:
       UserError: an unknown backend.
@@ -33,19 +32,44 @@ def register(backend: str) -> None:
     importlib.import_module(f"normbench.kernels.pytensor.dispatch.{backend}_ops")
 
 
-class _Register(GraphRewriter):
-    """A rewrite that leaves the graph as it is and registers the dispatches of a backend."""
+class _Follower(importlib.abc.MetaPathFinder):
+    """Finds PyTensor's dispatch modules as the other finders do, and registers ours when one has been executed."""
 
-    def __init__(self, backend: str):
-        super().__init__()
-        self.backend = backend
+    def __init__(self) -> None:
+        self.backends = {_upstream(backend): backend for backend in BACKENDS}
+        self.finding: set[str] = set()
 
-    def add_requirements(self, fgraph: FunctionGraph) -> None:
-        pass
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        backend = self.backends.get(fullname)
+        if backend is None or fullname in self.finding:
+            return None
+        self.finding.add(fullname)
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self.finding.discard(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        loader = spec.loader
+        execute = loader.exec_module
 
-    def apply(self, fgraph: FunctionGraph) -> None:
-        register(self.backend)
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            register(backend)
+
+        loader.exec_module = exec_module  # type: ignore[method-assign]  # this spec's own loader
+        return spec
 
 
-for _backend in _TAGGED:
-    optdb.register(f"kernels_{_backend}_dispatch", _Register(_backend), _backend, position=100)
+def _upstream(backend: str) -> str:
+    return f"pytensor.link.{backend}.dispatch"
+
+
+def follow() -> None:
+    """Registers for the backends that are loaded already, and watches for the others."""
+    sys.meta_path.insert(0, _Follower())
+    for backend in BACKENDS:
+        if _upstream(backend) in sys.modules:
+            register(backend)
