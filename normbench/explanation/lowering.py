@@ -8,14 +8,16 @@ from normbench.errors import UserError
 from normbench.explanation.call import Call
 from normbench.fusion.isolation import CompileError
 from normbench.fusion.targets import Target, facts_of
+from normbench.jax_compat.meshes import settle_partition, unsharded_kernels
 
 
 def lowered_call(call: Call, target: str) -> tuple[bytes, float]:
     """Traces and lowers a call for a target; returns the StableHLO module as bytecode and the seconds it took.
 
     Raises:
-      UserError: for what can only be compiled where the device is (callbacks into Python, cuDNN), a program of more
-        than one device, and arguments and results that do not fit the device.
+      UserError: for what can only be compiled where the device is (callbacks into Python, cuDNN), a sharding that does
+        not divide its array, an axis that no mesh has, a hand-written kernel that nothing divides between devices, and
+        arguments and results that do not fit the device.
       CompileError: where JAX cannot lower it.
       Exception: whatever the function raises while it is traced.
     """
@@ -27,7 +29,7 @@ def lowered_call(call: Call, target: str) -> tuple[bytes, float]:
             _require_no_callbacks(traced, target)
         lowered = _lowered(traced, target, device_kind)
     lower_s = time.perf_counter() - start
-    _require_one_device(lowered)
+    _require_shared_kernels(traced, lowered)
     if facts is not None:
         _require_memory(lowered, facts)
     return jax_compat.module_bytecode(lowered), lower_s
@@ -37,6 +39,10 @@ def _traced(call: Call, facts: Target | None) -> tuple[Any, str | None]:
     device_kind = facts.device_name if facts else None
     try:
         return jax_compat.trace_call(call.function, call.inputs, call.keywords, device_kind)
+    except (ValueError, NameError) as error:
+        if not _of_sharding(error):
+            raise
+        raise UserError(f"the function cannot be divided between devices as it was asked: {_line(error)}") from error
     except RuntimeError as error:
         if "cudnn" not in str(error).lower():
             raise
@@ -44,6 +50,16 @@ def _traced(call: Call, facts: Target | None) -> tuple[Any, str | None]:
             f"{call.name} asks for cuDNN, which JAX does not find here ({_line(error)}); cuDNN's attention can only be "
             "compiled where cuDNN is: take implementation='xla' in jax.nn.dot_product_attention"
         ) from error
+
+
+_OF_SHARDING = (
+    "evenly divide", "evenly divisible", "divisible by", "unbound axis name", "is not found in mesh", "not found in mesh",
+)  # fmt: skip
+
+
+def _of_sharding(error: Exception) -> bool:
+    """Whether JAX says that a sharding does not fit an array, or that a mesh lacks an axis."""
+    return any(words in str(error) for words in _OF_SHARDING)
 
 
 def _require_no_callbacks(traced: Any, target: str) -> None:
@@ -59,17 +75,22 @@ def _lowered(traced: Any, target: str, device_kind: str | None) -> Any:
     try:
         return jax_compat.lower_traced(traced, "cpu" if target == "cpu" else "cuda", device_kind)
     except Exception as error:
+        if _of_sharding(error):
+            raise UserError(
+                f"the function cannot be divided between devices as it was asked: {_line(error)}"
+            ) from error
         raise CompileError(
             "failed", f"JAX cannot lower the function for {target!r}: {type(error).__name__}: {_line(error)}"
         ) from error
 
 
-def _require_one_device(lowered: Any) -> None:
-    devices = jax_compat.partitions_of(lowered)
-    if devices > 1:
+def _require_shared_kernels(traced: Any, lowered: Any) -> None:
+    devices = settle_partition(lowered).devices
+    found = sorted(unsharded_kernels(traced)) if devices > 1 else []
+    if found:
         raise UserError(
-            f"the function is partitioned over {devices} devices by its shardings; explain compiles for one: give the "
-            "arguments of one device, without shardings"
+            f"{', '.join(found)}: a Pallas kernel outside of jax.shard_map, in a program for {devices} devices, which "
+            "the compiler cannot divide between them: call it within jax.shard_map, on the part of one device"
         )
 
 

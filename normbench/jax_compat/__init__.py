@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from normbench.jax_compat.embedded import without_source_lines
+from normbench.jax_compat.meshes import DEVICES_PER_NODE, settle_partition
 
 _FINGERPRINT = re.compile(r'fingerprint_before_lhs="\w*"')
 
@@ -29,18 +30,20 @@ def jax_version() -> tuple[int, ...]:
     return jax.__version_info__
 
 
-def deviceless_client(target_config: str) -> Any:
-    """A client that compiles for the CUDA device described by `target_config`, a text `GpuTargetConfigProto`.
+def deviceless_client(target_config: str, devices: int = 1) -> Any:
+    """A client that compiles for CUDA devices described by `target_config`, a text `GpuTargetConfigProto`.
 
-    The process must have been started with `JAX_PLATFORMS=cpu`: otherwise JAX looks for NVIDIA's libraries.
+    More devices than one machine has are on several. The process must have been started with `JAX_PLATFORMS=cpu`: otherwise JAX looks for NVIDIA's libraries.
 
     Raises:
       ImportError: where the CUDA plugin is not installed, or does not fit this JAX.
     """
     from jax.experimental import topologies
 
+    here = max(size for size in range(1, DEVICES_PER_NODE + 1) if devices % size == 0)
+    shape = f"1x{devices // here}x{here}"
     try:
-        topology = topologies.get_topology_desc(platform="cuda", target_config=target_config, topology="1x1x1")
+        topology = topologies.get_topology_desc(platform="cuda", target_config=target_config, topology=shape)
     except Exception as error:  # the plugin's absence shows as KeyError, RuntimeError or NotImplementedError
         raise ImportError(f"JAX has no compiler for CUDA devices here: {error}") from error
     device: Any = topology.devices[0]
@@ -134,12 +137,6 @@ def callbacks_of(traced: Any) -> frozenset[str]:
     return frozenset(name for name in found if name == "debug_print" or name.endswith("_callback"))
 
 
-def partitions_of(lowered: Any) -> int:
-    """For how many devices a `Lowered` was partitioned."""
-    attributes = lowered.compiler_ir("stablehlo").operation.attributes
-    return int(attributes["mhlo.num_partitions"]) if "mhlo.num_partitions" in attributes else 1
-
-
 def entry_bytes(lowered: Any) -> tuple[int, int]:
     """Bytes of the arguments and of the results of a `Lowered`; a result in the place of a donated argument counts
     with the argument alone."""
@@ -170,7 +167,8 @@ def _tensor_bytes(tensor_type: Any) -> int:
 
 
 def module_bytecode(lowered: Any) -> bytes:
-    """The StableHLO module of a `Lowered`, with its source locations, as MLIR bytecode."""
+    """The StableHLO module of a `Lowered`, with its source locations, as MLIR bytecode; it says for how many devices."""
+    settle_partition(lowered)
     buffer = io.BytesIO()
     lowered.compiler_ir("stablehlo").operation.write_bytecode(buffer)
     return buffer.getvalue()
@@ -188,10 +186,10 @@ def module_text(bytecode: bytes) -> str:
         return str(ir.Module.parse(bytecode).operation.get_asm(enable_debug_info=False))
 
 
-def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load: bool) -> Any:
+def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load: bool, partitions: int = 1) -> Any:
     """Compiles a StableHLO module with `client`; `options` are XLA's debug options by name.
 
-    `load` is True for a client with a real device. The result has `hlo_modules()` and `get_compiled_memory_stats()`.
+    `load` is True for a client with real devices, of which there have to be as many as `partitions`. The result has `hlo_modules()` and `get_compiled_memory_stats()`.
     """
     from jax._src import compiler
     from jax._src.interpreters import mlir
@@ -201,14 +199,17 @@ def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load
     if b"mosaic_gpu" in bytecode:  # a process that did not lower it has yet to load the library that it is linked with
         import jax.experimental.mosaic.gpu  # noqa: F401
 
-    devices = _jax.DeviceList((client.local_devices()[0] if load else client.devices()[0],))
+    devices = _jax.DeviceList(tuple((client.local_devices() if load else client.devices())[:partitions]))
     compile_options = compiler.get_compile_options(
         num_replicas=1,
-        num_partitions=1,
-        device_assignment=np.array([[devices[0].id]]),
+        num_partitions=partitions,
+        device_assignment=np.array([[device.id for device in devices]]),
         env_options_overrides=options,
         backend=client,
     )
+    if partitions > 1:
+        compile_options.executable_build_options.use_spmd_partitioning = True
+        compile_options.executable_build_options.use_shardy_partitioner = True
     with mlir.make_ir_context():
         module = ir.Module.parse(bytecode)
         compile_module = client.compile_and_load if load else client.compile
