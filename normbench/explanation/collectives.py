@@ -8,9 +8,9 @@ import pandas as pd
 from normbench.display.units import count
 from normbench.explanation.picture_parts import size_text
 from normbench.fusion.launches import meanwhile
+from normbench.fusion.program.partition import Partition
 from normbench.fusion.program.wires import RING
 from normbench.fusion.reading import Reading
-from normbench.jax_compat.meshes import Partition
 
 COLUMNS = (
     "index", "name", "collective", "axes", "group_size", "groups", "whole_bytes", "wire_bytes", "algorithm",

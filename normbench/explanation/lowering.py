@@ -8,7 +8,7 @@ from normbench.errors import UserError
 from normbench.explanation.call import Call
 from normbench.fusion.isolation import CompileError
 from normbench.fusion.targets import Target, facts_of
-from normbench.jax_compat.meshes import settle_partition, unsharded_kernels
+from normbench.jax_compat.meshes import settle_devices, unsharded_kernels
 
 
 def lowered_call(call: Call, target: str) -> tuple[bytes, float]:
@@ -27,9 +27,9 @@ def lowered_call(call: Call, target: str) -> tuple[bytes, float]:
         traced, device_kind = _traced(call, facts)
         if facts is not None:
             _require_no_callbacks(traced, target)
-        lowered = _lowered(traced, target, device_kind)
+        lowered = _lowered(call, traced, target, device_kind)
     lower_s = time.perf_counter() - start
-    _require_shared_kernels(traced, lowered)
+    _require_divided(traced, settle_devices(lowered))
     if facts is not None:
         _require_memory(lowered, facts)
     return jax_compat.module_bytecode(lowered), lower_s
@@ -37,12 +37,19 @@ def lowered_call(call: Call, target: str) -> tuple[bytes, float]:
 
 def _traced(call: Call, facts: Target | None) -> tuple[Any, str | None]:
     device_kind = facts.device_name if facts else None
-    try:
+
+    def trace() -> tuple[Any, str | None]:
         return jax_compat.trace_call(call.function, call.inputs, call.keywords, device_kind)
+
+    try:
+        return trace()
     except (ValueError, NameError) as error:
-        if not _of_sharding(error):
+        _raise_of_sharding(error)
+        raise
+    except AssertionError as error:
+        if str(error) or jax_compat.raised_in(trace) != "pvary":
             raise
-        raise UserError(f"the function cannot be divided between devices as it was asked: {_line(error)}") from error
+        raise UserError(f"{_NOT_DIVIDED}: a collective in jax.shard_map names an axis that its mesh lacks") from error
     except RuntimeError as error:
         if "cudnn" not in str(error).lower():
             raise
@@ -52,14 +59,15 @@ def _traced(call: Call, facts: Target | None) -> tuple[Any, str | None]:
         ) from error
 
 
-_OF_SHARDING = (
-    "evenly divide", "evenly divisible", "divisible by", "unbound axis name", "is not found in mesh", "not found in mesh",
-)  # fmt: skip
+_NOT_DIVIDED = "the function cannot be divided between devices as it was asked"
+_OF_SHARDING = ("evenly divi", "divisible by", "unbound axis name", "not found in mesh", "must refer to an axis marked")
 
 
-def _of_sharding(error: Exception) -> bool:
-    """Whether JAX says that a sharding does not fit an array, or that a mesh lacks an axis."""
-    return any(words in str(error) for words in _OF_SHARDING)
+def _raise_of_sharding(error: Exception) -> None:
+    """Raises UserError where JAX says that a sharding does not fit an array, or that a mesh lacks an axis."""
+    words = " ".join(str(error).split())
+    if any(part in words for part in _OF_SHARDING):
+        raise UserError(f"{_NOT_DIVIDED}: {words[:300]}") from error
 
 
 def _require_no_callbacks(traced: Any, target: str) -> None:
@@ -71,21 +79,28 @@ def _require_no_callbacks(traced: Any, target: str) -> None:
         )
 
 
-def _lowered(traced: Any, target: str, device_kind: str | None) -> Any:
+def _lowered(call: Call, traced: Any, target: str, device_kind: str | None) -> Any:
     try:
         return jax_compat.lower_traced(traced, "cpu" if target == "cpu" else "cuda", device_kind)
     except Exception as error:
-        if _of_sharding(error):
+        if device_kind is not None and jax_compat.is_of_two_meshes(error):
+            traced, _ = jax_compat.trace_call(call.function, call.inputs, call.keywords, None)
+            return _lowered(call, traced, target, None)
+        _raise_of_sharding(error)
+        if jax_compat.is_without_device(error):
+            devices = jax_compat.devices_of((call.inputs, call.keywords))
+            _require_divided(traced, devices)
             raise UserError(
-                f"the function cannot be divided between devices as it was asked: {_line(error)}"
+                f"the function calls a Pallas kernel over a mesh of devices that are no {target!r}, and JAX asks the "
+                f"mesh what they are: take normbench.mesh({max(devices, 1)}, ..., target={target!r}) in its place"
             ) from error
         raise CompileError(
             "failed", f"JAX cannot lower the function for {target!r}: {type(error).__name__}: {_line(error)}"
         ) from error
 
 
-def _require_shared_kernels(traced: Any, lowered: Any) -> None:
-    devices = settle_partition(lowered).devices
+def _require_divided(traced: Any, devices: int) -> None:
+    """Raises UserError for a hand-written kernel that nothing divides between devices."""
     found = sorted(unsharded_kernels(traced)) if devices > 1 else []
     if found:
         raise UserError(

@@ -20,10 +20,11 @@ from normbench import jax_compat
 from normbench.errors import UserError
 from normbench.fusion.hlo import read_module
 from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED
+from normbench.fusion.program.partition import ONE, Partition
 from normbench.fusion.program.repeated import repeated_cost
 from normbench.fusion.reading import Reading, read_program
 from normbench.fusion.targets import GPU_TARGETS_HINT, Target, check_target, facts_of, require_gpu_targets
-from normbench.jax_compat.meshes import ONE, Partition, partition_of
+from normbench.jax_compat.meshes import mesh_of
 from normbench.jax_compat.mosaic_dump import mosaic_dump
 
 _DUMP_OPTIONS = {"xla_dump_hlo_as_proto": True, "xla_dump_hlo_pass_re": "priority-fusion"}
@@ -145,8 +146,10 @@ def _compile_bytecode(
         dump = Path(folder) if on_gpu else None
         options = {**_options(dump), **more}
         facts = facts_of(target)
-        partition = partition_of(bytecode)
-        client = _client(facts, partition.devices) if facts else _present(name, partition)
+        partition = Partition(*mesh_of(bytecode))
+        client = (
+            _client(facts, partition.devices, partition.devices_of_a_machine) if facts else _present(name, partition)
+        )
         start = time.perf_counter()
         with _mosaic_dump(dump if b"mosaic_gpu" in bytecode else None):
             compiled = jax_compat.compile_bytecode(bytecode, client, options, facts is None, partition.devices)
@@ -174,10 +177,10 @@ def _mosaic_dump(dump: Path | None) -> contextlib.AbstractContextManager[None]:
 
 
 @cache
-def _client(target: Target, devices: int) -> Any:
+def _client(target: Target, devices: int, devices_each: int) -> Any:
     require_gpu_targets()
     try:
-        return jax_compat.deviceless_client(target.config, devices)
+        return jax_compat.deviceless_client(target.config, devices // devices_each, devices_each)
     except ImportError as error:
         raise UserError(f"cannot compile for {target.name}: {error}; {GPU_TARGETS_HINT}") from error
 

@@ -15,10 +15,10 @@ from normbench.fusion.machine_code.assembly import Assembly, assembly_of_dump
 from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED, mosaic_kernels
 from normbench.fusion.program.barriers import least_between_barriers_bytes
 from normbench.fusion.program.graph import read_graph
+from normbench.fusion.program.partition import ONE, Partition
 from normbench.fusion.ptx import Kernel, kernels_of_dump, launched_kernels
 from normbench.fusion.refusals import Refusal, refusals_of_dump
 from normbench.fusion.targets import Target
-from normbench.jax_compat.meshes import ONE, Partition
 
 LAUNCH_COST_S = 2.0e-6
 """Assumed cost of one launch in a prediction: the time between the starts of two empty kernels is about 2 us on

@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from normbench.jax_compat.embedded import without_source_lines
-from normbench.jax_compat.meshes import DEVICES_PER_NODE, settle_partition
+from normbench.jax_compat.meshes import settle_devices
 
 _FINGERPRINT = re.compile(r'fingerprint_before_lhs="\w*"')
 
@@ -30,18 +31,17 @@ def jax_version() -> tuple[int, ...]:
     return jax.__version_info__
 
 
-def deviceless_client(target_config: str, devices: int = 1) -> Any:
+def deviceless_client(target_config: str, machines: int = 1, devices_each: int = 1) -> Any:
     """A client that compiles for CUDA devices described by `target_config`, a text `GpuTargetConfigProto`.
 
-    More devices than one machine has are on several. The process must have been started with `JAX_PLATFORMS=cpu`: otherwise JAX looks for NVIDIA's libraries.
+    The process must have been started with `JAX_PLATFORMS=cpu`: otherwise JAX looks for NVIDIA's libraries.
 
     Raises:
       ImportError: where the CUDA plugin is not installed, or does not fit this JAX.
     """
     from jax.experimental import topologies
 
-    here = max(size for size in range(1, DEVICES_PER_NODE + 1) if devices % size == 0)
-    shape = f"1x{devices // here}x{here}"
+    shape = f"1x{machines}x{devices_each}"
     try:
         topology = topologies.get_topology_desc(platform="cuda", target_config=target_config, topology=shape)
     except Exception as error:  # the plugin's absence shows as KeyError, RuntimeError or NotImplementedError
@@ -102,6 +102,24 @@ def lower_traced(traced: Any, platform: str, device_kind: str | None) -> Any:
         return traced.lower(lowering_platforms=(platform,))
 
 
+def is_of_two_meshes(error: Exception) -> bool:
+    """Whether JAX cannot lower because the mesh that names the device is not the one of the shardings."""
+    words = ("should be of the same size across all shardings", "Received incompatible devices")
+    return any(part in str(error) for part in words)
+
+
+def is_without_device(error: Exception) -> bool:
+    """Whether Pallas cannot lower because no mesh tells it for which device."""
+    return "AbstractDevice" in str(error)
+
+
+def devices_of(arguments: Any) -> int:
+    """Devices of the largest mesh over which any array among the arguments is sharded; 1 for none."""
+    shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(arguments))
+    named = (sharding for sharding in shardings if isinstance(sharding, jax.sharding.NamedSharding))
+    return max((sharding.mesh.size for sharding in named), default=1)
+
+
 def _jitted(function: Callable) -> Any:
     return function if hasattr(function, "trace") else jax.jit(function)
 
@@ -116,6 +134,19 @@ def _device(device_kind: str | None) -> Iterator[None]:
     mesh = jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
         yield
+
+
+def raised_in(call: Callable[[], Any]) -> str:
+    """The name of the function of JAX's own that makes `call` fail; JAX hides its frames unless it is told not to."""
+    before = jax.config.jax_traceback_filtering
+    jax.config.update("jax_traceback_filtering", "off")
+    try:
+        call()
+    except Exception as error:
+        return [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    finally:
+        jax.config.update("jax_traceback_filtering", before)
+    return ""
 
 
 def callbacks_of(traced: Any) -> frozenset[str]:
@@ -167,8 +198,8 @@ def _tensor_bytes(tensor_type: Any) -> int:
 
 
 def module_bytecode(lowered: Any) -> bytes:
-    """The StableHLO module of a `Lowered`, with its source locations, as MLIR bytecode; it says for how many devices."""
-    settle_partition(lowered)
+    """The StableHLO module of a `Lowered` as MLIR bytecode, with source locations and its number of devices."""
+    settle_devices(lowered)
     buffer = io.BytesIO()
     lowered.compiler_ir("stablehlo").operation.write_bytecode(buffer)
     return buffer.getvalue()
@@ -189,7 +220,8 @@ def module_text(bytecode: bytes) -> str:
 def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load: bool, partitions: int = 1) -> Any:
     """Compiles a StableHLO module with `client`; `options` are XLA's debug options by name.
 
-    `load` is True for a client with real devices, of which there have to be as many as `partitions`. The result has `hlo_modules()` and `get_compiled_memory_stats()`.
+    `load` is True for a client with real devices, of which there have to be as many as `partitions`. The result has
+    `hlo_modules()` and `get_compiled_memory_stats()`.
     """
     from jax._src import compiler
     from jax._src.interpreters import mlir

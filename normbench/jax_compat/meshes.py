@@ -1,58 +1,20 @@
 """Meshes of devices that are not there, and for how many devices a lowered module is."""
 
-import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
-
-DEVICES_PER_NODE = 8
-"""Devices that share a machine, and with it the fast interconnect: those of a DGX or HGX board."""
 
 _MESH = re.compile(r"sdy\.mesh @\S+ = <\[(?P<axes>[^\]]*)\](?:, device_ids=\[(?P<ids>[\d, ]*)\])?>")
 _AXIS = re.compile(r'"(?P<name>[^"]+)"=(?P<size>\d+)')
 _ATTRIBUTE = "mhlo.num_partitions"
 
 
-@dataclass(frozen=True)
-class Partition:
-    """Over which devices a module is partitioned.
-
-    Attributes:
-      devices: how many.
-      axes: (name, size) of each axis of its mesh; empty where it has none.
-      order: the device at each place of the mesh, by its place in the order in which they were assigned; empty where
-        that is counting.
-    """
-
-    devices: int = 1
-    axes: tuple[tuple[str, int], ...] = ()
-    order: tuple[int, ...] = ()
-
-    def axes_of(self, groups: Sequence[Sequence[int]]) -> tuple[str, ...] | None:
-        """The axes along which groups of devices lie, in the order of the mesh; None where they follow no axes."""
-        wanted = {frozenset(group) for group in groups}
-        names = [name for name, size in self.axes if size > 1]
-        for count in range(len(names) + 1):
-            for chosen in itertools.combinations(names, count):
-                if {frozenset(group) for group in self._groups(chosen)} == wanted:
-                    return chosen
-        return None
-
-    def _groups(self, chosen: Sequence[str]) -> list[list[int]]:
-        sizes = [size for _, size in self.axes]
-        places = np.asarray(self.order or range(self.devices)).reshape(sizes)
-        inner = [place for place, (name, _) in enumerate(self.axes) if name in chosen]
-        outer = [place for place in range(len(sizes)) if place not in inner]
-        length = math.prod(sizes[place] for place in inner)
-        return places.transpose(*outer, *inner).reshape(-1, length).tolist()
-
-
-ONE = Partition()
+Mesh = tuple[int, tuple[tuple[str, int], ...], tuple[int, ...]]
+"""Devices; name and size of each axis; and, where it is not counting, the device at each place."""
+_ONE: Mesh = (1, (), ())
 
 
 def absent_mesh(sizes: Sequence[int], names: Sequence[str], device_kind: str | None = None) -> Any:
@@ -68,7 +30,7 @@ def absent_mesh(sizes: Sequence[int], names: Sequence[str], device_kind: str | N
     return jax.sharding.AbstractMesh(tuple(sizes), tuple(names), axis_types=types, abstract_device=device)
 
 
-def settle_partition(lowered: Any) -> Partition:
+def settle_devices(lowered: Any) -> int:
     """For how many devices a `Lowered` is, which from here on its module says itself.
 
     Of a mesh of absent devices JAX does not count those that only the inside of a program mentions.
@@ -76,15 +38,15 @@ def settle_partition(lowered: Any) -> Partition:
     from jaxlib.mlir import ir
 
     module = lowered.compiler_ir("stablehlo")
-    found = _partition(module)
+    devices = _partition(module)[0]
     with module.context:
-        said = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), found.devices)
+        said = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), devices)
         module.operation.attributes[_ATTRIBUTE] = said
-    return found
+    return devices
 
 
-def partition_of(bytecode: bytes) -> Partition:
-    """For how many devices a StableHLO module is, from its bytecode."""
+def mesh_of(bytecode: bytes) -> Mesh:
+    """The mesh for which a StableHLO module is, from its bytecode; without axes where it names none."""
     from jax._src.interpreters import mlir
     from jaxlib.mlir import ir
 
@@ -92,15 +54,15 @@ def partition_of(bytecode: bytes) -> Partition:
         return _partition(ir.Module.parse(bytecode))
 
 
-def _partition(module: Any) -> Partition:
+def _partition(module: Any) -> Mesh:
     attributes = module.operation.attributes
     said = int(attributes[_ATTRIBUTE]) if _ATTRIBUTE in attributes else 1
     meshes = [found for operation in module.body.operations if (found := _mesh(operation))]
-    largest = max(meshes, key=lambda mesh: mesh.devices, default=ONE)
-    return largest if largest.devices >= said else Partition(said)
+    largest = max(meshes, key=lambda mesh: mesh[0], default=_ONE)
+    return largest if largest[0] >= said else (said, (), ())
 
 
-def _mesh(operation: Any) -> Partition | None:
+def _mesh(operation: Any) -> Mesh | None:
     if operation.operation.name != "sdy.mesh":
         return None
     match = _MESH.search(str(operation))
@@ -108,7 +70,7 @@ def _mesh(operation: Any) -> Partition | None:
         return None
     axes = tuple((axis["name"], int(axis["size"])) for axis in _AXIS.finditer(match["axes"]))
     order = tuple(int(number) for number in (match["ids"] or "").split(",") if number.strip())
-    return Partition(math.prod(size for _, size in axes), axes, order)
+    return math.prod(size for _, size in axes), axes, order
 
 
 def unsharded_kernels(traced: Any) -> frozenset[str]:

@@ -5,12 +5,13 @@ model is taken here too. For n devices in a group, m machines, S bytes and w byt
 
 | algorithm | takes                                                                                             |
 |-----------|---------------------------------------------------------------------------------------------------|
-| ring      | start + (steps - far steps) * near + far steps * far + w / (share * bus)                           |
+| ring      | start + (steps - far steps) * near + far steps * far + w / (share * bus)                          |
 | tree      | start + 2 ((n/m - 1) near + log2(m) far) + 2 S / (share * 0.92 * bus); an all-reduce alone         |
 | one shot  | a launch + two exchanges of flags + (n - 1) S / bus; XLA's own kernel, within a machine           |
 
-with 2 (n - 1) steps of an all-reduce, of which 2 m are far, and n - 1 of others, of which m - 1 are far. The bus is what
-NVLink attains, or what the network cards of those devices of a machine attain that are in the group, if that is less.
+with 2 (n - 1) steps of an all-reduce, of which 2 m are far, and n - 1 of others, of which m - 1 are far. The bus is
+what NVLink attains, or what the network cards of those devices of a machine attain that are in the group, if that is
+less.
 
 Sources of the figures: `PROTOCOLS` are NCCL's (github.com/NVIDIA/nccl, src/graph/tuning.cc, commit b6475625: baseLat,
 hwLat, llMaxBws and the factors of the bandwidth); what NVLink attains, 370 of 450 GB/s, is from an answer of its
@@ -23,8 +24,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from normbench.fusion.program.partition import DEVICES_PER_MACHINE
 from normbench.fusion.program.wires import ONE_SHOT, Collective
-from normbench.jax_compat.meshes import DEVICES_PER_NODE
 from normbench.predict.devices import Device
 
 _NVLINK_ATTAINED = 370 / 450
@@ -93,7 +94,7 @@ def _widest(collective: Collective) -> _Group | None:
 
 
 def _group(devices: tuple[int, ...]) -> _Group:
-    machines = Counter(place // DEVICES_PER_NODE for place in devices)
+    machines = Counter(place // DEVICES_PER_MACHINE for place in devices)
     return _Group(len(devices), len(machines), max(machines.values(), default=1))
 
 

@@ -58,9 +58,17 @@ def _along_axes(data: bytes) -> Groups:
     start = [sum(len(cut) for cut in cuts[:place]) for place in range(len(cuts))]
     inner = [start[place] + piece for place, piece in chosen]
     outer = [axis for axis in range(len(shape)) if axis not in inner]
-    ids = integers(mesh.get(2, []))
-    numbers = np.asarray(ids if len(ids) == math.prod(shape) else range(math.prod(shape))).reshape(shape)
+    numbers = _devices(mesh, math.prod(shape)).reshape(shape)
     return _rows(numbers.transpose(*outer, *inner), math.prod(shape[axis] for axis in inner))
+
+
+def _devices(mesh: dict[int, list[int | bytes]], count: int) -> np.ndarray:
+    """The devices of a mesh in its order: counting, as a list, or the numbers in a shape with its axes permuted."""
+    listed, iota = integers(mesh.get(2, [])), next(_messages(mesh.get(3)), None)
+    if iota is not None:
+        numbers = np.arange(count).reshape(integers(iota.get(1, [])))
+        return numbers.transpose(integers(iota.get(2, [])) or range(numbers.ndim))
+    return np.asarray(listed or range(count))
 
 
 def _rows(numbers: np.ndarray, size: int) -> Groups:
