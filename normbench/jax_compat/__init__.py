@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from normbench.jax_compat.embedded import without_source_lines
-from normbench.jax_compat.meshes import settle_devices
+from normbench.jax_compat.meshes import absent_mesh, settle_devices
 
 _FINGERPRINT = re.compile(r'fingerprint_before_lhs="\w*"')
 
@@ -69,10 +69,17 @@ def no_gpu_is_no_error() -> Iterator[None]:
 def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str | None = None) -> Any:
     """Traces and lowers `function` for `platform` ("cpu" or "cuda"); returns a `jax.stages.Lowered`.
 
-    `device_kind` names the device where it is not there: from JAX 0.11 Pallas asks for it.
+    `device_kind` names the device where it is not there: from JAX 0.11 Pallas asks for it. Inputs may be sharded over
+    one mesh of devices that are not there.
     """
-    with _device(device_kind):
-        return _jitted(function).trace(*inputs).lower(lowering_platforms=(platform,))
+    mesh = next((s.mesh for s in _shardings(inputs) if s.mesh.size > 1), None)
+    if mesh is None:
+        with _device(device_kind):
+            return _jitted(function).trace(*inputs).lower(lowering_platforms=(platform,))
+    of_device = absent_mesh(mesh.axis_sizes, mesh.axis_names, device_kind)
+    with jax.sharding.use_abstract_mesh(of_device):
+        lying = jax.tree.map(lambda array: _on_mesh(array, of_device), inputs)
+        return _jitted(function).trace(*lying).lower(lowering_platforms=(platform,))
 
 
 def trace_call(function: Callable, inputs: tuple, keywords: dict[str, Any], device_kind: str | None) -> tuple[Any, Any]:
@@ -115,9 +122,19 @@ def is_without_device(error: Exception) -> bool:
 
 def devices_of(arguments: Any) -> int:
     """Devices of the largest mesh over which any array among the arguments is sharded; 1 for none."""
-    shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(arguments))
-    named = (sharding for sharding in shardings if isinstance(sharding, jax.sharding.NamedSharding))
-    return max((sharding.mesh.size for sharding in named), default=1)
+    return max((sharding.mesh.size for sharding in _shardings(arguments)), default=1)
+
+
+def _shardings(arguments: Any) -> Iterator[jax.sharding.NamedSharding]:
+    for leaf in jax.tree.leaves(arguments):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, jax.sharding.NamedSharding):
+            yield sharding
+
+
+def _on_mesh(array: Any, mesh: Any) -> jax.ShapeDtypeStruct:
+    sharding = jax.sharding.NamedSharding(mesh, array.sharding.spec)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
 def _jitted(function: Callable) -> Any:
@@ -138,7 +155,7 @@ def _device(device_kind: str | None) -> Iterator[None]:
 
 def raised_in(call: Callable[[], Any]) -> str:
     """The name of the function of JAX's own that makes `call` fail; JAX hides its frames unless it is told not to."""
-    before = jax.config.jax_traceback_filtering
+    before = jax.config.values["jax_traceback_filtering"]
     jax.config.update("jax_traceback_filtering", "off")
     try:
         call()
