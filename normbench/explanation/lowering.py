@@ -24,21 +24,22 @@ def lowered_call(call: Call, target: str) -> tuple[bytes, float]:
     facts = facts_of(target)
     start = time.perf_counter()
     with jax_compat.no_gpu_is_no_error():
-        traced, device_kind = _traced(call, facts)
+        traced, mesh = _traced(call, facts)
         if facts is not None:
             _require_no_callbacks(traced, target)
-        lowered = _lowered(call, traced, target, device_kind)
+        lowered = _lowered(call, traced, target, mesh)
     lower_s = time.perf_counter() - start
-    _require_divided(traced, settle_devices(lowered))
-    if facts is not None:
+    devices = settle_devices(lowered)
+    _require_divided(traced, devices)
+    if facts is not None and devices == 1:  # of several, each has but a part, which only the compiler knows
         _require_memory(lowered, facts)
     return jax_compat.module_bytecode(lowered), lower_s
 
 
-def _traced(call: Call, facts: Target | None) -> tuple[Any, str | None]:
+def _traced(call: Call, facts: Target | None) -> tuple[Any, Any]:
     device_kind = facts.device_name if facts else None
 
-    def trace() -> tuple[Any, str | None]:
+    def trace() -> tuple[Any, Any]:
         return jax_compat.trace_call(call.function, call.inputs, call.keywords, device_kind)
 
     try:
@@ -79,11 +80,11 @@ def _require_no_callbacks(traced: Any, target: str) -> None:
         )
 
 
-def _lowered(call: Call, traced: Any, target: str, device_kind: str | None) -> Any:
+def _lowered(call: Call, traced: Any, target: str, mesh: Any) -> Any:
     try:
-        return jax_compat.lower_traced(traced, "cpu" if target == "cpu" else "cuda", device_kind)
+        return jax_compat.lower_traced(traced, mesh, "cpu" if target == "cpu" else "cuda")
     except Exception as error:
-        if device_kind is not None and jax_compat.is_of_two_meshes(error):
+        if mesh is not None and jax_compat.is_of_two_meshes(error):
             traced, _ = jax_compat.trace_call(call.function, call.inputs, call.keywords, None)
             return _lowered(call, traced, target, None)
         _raise_of_sharding(error)

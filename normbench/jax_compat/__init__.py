@@ -69,24 +69,17 @@ def no_gpu_is_no_error() -> Iterator[None]:
 def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str | None = None) -> Any:
     """Traces and lowers `function` for `platform` ("cpu" or "cuda"); returns a `jax.stages.Lowered`.
 
-    `device_kind` names the device where it is not there: from JAX 0.11 Pallas asks for it. Inputs may be sharded over
-    one mesh of devices that are not there.
+    `device_kind` names the device where it is not there: from JAX 0.11 Pallas asks for it.
     """
-    mesh = next((s.mesh for s in _shardings(inputs) if s.mesh.size > 1), None)
-    if mesh is None:
-        with _device(device_kind):
-            return _jitted(function).trace(*inputs).lower(lowering_platforms=(platform,))
-    of_device = absent_mesh(mesh.axis_sizes, mesh.axis_names, device_kind)
-    with jax.sharding.use_abstract_mesh(of_device):
-        lying = jax.tree.map(lambda array: _on_mesh(array, of_device), inputs)
-        return _jitted(function).trace(*lying).lower(lowering_platforms=(platform,))
+    return lower_traced(*trace_call(function, inputs, {}, device_kind), platform)
 
 
 def trace_call(function: Callable, inputs: tuple, keywords: dict[str, Any], device_kind: str | None) -> tuple[Any, Any]:
     """Traces `function(*inputs, **keywords)` as `jax.jit` does, or as it was jitted.
 
-    Returns the `jax.stages.Traced` and the device kind to lower it with: None where the function, or who calls it,
-    has a mesh of its own, which JAX takes for a contradiction to the one that names the device.
+    Returns the `jax.stages.Traced` and the mesh to lower it with, which names the device: the one of absent devices
+    over which arguments are sharded, or a mesh of one. None where the function, or who calls it, has a mesh of its own,
+    which JAX takes for a contradiction.
 
     Raises:
       Exception: whatever tracing raises.
@@ -94,19 +87,39 @@ def trace_call(function: Callable, inputs: tuple, keywords: dict[str, Any], devi
     jitted = _jitted(function)
     if device_kind is None or not jax.sharding.get_abstract_mesh().empty:
         return jitted.trace(*inputs, **keywords), None
+    mesh = _described_mesh((inputs, keywords), device_kind)
     try:
-        with _device(device_kind):
-            return jitted.trace(*inputs, **keywords), device_kind
+        with jax.sharding.use_abstract_mesh(mesh):
+            lying, named = jax.tree.map(lambda leaf: _on_mesh(leaf, mesh), (inputs, keywords))
+            return jitted.trace(*lying, **named), mesh
     except Exception as error:
         if "mesh" not in str(error):
             raise
     return jitted.trace(*inputs, **keywords), None
 
 
-def lower_traced(traced: Any, platform: str, device_kind: str | None) -> Any:
+def lower_traced(traced: Any, mesh: Any, platform: str) -> Any:
     """Lowers what `trace_call` has returned; returns a `jax.stages.Lowered`."""
-    with _device(device_kind):
+    with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh):
         return traced.lower(lowering_platforms=(platform,))
+
+
+def _described_mesh(arguments: Any, device_kind: str) -> Any:
+    """A mesh that says what its devices are."""
+    for sharding in _shardings(arguments):
+        if isinstance(sharding.mesh, jax.sharding.AbstractMesh) and sharding.mesh.size > 1:
+            return absent_mesh(sharding.mesh.axis_sizes, sharding.mesh.axis_names, device_kind)
+    device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=None, platform="gpu")
+    return jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
+
+
+def _on_mesh(leaf: Any, mesh: Any) -> Any:
+    """An abstract array over the same mesh, as far as it did not say what its devices are."""
+    sharding = getattr(leaf, "sharding", None)
+    same = isinstance(sharding, jax.sharding.NamedSharding) and sharding.mesh.shape == mesh.shape
+    if not same or not isinstance(sharding.mesh, jax.sharding.AbstractMesh):
+        return leaf
+    return leaf.update(sharding=jax.sharding.NamedSharding(mesh, sharding.spec))
 
 
 def is_of_two_meshes(error: Exception) -> bool:
@@ -132,25 +145,8 @@ def _shardings(arguments: Any) -> Iterator[jax.sharding.NamedSharding]:
             yield sharding
 
 
-def _on_mesh(array: Any, mesh: Any) -> jax.ShapeDtypeStruct:
-    sharding = jax.sharding.NamedSharding(mesh, array.sharding.spec)
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-
-
 def _jitted(function: Callable) -> Any:
     return function if hasattr(function, "trace") else jax.jit(function)
-
-
-@contextlib.contextmanager
-def _device(device_kind: str | None) -> Iterator[None]:
-    """Within it, the device that is traced and lowered for is the named one; any for None."""
-    if device_kind is None:
-        yield
-        return
-    device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=None, platform="gpu")
-    mesh = jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
-    with jax.sharding.use_abstract_mesh(mesh):
-        yield
 
 
 def raised_in(call: Callable[[], Any]) -> str:
