@@ -115,11 +115,10 @@ def _described_mesh(arguments: Any, device_kind: str) -> Any:
 
 def _on_mesh(leaf: Any, mesh: Any) -> Any:
     """An abstract array over the same mesh, as far as it did not say what its devices are."""
-    sharding = getattr(leaf, "sharding", None)
-    same = isinstance(sharding, jax.sharding.NamedSharding) and sharding.mesh.shape == mesh.shape
-    if not same or not isinstance(sharding.mesh, jax.sharding.AbstractMesh):
-        return leaf
-    return leaf.update(sharding=jax.sharding.NamedSharding(mesh, sharding.spec))
+    for sharding in _shardings(leaf):
+        if isinstance(sharding.mesh, jax.sharding.AbstractMesh) and sharding.mesh.shape == mesh.shape:
+            return leaf.update(sharding=jax.sharding.NamedSharding(mesh, sharding.spec))
+    return leaf
 
 
 def is_of_two_meshes(error: Exception) -> bool:

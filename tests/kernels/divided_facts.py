@@ -1,4 +1,4 @@
-"""Prints, as JSON, what is sent by divided norms, compiled for H200s that are not there; run under every JAX at hand."""
+"""Prints, as JSON, what divided norms send, compiled for H200s that are not there."""
 
 import json
 from dataclasses import replace
