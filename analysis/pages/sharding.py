@@ -60,8 +60,8 @@ The variants: `naive` (the textbook formula), `one_pass` and `custom_vjp` are wr
 them; `sharded` is the textbook formula in `jax.shard_map`; `sums` adds sum(x) and sum(x²) in one all-reduce, which
 cancels from a mean of 1e3 deviations on; `merged` sends a pivot, a mean and a sum of squares of each device in one
 all-gather and merges them by the rule of Chan, Golub and LeVeque, and is right to a few roundings whatever the mean;
-its gradient is by hand and adds both of its sums in one all-reduce. `pallas_triton` is a kernel by hand of the part of each
-device. A case that is not in a table is refused, with the reason below it.
+its gradient is by hand and adds both of its sums in one all-reduce. `pallas_triton` is a kernel by hand of the part of
+each device. A case that is not in a table is refused, with the reason below it.
 """
 TAIL = """
 Made by `python -m analysis.pages.sharding`; the notebook `analysis/notebooks/n9_many_gpus.ipynb` tells the same with
@@ -120,7 +120,7 @@ def page(rows: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _table(rows: list[tuple[str, dict[str, str]]]) -> Iterator[str]:
-    yield "| variant | launches | memory MB | minimum MB | collectives | wire kB | predicted us | collectives alone us |"
+    yield "| variant | launches | memory MB | minimum MB | collectives | wire kB | predicted us | collectives us |"
     yield "|---|--:|--:|--:|---|--:|--:|--:|"
     for variant, row in rows:
         if not row["reason"]:

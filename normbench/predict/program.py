@@ -90,11 +90,6 @@ class Prediction:
     def high_s(self) -> float | None:
         return self._sum([launch.high_s for launch in self.launches])
 
-    @property
-    def hidden_s(self) -> float:
-        """What collectives take while other launches run."""
-        return self._hidden([launch.seconds for launch in self.launches])
-
     def _sum(self, seconds: list[float]) -> float | None:
         return sum(seconds) - self._hidden(seconds) if self.launches else None
 
