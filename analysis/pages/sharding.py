@@ -34,11 +34,11 @@ parallel), the sequence (sequence parallel), the channels. XLA compiles such a p
 one, and what comes out is the program of one device with its collectives:
 
 ```python
-mesh = normbench.mesh(8, ("data", "model"), target="h200")                 # 2 x 4, none of them there
+mesh = normbench.mesh(8, ("data", "model"), target="h200")  # 2 x 4, none of them there
 sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data", "model"))
 x = jax.ShapeDtypeStruct((8192, 4096), "bfloat16", sharding=sharding)
 report = normbench.explain(rms_norm, x, weight, target="h200")
-report.collectives            # kind, axes, group size, bytes on the wire, what runs meanwhile, predicted seconds
+report.collectives  # kind, axes, group size, bytes on the wire, what runs meanwhile, predicted seconds
 ```
 
 A mesh of one's own devices (CPU devices that are forced with `--xla_force_host_platform_device_count=8`, say),
@@ -65,21 +65,22 @@ each device. A case that is not in a table is refused, with the reason below it.
 """
 FOUND = """## What was found
 
-* **One collective in place of two.** {batch} of batch norm over 8 devices are merged into {merged}: {saved:.0f} MB fewer
-  of memory, as each device reads x once for its statistics, and it is right at a mean of 1e5 deviations, where `sums` and
-  `one_pass` are void and the textbook formula keeps three digits. Rows of layer norm: {rows} become {rows_merged}.
-* **XLA joins what does not wait.** Forward and backward together, the textbook formula's four become {joined}, as the sum
-  of dy waits for nothing. `custom_vjp`, whose sums are all around a pivot that is known before x is read, takes {pivoted}
-  for all of them, as far as the running mean is near the mean.
-* **Fewer is not always faster.** Between 64 devices a gather goes round a ring of 63 steps, predicted {gather:.0f} us, where
-  a tree adds up two sums in {tree:.0f} us: there `sums` is ahead, and `merged` hardly saves time on the textbook formula.
-  Between 8 it is {near:.0f} us. On the wire a gather brings three numbers of each device, {wire:.0f} times what the
-  textbook formula sends between 8 devices; it is time that counts, and both are short.
+* **One collective in place of two.** {batch} of batch norm over 8 devices are merged into {merged}: {saved:.0f} MB
+  fewer of memory, as each device reads x once for its statistics, and it is right at a mean of 1e5 deviations, where
+  `sums` and `one_pass` are void and the textbook formula keeps two or three digits. Rows of layer norm: {rows} become
+  {rows_merged}.
+* **XLA joins what does not wait.** Forward and backward together, the textbook formula's four become {joined}, as the
+  sum of dy waits for nothing. `custom_vjp`, whose sums are all around a pivot that is known before x is read, takes
+  {pivoted} for all of them, as far as the running mean is near the mean.
+* **Fewer is not always faster.** Between 64 devices a gather goes round a ring of 63 steps, predicted {gather:.0f} us,
+  where a tree adds up two sums in {tree:.0f} us: there `sums` is ahead, and `merged` hardly saves time on the textbook
+  formula. Between 8 it is {near:.0f} us. On the wire a gather brings three numbers of each device, {wire:.0f} times
+  what the textbook formula sends between 8 devices; it is time that counts, and both are short.
 * **A gradient by hand for one device can be a bad one for eight.** `custom_vjp` of divided rows adds up a third sum,
   which costs nothing where x is in registers: {third} and {more:.1f} MB, where the textbook formula has {rows} and
   {less:.1f} MB.
-* **A sequence that is divided pays for its gather alone**: {gathered:.0f} of {whole:.0f} us predicted for layer norm, and
-  the norm itself sends nothing. Neither do groups that lie whole on a device: XLA sees that by itself.
+* **A sequence that is divided pays for its gather alone**: {gathered:.0f} of {whole:.0f} us predicted for layer norm,
+  and the norm itself sends nothing. Neither do groups that lie whole on a device: XLA sees that by itself.
 """
 TAIL = """
 Made by `python -m analysis.pages.sharding`; the notebook `analysis/notebooks/n9_many_gpus.ipynb` tells the same with
