@@ -109,6 +109,10 @@ def by_in_shardings(mesh, axis):
     return jitted, (array((ROWS, COLUMNS)), array((COLUMNS,)))
 
 
+def x_by_rows(mesh):
+    return NamedSharding(mesh, P("d"))
+
+
 def pallas(x, weight):
     return get("rms_norm", "pallas_triton")(x, weight)
 
@@ -127,6 +131,14 @@ def programs():
     yield "fsdp 2x4", *fsdp(grid, "model")
     yield "fsdp 64", *fsdp(absent(64, "d"), "d")
     cpus = of_cpus((8,), ("d",))
+    x, weight = rms_arguments(line, "d")
+    yield "donated", jax.jit(rms_norm, donate_argnums=0), (x, weight)
+    yield "out_shardings", jax.jit(rms_norm, out_shardings=NamedSharding(line, P("d"))), (x, weight)
+    yield (
+        "constraint",
+        lambda x, weight: lax.with_sharding_constraint(rms_norm(x, weight), x_by_rows(line)),
+        (x, weight),
+    )
     yield "rms 8 of cpus", rms_norm, rms_arguments(cpus, "d")
     yield "rms 8 by in_shardings", *by_in_shardings(line, "d")
     yield "rms 8 of cpus by in_shardings", *by_in_shardings(cpus, "d")
@@ -162,6 +174,7 @@ def fact(function, args):
         "text": sent_by_text(report.hlo),
         "bytes": report.bytes,
         "seconds": [report.predicted_range_s[0], report.predicted_s, report.predicted_range_s[1]],
+        "aliases": "input_output_alias" in report.hlo.split("\n")[0],
         "sha256": report.compilation.hlo_sha256,
         "picture": report.picture.svg.count("over the link"),
     }

@@ -95,6 +95,15 @@ def test_the_same_program_by_any_mesh_and_any_way_to_shard_it(facts):
     assert facts["on cpus"]["collectives"] == [["all-reduce", 8]]
 
 
+def test_donation_and_the_shardings_of_results_are_kept(facts):
+    assert facts["donated"]["aliases"]
+    assert not facts["rms 8"]["aliases"]
+    assert sent(facts["donated"]) == sent(facts["rms 8"])
+    exchanged = ("all-to-all", "d", 8, 512 // 8 * 4096 * 2 * 7 // 8)  # from columns to rows
+    for name in ("out_shardings", "constraint"):
+        assert exchanged in sent(facts[name])
+
+
 def test_the_report_is_that_of_one_device_and_says_so(facts):
     assert facts["rms 2x4"]["title"] == "rms_norm on h200, one of 8 devices (data 2, model 4)"
     assert facts["rms 8"]["picture"] == 1  # the collective is drawn with what it sends
