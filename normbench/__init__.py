@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from normbench.explanation.explain import Report as Report
     from normbench.explanation.explain import explain as explain
     from normbench.explanation.explain import explain_call as explain_call
+    from normbench.explanation.meshes import mesh as mesh
 
 __version__ = "0.1.0"
 
@@ -24,10 +25,12 @@ _EXPLANATION = ("Report", "explain", "explain_call")
 def __getattr__(name: str) -> Any:
     if name == "kernels":
         return importlib.import_module("normbench.kernels")
+    if name == "mesh":
+        return importlib.import_module("normbench.explanation.meshes").mesh
     if name in _EXPLANATION:
         return getattr(importlib.import_module("normbench.explanation.explain"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "kernels", *_EXPLANATION})
+    return sorted({*globals(), "kernels", "mesh", *_EXPLANATION})

@@ -147,7 +147,9 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--param-dtype", metavar="DTYPE", help="dtype of the parameters (default: float32)")
     parser.add_argument("--layout", help="e.g. nhwc (default: channels first)")
     parser.add_argument("--pass", dest="pass_", choices=PASSES, help="(default: forward)")
-    parser.add_argument("--context", help="alone, relu, silu, gelu, cast, residual (default: alone)")
+    parser.add_argument(
+        "--context", help="alone, relu, silu, gelu, cast, residual, or a sharding: batch8, hidden8 ... (default: alone)"
+    )
     parser.add_argument("--epsilon", type=float, help="added to the variance (default: 1e-5)")
     parser.add_argument(
         "--option", action="append", metavar="NAME=VALUE", help="operator-specific, e.g. kernel=3x3 or features=128"
@@ -255,7 +257,12 @@ def _own_problems(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--pass", dest="pass_", action="extend", nargs="+", choices=PASSES, help="(default: forward)", metavar="PASS"
     )
-    own.add_argument("--context", action="extend", nargs="+", help="alone, relu, silu, gelu, cast, residual")
+    own.add_argument(
+        "--context",
+        action="extend",
+        nargs="+",
+        help="alone, relu, silu, gelu, cast, residual, or a sharding: batch8, batch64, hidden8, sequence8, channels4",
+    )
     own.add_argument("--epsilon", type=float, help="added to the variance (default: 1e-5)")
     own.add_argument("--option", action="append", metavar="NAME=VALUE", help="e.g. kernel=3x3 or groups=32")
 

@@ -1,6 +1,7 @@
 """A function and its arguments as `jax.jit` takes them, checked before anything is traced."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +126,7 @@ def _checked(name: str, leaf: Any) -> str | None:
     becomes = _dtype_in_jax(dtype)
     if becomes is None:
         raise UserError(f"{name} is a {type(leaf).__name__} of {dtype}, which is no dtype of JAX")
+    _require_divided(name, leaf)
     if becomes == dtype:
         return None
     if isinstance(leaf, jax.ShapeDtypeStruct) or (isinstance(leaf, np.ndarray) and dtype.kind in "fc"):
@@ -133,6 +135,21 @@ def _checked(name: str, leaf: Any) -> str | None:
             f"jax.config.update('jax_enable_x64', True) first, or give {becomes}"
         )
     return f"{name} is {dtype}; the program takes {becomes}, as jax_enable_x64 is off"
+
+
+def _require_divided(name: str, leaf: Any) -> None:
+    """Raises UserError where the sharding of an array does not divide it."""
+    sharding = getattr(leaf, "sharding", None)
+    if not isinstance(sharding, jax.sharding.NamedSharding):
+        return
+    for axis, names in enumerate(sharding.spec[: len(leaf.shape)]):
+        over = [one for one in (names if isinstance(names, tuple) else (names,)) if isinstance(one, str)]
+        parts = math.prod(sharding.mesh.shape[one] for one in over)
+        if leaf.shape[axis] % parts:
+            raise UserError(
+                f"{name} has {leaf.shape[axis]} elements along axis {axis}, which {' x '.join(over)} of the mesh, "
+                f"{parts} devices, cannot share evenly: shape {tuple(leaf.shape)}, sharded by {sharding.spec}"
+            )
 
 
 def _dtype_in_jax(dtype: Any) -> Any:

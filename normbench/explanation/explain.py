@@ -9,7 +9,7 @@ from normbench.errors import UserError
 from normbench.explanation.call import Call, prepared_call
 from normbench.explanation.lowering import lowered_call, peak_notes
 from normbench.explanation.page import html_report
-from normbench.explanation.render import text_report
+from normbench.explanation.render import text_report, title
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
 from normbench.fusion.targets import check_target, require_gpu_targets
@@ -180,12 +180,25 @@ class Report:
         return text_report(self, full)
 
     @cached_property
+    def collectives(self) -> "pd.DataFrame":
+        """A row per collective: kind, axes, size of its groups, bytes on the wire of each device, what runs meanwhile;
+        see `normbench.explanation.collectives`. Its memory bytes are in `launches`."""
+        from normbench.explanation.collectives import collective_table
+
+        return collective_table(self.compilation.reading, self.rows)
+
+    @property
+    def devices(self) -> int:
+        """Devices that the program is divided between; everything here is of one of them."""
+        return self.compilation.reading.partition.devices
+
+    @cached_property
     def picture(self) -> "FusionPicture":
         """The program as a picture: launches, what flows between them, what was not fused; `.write(path)` saves it."""
         from normbench.explanation.picture import fusion_picture, with_flows
 
         rows = with_flows(self.rows, self.compilation.reading)
-        return fusion_picture(f"{self.name} on {self.target}", rows, self.facts)
+        return fusion_picture(title(self), rows, self.facts)
 
     def __repr__(self) -> str:
         return text_report(self)
@@ -207,11 +220,14 @@ def explain(function: Callable, /, *args: Any, target: str = "h200", timeout_s: 
       target: "h200", "h100", "a100", "b200" (no device needed), "cpu", or "gpu" for the one that is present.
       timeout_s: after which compiling is given up.
 
+    Shardings are kept, of arguments, of results and within the function, over a mesh of the devices of this process or
+    over `normbench.mesh` of absent ones; the report is then that of one device.
+
     A function that has arguments called `target` or `timeout_s` itself is explained with `explain_call`.
 
     Raises:
-      UserError: for an unknown target, arguments that JAX does not take as they are, a program that can only be
-        compiled where the device is or does not fit it, or a missing compiler plugin.
+      UserError: for an unknown target, arguments that JAX does not take as they are, shardings that do not divide them,
+        a program that can only be compiled where the device is or does not fit it, or a missing compiler plugin.
       CompileError: where the compiler failed, aborted or took too long.
       Exception: whatever `function` raises while it is traced.
     """

@@ -8,35 +8,49 @@ from normbench.errors import UserError
 from normbench.explanation.call import Call
 from normbench.fusion.isolation import CompileError
 from normbench.fusion.targets import Target, facts_of
+from normbench.jax_compat.meshes import settle_devices, unsharded_kernels
 
 
 def lowered_call(call: Call, target: str) -> tuple[bytes, float]:
     """Traces and lowers a call for a target; returns the StableHLO module as bytecode and the seconds it took.
 
     Raises:
-      UserError: for what can only be compiled where the device is (callbacks into Python, cuDNN), a program of more
-        than one device, and arguments and results that do not fit the device.
+      UserError: for what can only be compiled where the device is (callbacks into Python, cuDNN), a sharding that does
+        not divide its array, an axis that no mesh has, a hand-written kernel that nothing divides between devices, and
+        arguments and results that do not fit the device.
       CompileError: where JAX cannot lower it.
       Exception: whatever the function raises while it is traced.
     """
     facts = facts_of(target)
     start = time.perf_counter()
     with jax_compat.no_gpu_is_no_error():
-        traced, device_kind = _traced(call, facts)
+        traced, mesh = _traced(call, facts)
         if facts is not None:
             _require_no_callbacks(traced, target)
-        lowered = _lowered(traced, target, device_kind)
+        lowered = _lowered(call, traced, target, mesh)
     lower_s = time.perf_counter() - start
-    _require_one_device(lowered)
-    if facts is not None:
+    devices = settle_devices(lowered)
+    _require_divided(traced, devices)
+    if facts is not None and devices == 1:  # of several, each has but a part, which only the compiler knows
         _require_memory(lowered, facts)
     return jax_compat.module_bytecode(lowered), lower_s
 
 
-def _traced(call: Call, facts: Target | None) -> tuple[Any, str | None]:
+def _traced(call: Call, facts: Target | None) -> tuple[Any, Any]:
     device_kind = facts.device_name if facts else None
-    try:
+
+    def trace() -> tuple[Any, Any]:
         return jax_compat.trace_call(call.function, call.inputs, call.keywords, device_kind)
+
+    try:
+        return trace()
+    except (ValueError, NameError) as error:
+        _raise_of_sharding(error)
+        raise
+    except AssertionError as error:
+        if str(error) or jax_compat.raised_in(trace) != "pvary":
+            raise
+        raise UserError(f"{_NOT_DIVIDED}: a collective in jax.shard_map names an axis that its mesh lacks") from error
     except RuntimeError as error:
         if "cudnn" not in str(error).lower():
             raise
@@ -44,6 +58,17 @@ def _traced(call: Call, facts: Target | None) -> tuple[Any, str | None]:
             f"{call.name} asks for cuDNN, which JAX does not find here ({_line(error)}); cuDNN's attention can only be "
             "compiled where cuDNN is: take implementation='xla' in jax.nn.dot_product_attention"
         ) from error
+
+
+_NOT_DIVIDED = "the function cannot be divided between devices as it was asked"
+_OF_SHARDING = ("evenly divi", "divisible by", "unbound axis name", "not found in mesh", "must refer to an axis marked")
+
+
+def _raise_of_sharding(error: Exception) -> None:
+    """Raises UserError where JAX says that a sharding does not fit an array, or that a mesh lacks an axis."""
+    words = " ".join(str(error).split())
+    if any(part in words for part in _OF_SHARDING):
+        raise UserError(f"{_NOT_DIVIDED}: {words[:300]}") from error
 
 
 def _require_no_callbacks(traced: Any, target: str) -> None:
@@ -55,21 +80,33 @@ def _require_no_callbacks(traced: Any, target: str) -> None:
         )
 
 
-def _lowered(traced: Any, target: str, device_kind: str | None) -> Any:
+def _lowered(call: Call, traced: Any, target: str, mesh: Any) -> Any:
     try:
-        return jax_compat.lower_traced(traced, "cpu" if target == "cpu" else "cuda", device_kind)
+        return jax_compat.lower_traced(traced, mesh, "cpu" if target == "cpu" else "cuda")
     except Exception as error:
+        if mesh is not None and jax_compat.is_of_two_meshes(error):
+            traced, _ = jax_compat.trace_call(call.function, call.inputs, call.keywords, None)
+            return _lowered(call, traced, target, None)
+        _raise_of_sharding(error)
+        if jax_compat.is_without_device(error):
+            devices = jax_compat.devices_of((call.inputs, call.keywords))
+            _require_divided(traced, devices)
+            raise UserError(
+                f"the function calls a Pallas kernel over a mesh of devices that are no {target!r}, and JAX asks the "
+                f"mesh what they are: take normbench.mesh({max(devices, 1)}, ..., target={target!r}) in its place"
+            ) from error
         raise CompileError(
             "failed", f"JAX cannot lower the function for {target!r}: {type(error).__name__}: {_line(error)}"
         ) from error
 
 
-def _require_one_device(lowered: Any) -> None:
-    devices = jax_compat.partitions_of(lowered)
-    if devices > 1:
+def _require_divided(traced: Any, devices: int) -> None:
+    """Raises UserError for a hand-written kernel that nothing divides between devices."""
+    found = sorted(unsharded_kernels(traced)) if devices > 1 else []
+    if found:
         raise UserError(
-            f"the function is partitioned over {devices} devices by its shardings; explain compiles for one: give the "
-            "arguments of one device, without shardings"
+            f"{', '.join(found)}: a Pallas kernel outside of jax.shard_map, in a program for {devices} devices, which "
+            "the compiler cannot divide between them: call it within jax.shard_map, on the part of one device"
         )
 
 

@@ -142,7 +142,8 @@ class _Drawing:
         right = ", ".join(part for part in (box.often, box.kind) if part)
         parts = [
             tag("rect", x=_BOX_X, y=top, width=_BOX_W, height=height, rx=7, fill=INK, fill_opacity=0.13, stroke=INK,
-                stroke_opacity=0.7, stroke_dasharray="5 3" if box.count > 1 else None),
+                stroke_opacity=0.7, stroke_dasharray="5 3" if box.count > 1 else None,
+                stroke_width=3.0 if box.kind == "collective" else None),
             text(wrap(name, _BOX_W - 40 - LETTER * len(right), 1)[0], _BOX_X + 12, top + 19, font_weight=600),
             text(right, _RIGHT - 12, top + 19, "end", font_style="italic"),
         ]  # fmt: skip
@@ -151,6 +152,8 @@ class _Drawing:
             y += LINE
             parts.append(text(line, _BOX_X + 12, y))
         words = f"reads {size_text(box.read_bytes)}, writes {size_text(box.write_bytes)}"
+        if box.wire_bytes:
+            words += f"; {size_text(box.wire_bytes)} over the link"
         parts.append(text(words, _BOX_X + 12, top + height - 9, font_size=11))
         return parts
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from normbench.explanation.groups import Group, how_often, words
+from normbench.explanation.groups import Group, absent, how_often, words
 
 MAX_BOXES = 20
 """Boxes of a picture; of a longer program those launches are drawn apart that move most, and what lies between two of
@@ -34,6 +34,7 @@ class Box:
       label: the index of the launch; "" for several.
       count: launches that it stands for.
       often: how often it runs, in words; "" for once.
+      wire_bytes: sent to other devices, or moved from or to the host.
       inner: (index of a box, bytes) read of each earlier launch.
       refused: (indices of the boxes into which it was not fused, reason).
     """
@@ -47,6 +48,7 @@ class Box:
     ops: str
     read_bytes: int
     write_bytes: int
+    wire_bytes: int
     arguments: tuple[Argument, ...]
     inner: tuple[tuple[int, int], ...]
     results: tuple[int, ...]
@@ -95,7 +97,8 @@ def _box(index: int, row: dict[str, Any], box_of: Mapping[int, int], seen: set[s
         (tuple(sorted({box_of[c] for c in into if c in box_of} - {index})), why) for into, why in row["refused"]
     )
     facts = {
-        name: row[name] for name in ("label", "count", "often", "name", "kind", "ops", "read_bytes", "write_bytes")
+        name: row[name]
+        for name in ("label", "count", "often", "name", "kind", "ops", "read_bytes", "write_bytes", "wire_bytes")
     }
     return Box(index=index, **facts, arguments=_arguments(row["inputs"], seen, small), inner=tuple(inner.items()),
                results=tuple(row["results"]), refused=refused)  # fmt: skip
@@ -112,6 +115,7 @@ def _parsed(place: int, row: Mapping[str, Any]) -> dict[str, Any]:
         "ops": ", ".join(dict.fromkeys(operations.split(","))),
         "read_bytes": int(row["read_bytes"]),
         "write_bytes": int(row["write_bytes"]),
+        "wire_bytes": 0 if absent(row.get("wire_bytes")) else int(row["wire_bytes"]),
         "inputs": _list(row.get("inputs")),
         "results": _list(row.get("results")),
         "refused": [(tuple(into), why) for into, why in _list(row.get("refused"))],
@@ -144,6 +148,7 @@ def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "ops": ", ".join(dict.fromkeys(word for row in rows for word in row["ops"].split(", "))),
         "read_bytes": sum(row["read_bytes"] for row in rows),
         "write_bytes": sum(row["write_bytes"] for row in rows),
+        "wire_bytes": sum(row["wire_bytes"] for row in rows),
         "inputs": [pair for row in rows for pair in row["inputs"] if pair[0] not in within],
         "results": [size for row in rows for size in row["results"]],
         "refused": [],

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from normbench.display.units import count, digits, shorten
+from normbench.explanation.collectives import collective_sentences, devices_text
 from normbench.explanation.groups import (
     SHOWN,
     Group,
@@ -64,7 +65,8 @@ def _wrapped(sentence: str, lines: int | None) -> list[str]:
 
 
 def title(report: "Report") -> str:
-    return f"{report.name} on {report.target}"
+    devices = devices_text(report.compilation.reading.partition)
+    return f"{report.name} on {report.target}" + (f", {devices}" if devices else "")
 
 
 def sections(report: "Report", full: bool) -> list[tuple[str, list[str]]]:
@@ -74,6 +76,7 @@ def sections(report: "Report", full: bool) -> list[tuple[str, list[str]]]:
     refusals = list(report.refusals) if full else refusals_together(reading.refusals, reading.launches)
     found = (
         ("notes", list(report.notes)),
+        ("collectives", collective_sentences(reading, report.rows)),
         ("bound by (predicted, not measured)", list(report.bounds)),
         ("hints", hints),
         ("not fused", refusals),

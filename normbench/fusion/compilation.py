@@ -20,9 +20,11 @@ from normbench import jax_compat
 from normbench.errors import UserError
 from normbench.fusion.hlo import read_module
 from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED
+from normbench.fusion.program.partition import ONE, Partition
 from normbench.fusion.program.repeated import repeated_cost
 from normbench.fusion.reading import Reading, read_program
 from normbench.fusion.targets import GPU_TARGETS_HINT, Target, check_target, facts_of, require_gpu_targets
+from normbench.jax_compat.meshes import mesh_of
 from normbench.jax_compat.mosaic_dump import mosaic_dump
 
 _DUMP_OPTIONS = {"xla_dump_hlo_as_proto": True, "xla_dump_hlo_pass_re": "priority-fusion"}
@@ -150,13 +152,16 @@ def _compile_bytecode(
         dump = Path(folder) if on_gpu else None
         options = {**_options(dump), **more}
         facts = facts_of(target)
-        client = _client(facts) if facts else jax_compat.local_client(name)
+        partition = Partition(*mesh_of(bytecode))
+        client = (
+            _client(facts, partition.devices, partition.devices_of_a_machine) if facts else _present(name, partition)
+        )
         start = time.perf_counter()
         with _mosaic_dump(dump if b"mosaic_gpu" in bytecode else None):
-            compiled = jax_compat.compile_bytecode(bytecode, client, options, load=facts is None)
+            compiled = jax_compat.compile_bytecode(bytecode, client, options, facts is None, partition.devices)
         compile_s = time.perf_counter() - start
         found = _read(compiled.hlo_modules()[0], compiled.get_compiled_memory_stats(), name, facts, dump,
-                      lower_s, compile_s, None)  # fmt: skip
+                      lower_s, compile_s, None, partition)  # fmt: skip
         return replace(found, notes=notes)
 
 
@@ -178,12 +183,27 @@ def _mosaic_dump(dump: Path | None) -> contextlib.AbstractContextManager[None]:
 
 
 @cache
-def _client(target: Target) -> Any:
+def _client(target: Target, devices: int, devices_each: int) -> Any:
     require_gpu_targets()
     try:
-        return jax_compat.deviceless_client(target.config)
+        return jax_compat.deviceless_client(target.config, devices // devices_each, devices_each)
     except ImportError as error:
         raise UserError(f"cannot compile for {target.name}: {error}; {GPU_TARGETS_HINT}") from error
+
+
+def _present(target: str, partition: Partition) -> Any:
+    """The client of the devices of this process, which have to be as many as the program is for."""
+    client = jax_compat.local_client(target)
+    there = len(client.local_devices())
+    if there < partition.devices:
+        more = {
+            "cpu": ": set XLA_FLAGS=--xla_force_host_platform_device_count="
+            f"{partition.devices} before JAX starts, or name a target that need not be there, such as 'h200'"
+        }
+        raise UserError(
+            f"the mesh has {partition.devices} devices and target {target!r} here {there}{more.get(target, '')}"
+        )
+    return client
 
 
 def _compile_present(lowered: Any, target: str, lower_s: float) -> Compilation:
@@ -207,13 +227,14 @@ def _read(
     lower_s: float,
     compile_s: float,
     executable: Callable[..., Any] | None,
+    partition: Partition = ONE,
 ) -> Compilation:
     start = time.perf_counter()
     proto = hlo_module.as_serialized_hlo_module_proto()
     once = jax_compat.generic_cost_analysis(hlo_module)
     program = read_module(proto)
     cost = repeated_cost(proto, program, once, jax_compat.cost_analysis_of_proto)
-    reading = read_program(program, dump, facts, cost.get("bytes accessed"), on_gpu=target != "cpu")
+    reading = read_program(program, dump, facts, cost.get("bytes accessed"), target != "cpu", partition)
     reading = replace(reading, flops=_flops(reading, cost))
     canonical = jax_compat.canonical_text(hlo_module)
     return Compilation(

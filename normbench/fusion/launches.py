@@ -2,13 +2,14 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from normbench.fusion.hlo import Computation, Instruction, Module
 from normbench.fusion.program import kinds
 from normbench.fusion.program.origins import origin
 from normbench.fusion.program.products import product_flops
-from normbench.fusion.program.wires import wire_bytes
+from normbench.fusion.program.wires import Collective, collective_of, host_bytes
 from normbench.fusion.traffic import operand_bytes, workspace_bytes, write_bytes
 
 NO_LAUNCH = frozenset(
@@ -41,9 +42,12 @@ class Launch:
       flops: operations of the matrix products and convolutions inside, for all repetitions; None for an unknown call.
       read_bytes, write_bytes: what crosses its boundary, for all its repetitions.
       workspace_bytes: scratch memory of a library call.
-      wire_bytes: what a collective sends, or a copy moves from or to the host, for all its repetitions.
+      wire_bytes: what each device sends in a collective by a ring, or a copy moves from or to the host, for all its
+        repetitions.
       reads: (value, bytes of one execution) of its operands, by the number of the value in the program's graph.
       results: numbers of the values that it writes.
+      collective: what it sends, once; None for other launches.
+      ended_before: of one in two halves, the index of the launch that follows its second half.
     """
 
     index: int
@@ -66,6 +70,8 @@ class Launch:
     reads: tuple[tuple[int, int], ...]
     results: tuple[int, ...]
     instruction: Instruction
+    collective: Collective | None = None
+    ended_before: int | None = None
 
     @property
     def bytes_once(self) -> int:
@@ -76,6 +82,14 @@ class Launch:
 def is_launch(instruction: Instruction) -> bool:
     """Whether an instruction at the top level makes the device do something; the first half of an asynchronous one."""
     return instruction.opcode not in NO_LAUNCH and not instruction.opcode.endswith(_DONE)
+
+
+def meanwhile(launches: Sequence[Launch], collective: Launch) -> tuple[int, ...]:
+    """The launches that compute something between the two halves of an asynchronous collective; () for another."""
+    if collective.collective is None or not collective.collective.asynchronous or collective.ended_before is None:
+        return ()
+    between = launches[collective.index + 1 : collective.ended_before]
+    return tuple(launch.index for launch in between if launch.collective is None)
 
 
 def trip_count(loop: Instruction) -> int | None:
@@ -89,19 +103,23 @@ def trip_count(loop: Instruction) -> int | None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the program a computation is executed: how often, in which loop, and in which branch."""
+    """Where in the program a computation is executed: how often, in which loop, in which branch, and by what
+    operation where that starts it and does not wait."""
 
     repetitions: int = 1
     repetitions_known: bool = True
     loop: str | None = None
     branch: str | None = None
+    start: Instruction | None = None
 
 
 def launch_of(module: Module, computation: Computation, instruction: Instruction, place: Place, index: int) -> Launch:
     """All that is known of one launch but the values that it reads and writes."""
     inside = kinds.inside(module, instruction)
     read = sum(operand_bytes(module, computation, instruction))
-    flops, wire = product_flops(module, computation, instruction), wire_bytes(computation, instruction)
+    flops = product_flops(module, computation, instruction)
+    collective = collective_of(computation, instruction, place.start)
+    wire = collective.wire_bytes if collective else host_bytes(computation, instruction)
     found = kinds.kind(module, instruction)
     scope, source = origin(module, inside)
     return Launch(
@@ -125,6 +143,7 @@ def launch_of(module: Module, computation: Computation, instruction: Instruction
         reads=(),
         results=(),
         instruction=instruction,
+        collective=collective,
     )
 
 

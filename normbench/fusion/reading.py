@@ -15,6 +15,7 @@ from normbench.fusion.machine_code.assembly import Assembly, assembly_of_dump
 from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED, mosaic_kernels
 from normbench.fusion.program.barriers import least_between_barriers_bytes
 from normbench.fusion.program.graph import read_graph
+from normbench.fusion.program.partition import ONE, Partition
 from normbench.fusion.ptx import Kernel, kernels_of_dump, launched_kernels
 from normbench.fusion.refusals import Refusal, refusals_of_dump
 from normbench.fusion.targets import Target
@@ -41,6 +42,7 @@ class Reading:
       xla_bytes, flops: by XLA's own generic analysis; flops are None until somebody has asked for them.
       bytes_launch_s: bytes over bandwidth and a cost per launch; None for a target of unknown bandwidth.
       hints: sentences.
+      partition: over which devices; the program is that of one of them.
     """
 
     parameters: int
@@ -57,6 +59,7 @@ class Reading:
     flops: float | None
     bytes_launch_s: tuple[float | None, ...]
     hints: tuple[str, ...]
+    partition: Partition = ONE
 
     @property
     def executed_launches(self) -> int:
@@ -152,7 +155,12 @@ def declared_bytes(launch: Launch) -> int | None:
 
 
 def read_program(
-    module: Module, dump: Path | None, target: Target | None, xla_bytes: float | None, on_gpu: bool
+    module: Module,
+    dump: Path | None,
+    target: Target | None,
+    xla_bytes: float | None,
+    on_gpu: bool,
+    partition: Partition = ONE,
 ) -> Reading:
     """Reads a program from its optimised module and, for a GPU, the folder of XLA's dump.
 
@@ -162,6 +170,7 @@ def read_program(
       target: the device's facts, or None where they are not known (the CPU).
       xla_bytes: by XLA's generic cost analysis, or None.
       on_gpu: whether it was compiled for a GPU.
+      partition: over which devices; the program is that of one of them.
     """
     program = read_graph(module)
     found = program.launches
@@ -185,6 +194,7 @@ def read_program(
         flops=None,
         bytes_launch_s=tuple(_bytes_s(launch, target) for launch in found),
         hints=hints(program, unoptimised, on_gpu, counted, kernels, target),
+        partition=partition,
     )
 
 

@@ -1,4 +1,4 @@
-"""Goldens: what each JAX version makes of the cases of `standard` and `smoke`, as data in `results/golden/`.
+"""Goldens: what each JAX version makes of `smoke`, `standard` and `sharding`, as data in `results/golden/`.
 
 `python -m normbench.goldens.renew` renews those of the installed JAX and docs/history.md; `--check` compares, and says
 in words what changed; `--target-config FILE` does so for a real device, as XLA described it in FILE.
@@ -20,7 +20,7 @@ from normbench.goldens.store import FOLDER, Goldens, case_name, differences, rea
 
 TARGETS = ("h200", "a100")
 _SLUGS = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_slugs.txt"
-PRESETS = ("smoke", "standard")
+PRESETS = ("smoke", "standard", "sharding")
 PEERS = ("flax",)
 """Of those presets; the libraries of `normbench.kernels.registry.PEERS` are in none of them."""
 

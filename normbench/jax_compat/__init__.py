@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 
 from normbench.jax_compat.embedded import without_source_lines
+from normbench.jax_compat.meshes import absent_mesh, settle_devices
 
 _FINGERPRINT = re.compile(r'fingerprint_before_lhs="\w*"')
 
@@ -29,8 +31,8 @@ def jax_version() -> tuple[int, ...]:
     return jax.__version_info__
 
 
-def deviceless_client(target_config: str) -> Any:
-    """A client that compiles for the CUDA device described by `target_config`, a text `GpuTargetConfigProto`.
+def deviceless_client(target_config: str, machines: int = 1, devices_each: int = 1) -> Any:
+    """A client that compiles for CUDA devices described by `target_config`, a text `GpuTargetConfigProto`.
 
     The process must have been started with `JAX_PLATFORMS=cpu`: otherwise JAX looks for NVIDIA's libraries.
 
@@ -39,8 +41,9 @@ def deviceless_client(target_config: str) -> Any:
     """
     from jax.experimental import topologies
 
+    shape = f"1x{machines}x{devices_each}"
     try:
-        topology = topologies.get_topology_desc(platform="cuda", target_config=target_config, topology="1x1x1")
+        topology = topologies.get_topology_desc(platform="cuda", target_config=target_config, topology=shape)
     except Exception as error:  # the plugin's absence shows as KeyError, RuntimeError or NotImplementedError
         raise ImportError(f"JAX has no compiler for CUDA devices here: {error}") from error
     device: Any = topology.devices[0]
@@ -68,15 +71,15 @@ def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str
 
     `device_kind` names the device where it is not there: from JAX 0.11 Pallas asks for it.
     """
-    with _device(device_kind):
-        return _jitted(function).trace(*inputs).lower(lowering_platforms=(platform,))
+    return lower_traced(*trace_call(function, inputs, {}, device_kind), platform)
 
 
 def trace_call(function: Callable, inputs: tuple, keywords: dict[str, Any], device_kind: str | None) -> tuple[Any, Any]:
     """Traces `function(*inputs, **keywords)` as `jax.jit` does, or as it was jitted.
 
-    Returns the `jax.stages.Traced` and the device kind to lower it with: None where the function, or who calls it,
-    has a mesh of its own, which JAX takes for a contradiction to the one that names the device.
+    Returns the `jax.stages.Traced` and the mesh to lower it with, which names the device: the one of absent devices
+    over which arguments are sharded, or a mesh of one. None where the function, or who calls it, has a mesh of its own,
+    which JAX takes for a contradiction.
 
     Raises:
       Exception: whatever tracing raises.
@@ -84,35 +87,78 @@ def trace_call(function: Callable, inputs: tuple, keywords: dict[str, Any], devi
     jitted = _jitted(function)
     if device_kind is None or not jax.sharding.get_abstract_mesh().empty:
         return jitted.trace(*inputs, **keywords), None
+    mesh = _described_mesh((inputs, keywords), device_kind)
     try:
-        with _device(device_kind):
-            return jitted.trace(*inputs, **keywords), device_kind
+        with jax.sharding.use_abstract_mesh(mesh):
+            lying, named = jax.tree.map(lambda leaf: _on_mesh(leaf, mesh), (inputs, keywords))
+            return jitted.trace(*lying, **named), mesh
     except Exception as error:
         if "mesh" not in str(error):
             raise
     return jitted.trace(*inputs, **keywords), None
 
 
-def lower_traced(traced: Any, platform: str, device_kind: str | None) -> Any:
+def lower_traced(traced: Any, mesh: Any, platform: str) -> Any:
     """Lowers what `trace_call` has returned; returns a `jax.stages.Lowered`."""
-    with _device(device_kind):
+    with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh):
         return traced.lower(lowering_platforms=(platform,))
+
+
+def _described_mesh(arguments: Any, device_kind: str) -> Any:
+    """A mesh that says what its devices are."""
+    for sharding in _shardings(arguments):
+        if isinstance(sharding.mesh, jax.sharding.AbstractMesh) and sharding.mesh.size > 1:
+            return absent_mesh(sharding.mesh.axis_sizes, sharding.mesh.axis_names, device_kind)
+    device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=None, platform="gpu")
+    return jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
+
+
+def _on_mesh(leaf: Any, mesh: Any) -> Any:
+    """An abstract array over the same mesh, as far as it did not say what its devices are."""
+    for sharding in _shardings(leaf):
+        if isinstance(sharding.mesh, jax.sharding.AbstractMesh) and sharding.mesh.shape == mesh.shape:
+            return leaf.update(sharding=jax.sharding.NamedSharding(mesh, sharding.spec))
+    return leaf
+
+
+def is_of_two_meshes(error: Exception) -> bool:
+    """Whether JAX cannot lower because the mesh that names the device is not the one of the shardings."""
+    words = ("should be of the same size across all shardings", "Received incompatible devices")
+    return any(part in str(error) for part in words)
+
+
+def is_without_device(error: Exception) -> bool:
+    """Whether Pallas cannot lower because no mesh tells it for which device."""
+    return "AbstractDevice" in str(error)
+
+
+def devices_of(arguments: Any) -> int:
+    """Devices of the largest mesh over which any array among the arguments is sharded; 1 for none."""
+    return max((sharding.mesh.size for sharding in _shardings(arguments)), default=1)
+
+
+def _shardings(arguments: Any) -> Iterator[jax.sharding.NamedSharding]:
+    for leaf in jax.tree.leaves(arguments):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, jax.sharding.NamedSharding):
+            yield sharding
 
 
 def _jitted(function: Callable) -> Any:
     return function if hasattr(function, "trace") else jax.jit(function)
 
 
-@contextlib.contextmanager
-def _device(device_kind: str | None) -> Iterator[None]:
-    """Within it, the device that is traced and lowered for is the named one; any for None."""
-    if device_kind is None:
-        yield
-        return
-    device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=None, platform="gpu")
-    mesh = jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
-    with jax.sharding.use_abstract_mesh(mesh):
-        yield
+def raised_in(call: Callable[[], Any]) -> str:
+    """The name of the function of JAX's own that makes `call` fail; JAX hides its frames unless it is told not to."""
+    before = jax.config.values["jax_traceback_filtering"]
+    jax.config.update("jax_traceback_filtering", "off")
+    try:
+        call()
+    except Exception as error:
+        return [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    finally:
+        jax.config.update("jax_traceback_filtering", before)
+    return ""
 
 
 def callbacks_of(traced: Any) -> frozenset[str]:
@@ -132,12 +178,6 @@ def callbacks_of(traced: Any) -> frozenset[str]:
                 found.add(equation.primitive.name)
                 todo += equation.params.values()
     return frozenset(name for name in found if name == "debug_print" or name.endswith("_callback"))
-
-
-def partitions_of(lowered: Any) -> int:
-    """For how many devices a `Lowered` was partitioned."""
-    attributes = lowered.compiler_ir("stablehlo").operation.attributes
-    return int(attributes["mhlo.num_partitions"]) if "mhlo.num_partitions" in attributes else 1
 
 
 def entry_bytes(lowered: Any) -> tuple[int, int]:
@@ -170,7 +210,8 @@ def _tensor_bytes(tensor_type: Any) -> int:
 
 
 def module_bytecode(lowered: Any) -> bytes:
-    """The StableHLO module of a `Lowered`, with its source locations, as MLIR bytecode."""
+    """The StableHLO module of a `Lowered` as MLIR bytecode, with source locations and its number of devices."""
+    settle_devices(lowered)
     buffer = io.BytesIO()
     lowered.compiler_ir("stablehlo").operation.write_bytecode(buffer)
     return buffer.getvalue()
@@ -188,10 +229,11 @@ def module_text(bytecode: bytes) -> str:
         return str(ir.Module.parse(bytecode).operation.get_asm(enable_debug_info=False))
 
 
-def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load: bool) -> Any:
+def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load: bool, partitions: int = 1) -> Any:
     """Compiles a StableHLO module with `client`; `options` are XLA's debug options by name.
 
-    `load` is True for a client with a real device. The result has `hlo_modules()` and `get_compiled_memory_stats()`.
+    `load` is True for a client with real devices, of which there have to be as many as `partitions`. The result has
+    `hlo_modules()` and `get_compiled_memory_stats()`.
     """
     from jax._src import compiler
     from jax._src.interpreters import mlir
@@ -201,14 +243,17 @@ def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load
     if b"mosaic_gpu" in bytecode:  # a process that did not lower it has yet to load the library that it is linked with
         import jax.experimental.mosaic.gpu  # noqa: F401
 
-    devices = _jax.DeviceList((client.local_devices()[0] if load else client.devices()[0],))
+    devices = _jax.DeviceList(tuple((client.local_devices() if load else client.devices())[:partitions]))
     compile_options = compiler.get_compile_options(
         num_replicas=1,
-        num_partitions=1,
-        device_assignment=np.array([[devices[0].id]]),
+        num_partitions=partitions,
+        device_assignment=np.array([[device.id for device in devices]]),
         env_options_overrides=options,
         backend=client,
     )
+    if partitions > 1:
+        compile_options.executable_build_options.use_spmd_partitioning = True
+        compile_options.executable_build_options.use_shardy_partitioner = True
     with mlir.make_ir_context():
         module = ir.Module.parse(bytecode)
         compile_module = client.compile_and_load if load else client.compile

@@ -25,6 +25,7 @@ import numpy as np
 from normbench.kernels.contexts import fused, residuals_of, surround
 from normbench.kernels.problem import Problem
 from normbench.kernels.registry import Operator, Variant, get, operator, variants
+from normbench.kernels.sharding import WHOLE, Division, division_of, part_of, specs_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def program(problem: Problem, variant_name: str) -> Program:
         cotangent = jax.eval_shape(lambda *arrays: differentiate(*ahead(*arrays))[0], *arguments)
         inputs = jax.eval_shape(setup, *arguments, cotangent)
     has_setup = prepare is not None or problem.pass_ == "backward"
+    inputs = _lying(definition, problem, inputs)
     return Program(problem, variant, function, setup, prepare, arguments, inputs, has_setup)
 
 
@@ -107,6 +109,8 @@ def reference(problem: Problem, arrays: Sequence[Any]) -> np.ndarray | tuple[np.
 def _forward(definition: Operator, variant: Variant, problem: Problem) -> tuple[Callable, Callable | None]:
     """Returns the forward pass in its context, and what is prepared for it."""
     keywords = definition.keywords(problem)
+    if division := division_of(problem):
+        return _divided(definition, variant, problem, division), None
     if problem.context in variant.fused_contexts:
         return fused(problem, partial(variant.fused_contexts[problem.context], **keywords), definition.bind), None
     if variant.prepare is None or variant.apply is None:
@@ -121,6 +125,40 @@ def _forward(definition: Operator, variant: Variant, problem: Problem) -> tuple[
         return ahead(*definition.bind(problem, (None, *parameters))[1:], **keywords, dtype=problem.dtype)
 
     return surround(problem, partial(variant.apply, **keywords), definition.statistics), prepare
+
+
+def _divided(definition: Operator, variant: Variant, problem: Problem, division: Division) -> Callable:
+    """The forward pass of arrays that lie on the devices as their context says; gradients lie as their arrays do."""
+    specs = specs_of(division, [argument.role for argument in definition.arguments(problem)])
+    keywords = definition.keywords(problem)
+    results = (division.y, *(WHOLE,) * definition.statistics) if definition.statistics else division.y
+
+    def call(*arrays):
+        if variant.divided is not None:
+            return variant.divided(division, *arrays, **keywords)
+        if not variant.interpreted_on_cpu:
+            return variant.function(*arrays, **keywords)
+        of_part = partial(variant.function, **definition.keywords(part_of(problem)))  # a hand-written kernel
+        return division.map(of_part, specs, division.x)(*arrays)
+
+    def function(*arrays):
+        lying = [jax.lax.with_sharding_constraint(a, division.on(s)) for a, s in zip(arrays, specs, strict=True)]
+        outputs = call(*definition.bind(problem, tuple(lying)))
+        return jax.lax.with_sharding_constraint(outputs, jax.tree.map(division.on, results))
+
+    return function
+
+
+def _lying(definition: Operator, problem: Problem, inputs: tuple) -> tuple:
+    """Abstract inputs of a program with their shardings, where its context is one."""
+    division = division_of(problem)
+    if division is None:
+        return inputs
+    specs = specs_of(division, [argument.role for argument in definition.arguments(problem)])
+    on = [division.on(spec) for spec in (*specs, division.y)]  # a cotangent lies as y does
+    leaves, structure = jax.tree.flatten(inputs)
+    lying = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s) for a, s in zip(leaves, on, strict=False)]
+    return jax.tree.unflatten(structure, lying)
 
 
 def _ahead(prepare: Callable | None, leading: int, *arrays: Any) -> tuple:

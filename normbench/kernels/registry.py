@@ -11,9 +11,12 @@ from normbench.errors import UserError, unknown
 from normbench.kernels.contexts import residuals_of
 from normbench.kernels.hosted import Hosted
 from normbench.kernels.problem import Problem
+from normbench.kernels.sharding import BY_OPERATOR, SPREAD, Division, division_of, part_of
 
-COMPILERS = ("xla", "pytensor", "peer", "torch")
-"""xla: of this project, and of JAX and Flax; peer: other libraries for JAX; torch: PyTorch, and libraries for it."""
+COMPILERS = ("xla", "pytensor", "peer", "torch", "mesh")
+"""xla: of this project, and of JAX and Flax; mesh: of this project, written for many devices;
+peer: other libraries for JAX; torch: PyTorch, and libraries for it."""
+MESH = "mesh"
 PEERS = ("peer", "torch")
 """The compilers whose variants are other libraries, each of which is measured in a process of its own."""
 
@@ -125,6 +128,10 @@ class Variant:
         where it returns (y, z) in the place of y; `output_dtype`, a name, for "cast".
       host: for a variant of another framework: (problem, target) -> the whole program, its context and pass included.
         Shapes and dtypes are those of the baseline, and `function` is never called.
+      divided: in a context of sharding, in the place of `function`: (division, *arguments, **keywords) -> output, the
+        arrays whole, what is sent between devices written down. None: the compiler divides `function`, or, of a
+        hand-written kernel, each device calls it on its part.
+      divides: what it can be divided along, as in `normbench.kernels.sharding`; empty: anything that its operator can.
     """
 
     operator: str
@@ -142,6 +149,8 @@ class Variant:
     compile_host: Callable[..., Callable[..., Any]] | None = None
     fused_contexts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     host: Callable[[Problem, str], Hosted] | None = None
+    divided: Callable[..., Any] | None = None
+    divides: tuple[str, ...] = ()
 
     @property
     def is_jax(self) -> bool:
@@ -154,7 +163,25 @@ class Variant:
     def supports(self, case: Any, target: str = "gpu") -> str | None:
         """Returns None where the variant can compute `case` (a problem, or anything with its attributes) on `target`,
         else the reason why it cannot."""
+        division = division_of(case)
+        if division is not None:
+            return self._supports_division(case, division, target)
+        if self.compiler == MESH:
+            return f"it is written for many devices: take it in a context of {', '.join(BY_OPERATOR[self.operator])}"
         return self.supports_problem(case, target)
+
+    def _supports_division(self, case: Any, division: Division, target: str) -> str | None:
+        if target in ("cpu", "gpu"):
+            return f"its {division.devices} devices are compiled for where they need not be: take a target such as h200"
+        if not self.is_jax:
+            return "it is no JAX program, which the compiler could divide between devices"
+        if self.divides and division.what not in self.divides:
+            return f"nothing of its statistics is spread over devices that divide the {division.what}"
+        if not self.interpreted_on_cpu:
+            return None
+        if division.what in SPREAD:
+            return f"a kernel of one device: the statistics of {case.context} are spread over {division.devices}"
+        return self.supports_problem(part_of(case), target)
 
 
 _OPERATORS: dict[str, Operator] = {}

@@ -10,6 +10,7 @@ Sources, by letter in the comments:
 | G | CUDA C++ Programming Guide, table of technical specifications per compute capability |
 | S | shaped: chosen so that the model follows the published times of Liger-Kernel's benchmarks |
 | A | assumed to be as on the device before; nothing published was found that would tell |
+| N | the user guide of the machine (DGX H100: one ConnectX-7 for each device) and NVIDIA's of the card (400 Gb/s) |
 | U | not checked against the datasheet: listings by others were seen for 16 bits, and for 8 on Hopper and Blackwell |
 """
 
@@ -42,6 +43,7 @@ class Device:
       launch_s: from one kernel's end to where the next one's blocks run.
       products_per_s: operations of matrix products per second by the bits of an element.
       link_bytes_per_s: that the device sends to others over its interconnect, one way.
+      network_bytes_per_s: that its network card sends to other machines.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Device:
     memory_cycles: float
     products_per_s: dict[int, float]
     link_bytes_per_s: float
+    network_bytes_per_s: float
     port_bytes_per_cycle: float = 32.0  # X
     shared_bytes_per_cycle: float = 128.0  # G: 32 banks of 4 bytes
     registers: int = 65536  # T, G
@@ -83,6 +86,7 @@ _H100 = Device(
     memory_cycles=900.0,  # S
     products_per_s={8: 1979e12, 16: 989e12, 32: 494e12, 64: 67e12},  # U, without sparsity; 32: TensorFloat-32
     link_bytes_per_s=450e9,  # D: 900e9 both ways
+    network_bytes_per_s=50e9,  # N
 )
 _A100 = Device(
     name="NVIDIA A100-SXM4-80GB",
@@ -96,6 +100,7 @@ _A100 = Device(
     memory_cycles=700.0,  # S
     products_per_s={8: 624e12, 16: 312e12, 32: 156e12, 64: 19.5e12},  # U, without sparsity; 32: TensorFloat-32
     link_bytes_per_s=300e9,  # D: 600e9 both ways
+    network_bytes_per_s=25e9,  # unchecked: a card of 200 Gb/s for each device
 )
 _DEVICES = (
     _H100,
@@ -122,6 +127,7 @@ _DEVICES = (
         l2_bytes_per_s=9.0e12,  # A: as the bandwidth of an H100's for as many multiprocessors, rounded up
         products_per_s={8: 4500e12, 16: 2250e12, 32: 1125e12, 64: 37e12},  # D, without sparsity
         link_bytes_per_s=900e9,  # D: 1800e9 both ways
+        network_bytes_per_s=50e9,  # A
     ),
 )
 

@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from normbench.fusion.compilation import Compilation
-from normbench.fusion.launches import Launch
+from normbench.fusion.launches import Launch, meanwhile
 from normbench.fusion.machine_code.assembly import Code
 from normbench.fusion.ptx import Kernel
 from normbench.fusion.reading import Reading, declared_bytes
@@ -68,25 +68,40 @@ NOTHING = dict.fromkeys(LaunchPrediction(0.0, 0.0, 0.0, "", "", "").columns())
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of a program: its launches in order; empty for a device of which nothing is known."""
+    """Of a program: its launches in order; empty for a device of which nothing is known.
+
+    Attributes:
+      meanwhile: of each asynchronous collective, by its index, the launches that run between its two halves.
+    """
 
     launches: tuple[LaunchPrediction, ...]
+    meanwhile: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
-        """The sum over the launches; None where nothing is known."""
-        return self._sum(launch.seconds for launch in self.launches)
+        """The sum over the launches, but for what collectives take while others run; None where nothing is known."""
+        return self._sum([launch.seconds for launch in self.launches])
 
     @property
     def low_s(self) -> float | None:
-        return self._sum(launch.low_s for launch in self.launches)
+        return self._sum([launch.low_s for launch in self.launches])
 
     @property
     def high_s(self) -> float | None:
-        return self._sum(launch.high_s for launch in self.launches)
+        return self._sum([launch.high_s for launch in self.launches])
 
-    def _sum(self, seconds: Iterable[float]) -> float | None:
-        return sum(seconds) if self.launches else None
+    def _sum(self, seconds: list[float]) -> float | None:
+        return sum(seconds) - self._hidden(seconds) if self.launches else None
+
+    def _hidden(self, seconds: Sequence[float]) -> float:
+        """Of each collective as much as what runs meanwhile takes, which hides but one collective at a time."""
+        left, hidden = list(seconds), 0.0
+        for collective, launches in self.meanwhile.items():
+            wanted = seconds[collective]
+            for index in launches:
+                taken = min(wanted, left[index])
+                left[index], wanted, hidden = left[index] - taken, wanted - taken, hidden + taken
+        return hidden
 
     def columns(self) -> dict[str, Any]:
         """The columns of the table `compiled` that come from it."""
@@ -108,7 +123,8 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
         tuple(
             _launch(one, reading.kernel(one), reading.assembly.code(one.name), operations.get(one.index), device)
             for one in reading.launches
-        )
+        ),
+        {one.index: launches for one in reading.launches if (launches := meanwhile(reading.launches, one))},
     )
 
 

@@ -4,7 +4,7 @@
 |--------------|--------------------------------------------------------------------------------------------------|
 | operations   | the longer of its bytes over the attained bandwidth and its operations over 0.7 of the peak       |
 | bytes        | its bytes over the attained bandwidth, and a start                                                |
-| interconnect | its bytes over what a device sends to others one way, and a start of the library                  |
+| interconnect | see `normbench.predict.links`                                                                     |
 
 A product is taken by its operations even where XLA makes a kernel of its own for it: without the device nothing tunes
 that kernel, and another one will run. Operations are XLA's count for the program before optimisation. Where several
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 from normbench.fusion.launches import Launch
 from normbench.predict.devices import Device
+from normbench.predict.links import transfer
 
 OPERATIONS, BYTES, INTERCONNECT = "operations", "bytes", "interconnect"
 
 _ATTAINED_OPERATIONS = 0.7
 """Share of the peak that a matrix product of a library attains where it is large; assumed."""
 _COLLECTIVE_START_S = 10e-6
-"""Of a collective of NCCL among the devices of one machine; assumed."""
-_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+"""Of a collective among devices that are not told; assumed."""
 _PRODUCTS = ("dot", "convolution")
 
 
@@ -62,7 +62,10 @@ def ruled(launch: Launch, operations: float | None, device: Device) -> Ruled:
       operations: of one run of a product; None for other launches.
     """
     size = (launch.read_bytes + launch.write_bytes) / launch.repetitions
-    if any(launch.instruction.opcode.startswith(name) for name in _COLLECTIVES):
+    if launch.collective is not None:
+        found = transfer(launch.collective, device)
+        if found is not None:
+            return Ruled(found.seconds, INTERCONNECT, found.bound)
         return Ruled(_COLLECTIVE_START_S + size / 2 / device.link_bytes_per_s, INTERCONNECT, "the interconnect")
     by_bytes = size / (device.attained * device.memory_bytes_per_s)
     memory = "device memory" if by_bytes > device.launch_s else "its start"

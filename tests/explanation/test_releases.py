@@ -32,6 +32,7 @@ def test_arguments_arrive_as_they_were_given(facts):
     assert "(f32[16,4]{1,0}, f32[8,16]{1,0})->f32[8,4]" in found["module"]["head"]
     assert "(u32[2]{0})->f32[4]" in found["key"]["head"]
     assert "bf16[8,16]{1,0})->bf16[8,16]" in found["shard_map"]["head"]
+    assert "(f32[4]{0}, f32[])->f32[4]" in found["two devices"]["head"]  # of eight elements, those of one device
 
 
 def test_what_cannot_be_compiled_is_one_line(facts):
@@ -40,7 +41,6 @@ def test_what_cannot_be_compiled_is_one_line(facts):
         ("callback", "UserError: the function calls back into Python (pure_callback)"),
         ("in a loop", "UserError: the function calls back into Python (debug_print)"),
         ("custom call", "CompileError: failed: the compiler here knows no custom call 'of_somebody_else'"),
-        ("two devices", "UserError: the function is partitioned over 2 devices by its shardings"),
         ("too large", "UserError: arguments of 17.6 TB and results of 17.6 TB do not fit 'h200'"),
     ):
         line = facts["facts"][name]["error"]

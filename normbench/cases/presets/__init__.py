@@ -7,7 +7,7 @@ and `full`, which yield (problem, provenance). A new operator adds its own to `B
 from typing import Any
 
 from normbench import kernels
-from normbench.cases.presets import batch_norm, conv_bn, peers, pytensor, repeatability
+from normbench.cases.presets import batch_norm, conv_bn, peers, pytensor, repeatability, sharding
 from normbench.cases.presets.batch_norm_training import BATCH_NORM_TRAINING
 from normbench.cases.presets.family import Family
 from normbench.cases.presets.group_norms import GROUP_NORM, INSTANCE_NORM
@@ -18,7 +18,8 @@ from normbench.kernels.problem import Problem
 
 PRESETS = ("smoke", "quick", "standard", "full")
 """smoke: a problem or two of each operator; quick: some minutes; standard: every distinct layer; full: the product."""
-SPECIAL: dict[str, Any] = {"peers": peers, "pytensor": pytensor, "repeatability": repeatability}
+SPECIAL: dict[str, Any] = {"peers": peers, "pytensor": pytensor, "repeatability": repeatability,
+                           "sharding": sharding}  # fmt: skip
 """Presets of one question: a module with `problems`, and `variants` of an operator."""
 
 _FAMILIES: tuple[Family, ...] = (

@@ -179,12 +179,20 @@ class _Walk:
         if opcode == "conditional":
             return self._conditional(instruction, operands, place)
         if opcode in _CALLS and instruction.called:
-            return self.computation(self.module.computations[instruction.called[0]], operands, place)
+            inner = replace(place, start=instruction) if opcode == "async-start" else place
+            return self.computation(self.module.computations[instruction.called[0]], operands, inner)
         if opcode.endswith("-done") or opcode == "async-update":
+            self._end(opcode, operands[0])
             return operands[0]
         if not is_launch(instruction):
             return self._alias(instruction, operands)
         return self._launch(computation, instruction, operands, place)
+
+    def _end(self, opcode: str, value: Value) -> None:
+        """Notes where the second half of a launch stands."""
+        launch = next((self.nodes[leaf].launch for leaf in leaves(value)), None)
+        if launch is not None and opcode != "async-update":
+            self.launches[launch] = replace(self.launches[launch], ended_before=len(self.launches))
 
     def _alias(self, instruction: Instruction, operands: tuple[Value, ...]) -> Value:
         """The value of an instruction that moves no data."""

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from normbench.kernels.batch_norm_training import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.batch_norm_training import sharded
 from normbench.kernels.batch_norm_training.arguments import check_momentum, check_values
 from normbench.kernels.batch_norm_training.custom_vjp import custom_vjp
 from normbench.kernels.batch_norm_training.flax import flax
@@ -22,6 +23,7 @@ from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (
+    MESH,
     Argument,
     Operator,
     Variant,
@@ -107,6 +109,31 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "sharded",
+        naive,
+        "the textbook formula in jax.shard_map: two all-reduces",
+        compiler=MESH,
+        divided=sharded.textbook,
+    ),
+    Variant(
+        _NAME,
+        "sums",
+        naive,
+        "sum(x) and sum(x²) added in one all-reduce, but they cancel; gradient by hand",
+        compiler=MESH,
+        divided=sharded.sums,
+        excess=cancels,
+    ),
+    Variant(
+        _NAME,
+        "merged",
+        naive,
+        "moments of each device merged, one all-gather; gradient by hand",
+        compiler=MESH,
+        divided=sharded.merged,
     ),
 ):
     register_variant(_variant)

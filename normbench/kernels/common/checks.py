@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from normbench.errors import UserError, unknown
 from normbench.kernels.contexts import CONTEXTS
 from normbench.kernels.problem import DTYPES, LAYOUTS, Problem
+from normbench.kernels.sharding import BY_OPERATOR, check_division
 from normbench.schema import PASSES
 
 
@@ -81,11 +82,12 @@ def check_problem(
         ("dtype", problem.dtype, DTYPES),
         ("parameter dtype", problem.param_dtype, DTYPES),
         ("pass", problem.pass_, PASSES),
-        ("context", problem.context, contexts),
+        ("context", problem.context, (*contexts, *BY_OPERATOR.get(problem.operator, ()))),
     ):
         if value not in allowed:
             raise unknown(kind, value, allowed)
     check_epsilon(problem.epsilon)
+    check_division(problem)
     for name, _ in problem.options:
         if name not in options:
             raise unknown(f"option of {problem.operator}", name, options or ("none",))

@@ -9,6 +9,7 @@ from typing import Any
 from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.group_norm import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.group_norm import sharded
 from normbench.kernels.group_norm.arguments import check_groups
 from normbench.kernels.group_norm.custom_vjp import custom_vjp
 from normbench.kernels.group_norm.flax import flax
@@ -23,6 +24,7 @@ from normbench.kernels.group_norm.welford import welford
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (
+    MESH,
     Argument,
     Operator,
     Variant,
@@ -105,6 +107,14 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "sharded",
+        naive,
+        "each device normalizes its groups, in jax.shard_map",
+        compiler=MESH,
+        divided=sharded.each_its_groups,
     ),
 ):
     register_variant(_variant)

@@ -9,6 +9,7 @@ from typing import Any
 from normbench.kernels.common.checks import check_problem
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.layer_norm import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.layer_norm import sharded
 from normbench.kernels.layer_norm.arguments import normalized_shape
 from normbench.kernels.layer_norm.custom_vjp import custom_vjp
 from normbench.kernels.layer_norm.flax import flax
@@ -23,6 +24,7 @@ from normbench.kernels.pallas.triton.row_norm import unsupported
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (
+    MESH,
     Argument,
     Operator,
     Variant,
@@ -31,6 +33,7 @@ from normbench.kernels.registry import (
     register_operator,
     register_variant,
 )
+from normbench.kernels.sharding import SPREAD
 
 _NAME = "layer_norm"
 ROW_LAYOUTS = tuple(name for name, axis in LAYOUTS.items() if axis % len(name) == len(name) - 1)
@@ -99,6 +102,33 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "sharded",
+        naive,
+        "the textbook formula in jax.shard_map",
+        compiler=MESH,
+        divided=sharded.textbook,
+    ),
+    Variant(
+        _NAME,
+        "sums",
+        naive,
+        "sum(x) and sum(x²) added in one all-reduce, but they cancel; gradient by hand",
+        compiler=MESH,
+        divided=sharded.sums,
+        excess=cancels,
+        divides=SPREAD,
+    ),
+    Variant(
+        _NAME,
+        "merged",
+        naive,
+        "moments of each device merged, one all-gather; gradient by hand",
+        compiler=MESH,
+        divided=sharded.merged,
+        divides=SPREAD,
     ),
 ):
     register_variant(_variant)

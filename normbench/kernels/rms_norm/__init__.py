@@ -11,8 +11,9 @@ from normbench.kernels.layer_norm import keywords, normalized, validate
 from normbench.kernels.pallas.triton.row_norm import unsupported
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import Problem
-from normbench.kernels.registry import Argument, Operator, Variant, register_operator, register_variant
+from normbench.kernels.registry import MESH, Argument, Operator, Variant, register_operator, register_variant
 from normbench.kernels.rms_norm import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.rms_norm import sharded
 from normbench.kernels.rms_norm.custom_vjp import custom_vjp
 from normbench.kernels.rms_norm.flax import flax
 from normbench.kernels.rms_norm.naive import naive
@@ -60,6 +61,14 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "sharded",
+        naive,
+        "the textbook formula in jax.shard_map",
+        compiler=MESH,
+        divided=sharded.textbook,
     ),
 ):
     register_variant(_variant)

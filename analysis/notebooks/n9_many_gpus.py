@@ -1,0 +1,121 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 9. What does a norm send between many GPUs?
+#
+# In training the arrays of a norm are divided between devices. XLA compiles such a program for 8 or 64 H200s that are not
+# there, and what comes out is the program of one of them, with its collectives.
+#
+# **The questions.** Which collectives does XLA start for a norm that is divided, and what do they send? Could it be one
+# in place of two, and what does that cost in memory, on the wire and in accuracy?
+#
+# The figures are of the preset `sharding`, as `python -m analysis.pages.sharding` compiled it; times are predictions, and
+# the network's were compared with nothing.
+
+# %%
+from story import RESULTS, answer, compiled, show, table
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from normbench.cases.case import Case
+
+rows = pd.read_csv(RESULTS / "sharding" / "h200.csv")
+cases = [Case.from_slug(slug) for slug in rows["case"]]
+rows = rows.assign(
+    operator=[case.operator for case in cases],
+    context=[case.context for case in cases],
+    passes=[case.pass_ for case in cases],
+    variant=[case.variant for case in cases],
+    collectives=rows["collectives"].fillna(""),
+)
+known = rows[rows["reason"].isna()]
+known = known.assign(
+    number=[sum(int(part.split("=")[1]) for part in text.split("; ") if part) for text in known["collectives"]]
+)
+table(
+    known.groupby(["operator", "context", "passes"], sort=False)
+    .agg(variants=("variant", "size"), fewest=("number", "min"), most=("number", "max"))
+    .reset_index()
+)
+
+# %% [markdown]
+# ## The textbook formula, and moments that are merged
+# The training batch norm of ResNet-50's first block, 32 images on each of 8 devices: the textbook formula reads x, waits
+# for the mean of all, reads x again, waits for the variance of all. Merged, each device reads x once for its own moments,
+# and one all-gather tells them to all.
+
+# %%
+TEXTBOOK = known[(known["context"] == "batch8") & (known["passes"] == "forward") & (known["variant"] == "naive")][
+    "case"
+].iloc[0]
+MERGED = TEXTBOOK.rpartition(".")[0] + ".merged"
+textbook, merged = compiled(TEXTBOOK), compiled(MERGED)
+columns = ["collective", "axes", "group_size", "whole_bytes", "wire_bytes", "algorithm", "sent_bytes", "asynchronous"]
+table(
+    pd.concat([textbook.collectives.assign(variant="naive"), merged.collectives.assign(variant="merged")])[
+        ["variant", *columns]
+    ]
+)
+
+# %%
+textbook.picture
+
+# %%
+merged.picture
+
+# %% [markdown]
+# ## Every variant
+# Memory and wire are of one device.
+
+
+# %%
+def drawn(column, scale, label):
+    spread = known[known["context"].isin(["batch8", "batch64", "hidden8"])]
+    groups = list(spread.groupby(["operator", "context"], sort=False))
+    figure, axes = plt.subplots(1, len(groups), figsize=(3.2 * len(groups), 3.6), layout="constrained")
+    for axis, ((operator, context), part) in zip(axes, groups, strict=True):
+        for offset, (passes, same) in enumerate(part.groupby("passes", sort=False)):
+            places = [sorted(part["variant"].unique()).index(name) + 0.4 * offset for name in same["variant"]]
+            axis.barh(places, same[column] * scale, height=0.38, label=passes.replace("_", " and "))
+        names = sorted(part["variant"].unique())
+        axis.set_yticks([place + 0.2 for place in range(len(names))], names)
+        axis.set_title(f"{operator}\n{context}", fontsize=9)
+        axis.set_xlabel(label)
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+show(drawn("bytes", 1e-6, "memory MB"), "memory")
+
+# %%
+show(drawn("wire_bytes", 1e-3, "wire kB"), "wire")
+
+# %% [markdown]
+# ## Answers
+
+# %%
+lines = []
+for (operator, context, passes), part in known.groupby(["operator", "context", "passes"], sort=False):
+    by = part.set_index("variant")
+    if "merged" not in by.index:
+        continue
+    before, after = by.loc["naive"], by.loc["merged"]
+    lines.append(
+        f"**{operator}, {context}, {passes.replace('_', ' and ')}.** The textbook formula takes {before['number']} "
+        f"collectives and {before['bytes'] / 1e6:.1f} MB of memory; merged it is {after['number']} and "
+        f"{after['bytes'] / 1e6:.1f} MB. On the wire {before['wire_bytes'] / 1e3:.1f} kB become "
+        f"{after['wire_bytes'] / 1e3:.1f} kB. Predicted (not measured): {1e6 * before['predicted_s']:.0f} and "
+        f"{1e6 * after['predicted_s']:.0f} us."
+    )
+answer("\n\n".join(lines))
