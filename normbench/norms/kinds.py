@@ -168,13 +168,13 @@ def _ungrouped(values: Values, match: Match, shape: Sequence[int], axes: Sequenc
         return Kind("rms", whole, found)
     if 0 in axes and kept and rank > 1:
         return Kind("batch", whole, found, kept[-1])
-    if kept and rank > 2 and (channel := _instance_channel(values, match, rank, found, kept)) is not None:
+    if kept and rank > 2 and (channel := _instance_channel(values, match, whole, found, kept)) is not None:
         return Kind("instance", whole, found, channel)
     return Kind("layer", whole, found)
 
 
 def _instance_channel(
-    values: Values, match: Match, rank: int, axes: tuple[int, ...], kept: Sequence[int]
+    values: Values, match: Match, shape: tuple[int, ...], axes: tuple[int, ...], kept: Sequence[int]
 ) -> int | None:
     """The axis of the channels where each of them is normalised alone over space; None for a layer norm.
 
@@ -183,9 +183,10 @@ def _instance_channel(
     """
     for parameter in (match.scale, match.shift):
         if parameter is not None and values[parameter].shape.dimensions and _is_of_x(values, match, parameter):
-            along = varying_axes(values, parameter)
+            reduced = values[match.statistic.reduced].shape.dimensions
+            along = _reshaped(reduced, shape, varying_axes(values, parameter))
             return along[-1] if along and not set(along) & set(axes) else None
-    if len(kept) != 2 or (len(axes) == 1 and axes[0] == rank - 1) or (rank > 3 and len(axes) < 2):
+    if len(kept) != 2 or (len(axes) == 1 and axes[0] == len(shape) - 1) or (len(shape) > 3 and len(axes) < 2):
         return None
     return kept[-1]
 

@@ -82,17 +82,13 @@ def _match(values: Values, root: int) -> Match | None:
     if one.opcode == "power" and abs(scalar(values, one.operands[1]) or 0.0) != 0.5:
         return None
     statistic = _statistic(values, one.operands[0])
-    if statistic is None or not _is_spread_out(values, statistic, root):
+    if statistic is None:
         return None
     for applied, x, factors in _applications(values, root, statistic):
         match = _completed(values, root, statistic, applied, x, factors)
         if match is not None:
             return match
     return None
-
-
-def _is_spread_out(values: Values, statistic: Statistic, root: int) -> bool:
-    return statistic.x is None or values[root].elements < values[statistic.reduced].elements
 
 
 # --- what the root is taken of
@@ -369,7 +365,7 @@ def _applications(values: Values, root: int, statistic: Statistic) -> Iterator[t
                 others = [operand for operand in one.operands if operand != value]
                 if len(others) != 1:
                     continue
-                spread = bool(factors) or is_broadcast(values, value)
+                spread = bool(factors) or is_broadcast(values, value) or values[root].elements >= large
                 if one.elements >= large and spread and not is_broadcast(values, others[0]):
                     x = origin(values, others[0])
                     if statistic.x is None or x == origin(values, statistic.x):
