@@ -245,9 +245,9 @@ def _squared(values: Values, value: int, inside: set[int]) -> int | None:
             if len(rest) != 1:
                 return None
             value = rest[0]
-        elif one.opcode == "multiply" and _same(values, *one.operands):
-            return one.operands[0]
-        elif one.opcode == "power" and scalar(values, one.operands[1]) == 2.0:
+        elif (one.opcode == "multiply" and _same(values, *one.operands)) or (
+            one.opcode == "power" and scalar(values, one.operands[1]) == 2.0
+        ):
             return one.operands[0]
         else:
             return None
@@ -331,9 +331,9 @@ def origin(values: Values, value: int) -> int:
             value = one.operands[0]
         elif one.opcode == "select" and len(_apart_from_zeros(values, one.operands[1:])) == 1:
             value = _apart_from_zeros(values, one.operands[1:])[0]
-        elif one.opcode == "subtract" and is_broadcast(values, one.operands[1]):
-            value = one.operands[0]
-        elif one.opcode in ("multiply", "divide") and is_broadcast(values, one.operands[1]):
+        elif (one.opcode == "subtract" and is_broadcast(values, one.operands[1])) or (
+            one.opcode in ("multiply", "divide") and is_broadcast(values, one.operands[1])
+        ):
             value = one.operands[0]
         elif one.opcode == "multiply" and is_broadcast(values, one.operands[0]):
             value = one.operands[1]
@@ -357,9 +357,9 @@ def _applications(values: Values, root: int, statistic: Statistic) -> Iterator[t
             if user in seen:
                 continue
             seen.add(user)
-            if one.opcode in MOVES:
-                todo.append((user, factors))
-            elif one.opcode == "add" and any(scalar(values, o) is not None for o in one.operands if o != value):
+            if one.opcode in MOVES or (
+                one.opcode == "add" and any(scalar(values, o) is not None for o in one.operands if o != value)
+            ):
                 todo.append((user, factors))
             elif one.opcode in ("multiply", "divide"):
                 others = [operand for operand in one.operands if operand != value]
@@ -464,3 +464,17 @@ def _subtracts_stored_mean(values: Values, applied: int, root: int, shift: int |
         if one.opcode in MOVES and not is_broadcast(values, one.id):
             todo.append(one.operands[0])
     return False
+
+
+def epsilon_of(values: Values, match: Match) -> float:
+    """What is added to the variance, or to the root; 0 where nothing is."""
+    value = values[match.root].operands[0]
+    for _ in range(_STEPS):
+        one = values[value]
+        if one.opcode == "add":
+            numbers = [number for operand in one.operands if (number := scalar(values, operand)) is not None]
+            return numbers[0] if numbers else 0.0
+        if one.opcode not in MOVES:
+            break
+        value = one.operands[0]
+    return 0.0
