@@ -18,7 +18,8 @@ REST = -1
 """Stands for whatever is no site."""
 _MOVES = frozenset((
     "parameter", "constant", "broadcast", "bitcast", "reshape", "copy", "convert", "transpose", "iota", "tuple",
-    "slice", "get-tuple-element", "pad", "concatenate", "dynamic-slice", "dynamic-update-slice", "copy-start", "reverse",
+    "slice", "get-tuple-element", "pad", "concatenate", "dynamic-slice", "dynamic-update-slice",
+    "copy-start", "reverse",
 ))  # fmt: skip
 
 

@@ -79,11 +79,13 @@ def _found(values: Values, match: Match, own: frozenset[int], every: frozenset[i
         and value.opcode not in _OWN_TASK
     }  # fmt: skip
     return Found(
-        match,
-        *(frozenset(passes[name]) for name in (FORWARD, BACKWARD, REPEATED)),
-        context - every,
-        activation,
-        residual,
+        match=match,
+        forward=frozenset(passes[FORWARD]),
+        backward=frozenset(passes[BACKWARD]),
+        repeated=frozenset(passes[REPEATED]),
+        around=context - every,
+        activation=activation,
+        residual=residual,
     )
 
 
@@ -97,8 +99,9 @@ def _key(value: Value) -> Key:
 
 
 def _keys(values: Values, ids: Iterable[int]) -> set[Key]:
-    keys = {_key(values[one]) for one in ids if values[one].path}
-    return {key for key in keys if any(key)}
+    """Of what computes or converts: a parameter may come reshaped from a line far away."""
+    telling = (values[one] for one in ids if values[one].opcode not in ("reshape", "broadcast", "transpose"))
+    return {key for one in telling if one.path and any(key := _key(one))}
 
 
 def _forward(values: Values, match: Match) -> frozenset[int]:
@@ -149,7 +152,9 @@ def _running_statistics(values: Values, match: Match, inside: set[int]) -> set[i
     """Small values that are worked out of the statistics and returned."""
     small = values[match.root].elements
     found: set[int] = set()
-    ways: list[list[int]] = [[value] for value in inside if values[value].elements <= small and scalar(values, value) is None]
+    ways: list[list[int]] = [
+        [value] for value in inside if values[value].elements <= small and scalar(values, value) is None
+    ]
     while ways and len(found) < _FAR:
         way = ways.pop()
         for user in values.users[way[-1]]:
@@ -185,7 +190,7 @@ def _source(values: Values, match: Match) -> int | None:
 
 
 def _named_alike(values: Values, seeds: Sequence[frozenset[int]]) -> list[frozenset[int]]:
-    """What JAX made of the members for the backward pass: by name and line, and where these are not enough by distance."""
+    """What JAX made of the members for the backward pass: by name and line, else by distance."""
     claims: dict[tuple, dict[Key, set[int]]] = defaultdict(lambda: defaultdict(set))
     for place, seed in enumerate(seeds):
         for key in _keys(values, seed):
@@ -199,11 +204,11 @@ def _named_alike(values: Values, seeds: Sequence[frozenset[int]]) -> list[frozen
             if places:
                 candidates[value.id] = set().union(*places)
     found: list[set[int]] = [set() for _ in seeds]
-    for value, among in candidates.items():
+    for one, among in candidates.items():
         if len(among) == 1:
-            found[next(iter(among))].add(value)
-    for value, place in _nearest(values, seeds, {v: p for v, p in candidates.items() if len(p) > 1}).items():
-        found[place].add(value)
+            found[next(iter(among))].add(one)
+    for one, place in _nearest(values, seeds, {v: p for v, p in candidates.items() if len(p) > 1}).items():
+        found[place].add(one)
     return [frozenset(one) for one in found]
 
 

@@ -124,13 +124,15 @@ def _layout(kind: Kind) -> str:
     return "channels last" if kind.channel_axis == len(kind.shape) - 1 else "channels first"
 
 
-_LIBRARIES = ("/site-packages/", "/dist-packages/", "<frozen", "<string>")
+_LIBRARIES = ("/site-packages/", "/dist-packages/")
 _OWN = ("normbench/fusion/", "normbench/jax_compat/", "normbench/explanation/", "normbench/cli/")
 
 
 def source_of(frames: Frames) -> str:
     """file:line of the innermost Python that is no installed library's, else of the innermost at all."""
-    usable = [(file, line) for file, line in frames if not any(part in file for part in _OWN)]
+    usable = [
+        (file, line) for file, line in frames if not file.startswith("<") and not any(part in file for part in _OWN)
+    ]
     own = [(file, line) for file, line in usable if not any(part in file for part in _LIBRARIES)]
     for file, line in (own or usable)[:1]:
         path = Path(file)

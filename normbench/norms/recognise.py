@@ -14,6 +14,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from normbench.fusion.program.graph import CARRIED
 from normbench.norms.scalars import scalar
 from normbench.norms.values import Values
@@ -473,7 +475,7 @@ def epsilon_of(values: Values, match: Match) -> float:
         one = values[value]
         if one.opcode == "add":
             numbers = [number for operand in one.operands if (number := scalar(values, operand)) is not None]
-            return numbers[0] if numbers else 0.0
+            return float(str(np.float32(numbers[0]))) if numbers else 0.0  # 1e-06, not 9.99999997e-07
         if one.opcode not in MOVES:
             break
         value = one.operands[0]

@@ -2,13 +2,14 @@
 
 import math
 import struct
+from collections.abc import Callable
 
 from normbench.fusion.hlo import ATTRIBUTES
 from normbench.fusion.wire import integers, message
 from normbench.norms.values import Values
 
 _ALIKE = frozenset(["broadcast", "reshape", "convert", "bitcast", "transpose"])
-_ARITHMETIC = {
+_ARITHMETIC: dict[str, Callable[[float, float], float]] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,
     "multiply": lambda a, b: a * b,
@@ -16,7 +17,11 @@ _ARITHMETIC = {
     "maximum": max,
     "minimum": min,
 }
-_FUNCTIONS = {"sqrt": lambda a: math.sqrt(a) if a >= 0 else math.nan, "negate": lambda a: -a, "abs": abs}
+_FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "sqrt": lambda a: math.sqrt(a) if a >= 0 else math.nan,
+    "negate": lambda a: -a,
+    "abs": abs,
+}
 _DEPTH = 12
 
 
@@ -41,7 +46,9 @@ def scalar(values: Values, value: int, depth: int = 0) -> float | None:
     known = [number for number in found if number is not None]
     if len(known) < len(found):
         return None
-    return _ARITHMETIC[one.opcode](*known) if one.opcode in _ARITHMETIC else _FUNCTIONS[one.opcode](*known)
+    return (
+        _ARITHMETIC[one.opcode](known[0], known[1]) if one.opcode in _ARITHMETIC else _FUNCTIONS[one.opcode](known[0])
+    )
 
 
 def _literal(data: int | bytes | None, elements: int) -> float | None:

@@ -178,11 +178,11 @@ class Norms(Sequence[Site]):
         everything else. They add up to the program's launches, bytes and predicted time."""
         import pandas as pd
 
-        rows = {site.index: _sum(self, site.launches) for site in self.sites}
+        rows: dict[int | str, dict[str, Any]] = {site.index: _sum(self, site.launches) for site in self.sites}
         shared = [i for i, sites in enumerate(self.groups) if len(sites) > 1]
         rest = [i for i, sites in enumerate(self.groups) if sites == {-1}]
-        found = {**rows, SHARED: _sum(self, shared), REST: _sum(self, rest)}
-        frame = pd.DataFrame(found.values(), index=pd.Index(found, name="group"))
+        rows |= {SHARED: _sum(self, shared), REST: _sum(self, rest)}
+        frame = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="group"))
         return frame.assign(share=frame["bytes"] / self.bytes if self.bytes else 0.0)
 
     def __repr__(self) -> str:
