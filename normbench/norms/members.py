@@ -6,7 +6,7 @@ several normalizations have one name and line (layers called in a Python loop), 
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -173,12 +173,13 @@ def _repetitions(values: Values, first: Sequence[Match], again: Sequence[Match])
     """The repeated normalizations, each with the one that it repeats: the same name and lines, and the same scale."""
     found: list[set[int]] = [set() for _ in first]
     for match in again:
-        root = values[match.root]
-        alike = [
-            i for i, one in enumerate(first)
-            if _innermost(_key(values[one.root])) == _innermost(_key(root))
-            and _is_one_way(values[one.root].frames, root.frames)
-        ]  # fmt: skip
+        key = _key(values[match.root])
+        claims: dict[Key, set[int]] = defaultdict(set)
+        for place, one in enumerate(first):
+            other = _key(values[one.root])
+            if _innermost(other) == _innermost(key):
+                claims[other].add(place)
+        alike = sorted(_claimed(key, claims))
         same = [i for i in alike if _source(values, first[i]) == _source(values, match)]
         for place in (same or alike[-1:])[:1]:
             found[place] |= _forward(values, match)
@@ -200,9 +201,8 @@ def _named_alike(values: Values, seeds: Sequence[frozenset[int]]) -> list[frozen
     for value in values.all:
         if value.path and value.id not in taken and value.opcode not in _OWN_TASK and pass_of(value.name) != FORWARD:
             key = _key(value)
-            places = [p for other, p in claims.get(_innermost(key), {}).items() if _is_one_way(key[1], other[1])]
-            if places:
-                candidates[value.id] = set().union(*places)
+            if places := _claimed(key, claims.get(_innermost(key), {})):
+                candidates[value.id] = places
     found: list[set[int]] = [set() for _ in seeds]
     for one, among in candidates.items():
         if len(among) == 1:
@@ -216,9 +216,16 @@ def _innermost(key: Key) -> tuple:
     return key[0], key[1][:1]
 
 
-def _is_one_way(a: Frames, b: Frames) -> bool:
-    """Whether two chains of frames agree as far as both go: what is repeated is sometimes traced from further out."""
-    return all(x == y for x, y in zip(a, b, strict=False))
+def _claimed(key: Key, claims: Mapping[Key, set[int]]) -> set[int]:
+    """The sites whose frames agree longest, from the innermost outwards: what is repeated is traced from elsewhere."""
+    agreeing = {other: _agreement(key[1], other[1]) for other in claims}
+    most = max(agreeing.values(), default=0)
+    return set().union(*(claims[other] for other, length in agreeing.items() if length == most))
+
+
+def _agreement(a: Frames, b: Frames) -> int:
+    different = (place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(different, min(len(a), len(b)))
 
 
 def _nearest(values: Values, seeds: Sequence[frozenset[int]], candidates: dict[int, set[int]]) -> dict[int, int]:

@@ -95,7 +95,7 @@ def test_the_registrys_textbook_variants_are_themselves(operator, shape, layout,
     """The baseline, gradient included, is recognised as the problem that it was made for."""
     problem = kernels.Problem(operator, shape, layout, "bfloat16", "float32", "forward_backward", options=options)
     program = kernels.program(problem, kernels.variants(operator)[0])
-    values, norms = found(program.function, *program.inputs)
+    _, norms = found(program.function, *program.inputs)
     assert len(norms) == 1
     assert norms[0].backward
 
@@ -108,7 +108,7 @@ def test_layers_of_a_python_loop_are_told_apart_by_what_is_next_to_them():
             x = jax.nn.standardize(x) @ weight
         return x
 
-    values, norms = found(jax.grad(loss_of(function)), array(16, 32), [array(32, 32)] * 3)
+    _, norms = found(jax.grad(loss_of(function)), array(16, 32), [array(32, 32)] * 3)
     assert len(norms) == 3
     assert all(one.backward for one in norms)
     assert not frozenset.intersection(*(one.members for one in norms))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 # For each site, what stands in its own launches and in those that it shares, by what the HLO says of them: the names of
 # launches differ between releases, their operations less. Read by hand in the modules of JAX 0.10.2 for an h200.
 BY_HAND = {
-    # Each group norm: a launch that reduces x, and one that normalises, scales, shifts and applies silu where it follows.
+    # Each group norm: a launch that reduces x, and one that normalises and applies silu where it follows.
     "U-Net": [(2, 0), (2, 0), (2, 0)],
     # The first as above; the second is computed with the bias of the projection before it, in both of its launches.
     "ViT block": [(2, 0), (0, 2)],
