@@ -20,6 +20,7 @@ from normbench.schema import DEVICELESS_TARGETS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from normbench.explanation.parts import Parts
     from normbench.explanation.picture import FusionPicture
     from normbench.norms.site import Norms
 
@@ -168,16 +169,24 @@ class Report:
         return top(self._rows, number)
 
     def by_scope(self, depth: int = 2) -> "pd.DataFrame":
-        """What the parts of the program move, a row per part: its first `depth` names, as the framework gave them."""
+        """What the parts of the program move and take, a row per part: its first `depth` names, as the framework gave
+        them; launches in which several parts compute are in the row "shared"."""
         from normbench.explanation.tables import by_scope
 
-        return by_scope(self._rows, depth)
+        return by_scope(self.rows, self._parts, depth)
 
     def by_source(self) -> "pd.DataFrame":
-        """What the lines of the program move, a row per file:line."""
+        """What the lines of the program move and take, a row per file:line; launches of several lines are in the row
+        "shared"."""
         from normbench.explanation.tables import by_source
 
-        return by_source(self._rows)
+        return by_source(self.rows, self._parts)
+
+    @cached_property
+    def _parts(self) -> "tuple[Parts, ...]":
+        from normbench.explanation.parts import parts_of
+
+        return parts_of(self.compilation)
 
     @cached_property
     def norms(self) -> "Norms":

@@ -1,5 +1,6 @@
 """What to do about a normalization, with the figure that says what it is worth at most."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,16 +116,19 @@ def _pallas(
     if not fitting:
         return []
     reason = (
-        f"its {len(own)} own launches move {megabytes(facts['own_bytes'])}; inputs and outputs are {megabytes(least)}, "
+        f"its {len(own)} own launches move {megabytes(facts['own_bytes'])}; one kernel for each pass moves {megabytes(least)}, "
         f"and {' and '.join(fitting)} of {problem.operator} fit this shape: variants() compiles them"
     )
     return [Advice("a Pallas kernel", reason, saved)]
 
 
 def _least_of(problem: Problem, repetitions: int) -> int:
-    """Inputs and outputs of the operator: x and y, and of a gradient also dy and dx, which take x and y again."""
-    width = 4 if problem.dtype == "float32" else 8 if problem.dtype == "float64" else 2
-    size = width
-    for one in problem.shape:
-        size *= one
-    return size * (2 if problem.pass_ == "forward" else 5) * repetitions
+    """What one kernel for each pass moves: x and y, and of a gradient also x, dy and dx. The statistics of a batch need
+    all of x before any of y can be written: it is read once more, and in the gradient x and dy are."""
+    size = math.prod(problem.shape) * _WIDTHS[problem.dtype]
+    again = problem.operator == "batch_norm_training"
+    tensors = 2 + again if problem.pass_ == "forward" else 5 + 3 * again
+    return size * tensors * repetitions
+
+
+_WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}

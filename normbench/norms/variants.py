@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from normbench import kernels
+from normbench.display.units import count
 from normbench.errors import UserError
 from normbench.fusion.compilation import lower_with_text
 from normbench.fusion.isolation import CompileError, compiler
@@ -94,8 +95,9 @@ def call_of(problem: Problem, variant: str) -> str:
 
 
 def _words(site: Site, launches: int, moved: int, seconds: float | None) -> str:
-    now = f"{len(site.launches)} launches of its own, {megabytes(site.own_bytes)}{_time(site.predicted_s)}"
-    then = f"{launches} {'launch' if launches == 1 else 'launches'}, {megabytes(moved)}{_time(seconds)}"
+    own = count(len(site.launches), "launch", "launches")
+    now = f"{own} of its own, {megabytes(site.own_bytes)}{_time(site.predicted_s)}"
+    then = f"{count(launches, 'launch', 'launches')}, {megabytes(moved)}{_time(seconds)}"
     shared = (
         f"; {len(site.shared)} more launches ({megabytes(site.shared_bytes)}) also compute something else and stay"
         if site.shared
