@@ -116,8 +116,8 @@ def _pallas(
     if not fitting:
         return []
     reason = (
-        f"its {len(own)} own launches move {megabytes(facts['own_bytes'])}; one kernel for each pass moves {megabytes(least)}, "
-        f"and {' and '.join(fitting)} of {problem.operator} fit this shape: variants() compiles them"
+        f"its {len(own)} own launches move {megabytes(facts['own_bytes'])}; one kernel for each pass moves "
+        f"{megabytes(least)}, and {' and '.join(fitting)} of {problem.operator} fit this shape: variants() compiles them"
     )
     return [Advice("a Pallas kernel", reason, saved)]
 
