@@ -117,7 +117,7 @@ def _pallas(
         return []
     reason = (
         f"its {len(own)} own launches move {megabytes(facts['own_bytes'])}; one kernel for each pass moves "
-        f"{megabytes(least)}, and {' and '.join(fitting)} of {problem.operator} fit this shape: variants() compiles them"
+        f"{megabytes(least)}; {' and '.join(fitting)} of {problem.operator} fit this shape: variants() compiles them"
     )
     return [Advice("a Pallas kernel", reason, saved)]
 

@@ -122,6 +122,19 @@ def test_top_has_the_largest_groups_first_with_their_shares():
         tables.top(_rows(), 0)
 
 
+def test_what_several_parts_compute_is_a_row_of_its_own():
+    rows = _rows()
+    parts = [Parts(frozenset(["net/a"]), frozenset(["m.py:1"]), "forward") for _ in rows]
+    parts[0] = Parts(frozenset(["net/a", "net/b"]), frozenset(["m.py:1"]), "backward")
+    found = tables.by_scope(rows, parts, 2)
+    first = rows[0]["read_bytes"] + rows[0]["write_bytes"]
+    assert found["bytes"].sum() == sum(one["read_bytes"] + one["write_bytes"] for one in rows)
+    assert found.loc["shared", ["launches", "bytes", "backward_bytes"]].tolist() == [1, first, first]
+    assert found.loc["net/b", ["launches", "bytes", "shared_launches", "shared_bytes"]].tolist() == [0, 0, 1, first]
+    assert found.loc["net/a", "forward_bytes"] == found.loc["net/a", "bytes"]
+    assert tables.by_scope(rows, parts, 1).index.tolist() == ["net"]
+
+
 def test_by_scope_and_by_source_sum_to_the_whole():
     rows = _rows()
     whole = sum(one["read_bytes"] + one["write_bytes"] for one in rows)
