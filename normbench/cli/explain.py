@@ -20,21 +20,27 @@ _OF_OPERATORS = ("operator", "variant", "param_dtype", "layout", "pass_", "conte
 
 def run(parsed: argparse.Namespace) -> int:
     target = parsed.target
-    _prepare_process(target, parsed)
+    prepare_process(target, (*(parsed.dtype or ()), parsed.param_dtype))
     from normbench.cli.arguments import check_compilers, chosen_targets
     from normbench.study.user_modules import import_modules
 
     check_compilers(chosen_targets([target]))
     import_modules(parsed.imports)
     name, function, args, kwargs = _of_function(parsed) if parsed.function else _of_operator(parsed, target)
-    report = replace(_explained(name, function, args, kwargs, target), name=name)
+    report = replace(explained(name, function, args, kwargs, target), name=name)
     print(report.text(full=parsed.full))
     if parsed.html:
-        _write(Path(parsed.html), report._repr_html_())
+        write_page(Path(parsed.html), report._repr_html_())
     return 0
 
 
-def _explained(name: str, function: Callable, args: Sequence[Any], kwargs: dict[str, Any], target: str) -> "Report":
+def explained(name: str, function: Callable, args: Sequence[Any], kwargs: dict[str, Any], target: str) -> "Report":
+    """The report on a call.
+
+    Raises:
+      UserError: for arguments that the function does not take, or that JAX does not.
+      CompileError: where the compiler failed.
+    """
     from normbench import explain_call
     from normbench.cli.function_arguments import called_with
     from normbench.fusion.isolation import CompileError
@@ -48,13 +54,13 @@ def _explained(name: str, function: Callable, args: Sequence[Any], kwargs: dict[
         raise UserError(f"function {name!r} cannot be called with {called_with(args, kwargs)}: {first_line}") from error
 
 
-def _prepare_process(target: str, parsed: argparse.Namespace) -> None:
+def prepare_process(target: str, dtypes: Sequence[str | None]) -> None:
     """Sets what must be set before JAX is imported."""
     if target in DEVICELESS_TARGETS:
         from normbench.fusion.targets import compile_environment
 
         os.environ.update(compile_environment())
-    if any(name in _WIDE for name in (*(parsed.dtype or ()), parsed.param_dtype)):
+    if any(name in _WIDE for name in dtypes):
         os.environ["JAX_ENABLE_X64"] = "1"
         if "jax" in sys.modules:  # a program that calls this one
             sys.modules["jax"].config.update("jax_enable_x64", True)
@@ -96,6 +102,11 @@ def _of_function(parsed: argparse.Namespace) -> tuple[str, Callable, tuple, dict
     for name in _OF_OPERATORS:
         if getattr(parsed, name) is not None:
             raise UserError(f"--function takes no {name.strip('_')}: give --shape and --dtype for each array argument")
+    return called_function(parsed)
+
+
+def called_function(parsed: argparse.Namespace) -> tuple[str, Callable, tuple, dict[str, Any]]:
+    """Name, function and arguments that --function, --args, --shape and --dtype say."""
     from normbench.cli.function_arguments import abstract, find, made
 
     function = find("function", parsed.function)
@@ -106,7 +117,12 @@ def _of_function(parsed: argparse.Namespace) -> tuple[str, Callable, tuple, dict
     return parsed.function, function, *made(parsed.args)
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """Writes a page and prints its path.
+
+    Raises:
+      UserError: where it cannot be written.
+    """
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -160,6 +160,20 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
     _imports(parser)
 
 
+def _norms_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--function", metavar="MODULE:NAME", help="any jittable function")
+    parser.add_argument("--args", metavar="MODULE:NAME", help="a function that returns its args, or (args, kwargs)")
+    parser.add_argument("--shape", action="append", metavar="NxCxHxW", help="once per array argument, () for a scalar")
+    parser.add_argument(
+        "--dtype", action="append", help="e.g. bfloat16 or bf16 (default: float32); one for all or each"
+    )
+    parser.add_argument("--target", default="h200", help=f"one of {', '.join(TARGETS)}; default: h200")
+    parser.add_argument("--full", action="store_true", help="every site, however many there are")
+    parser.add_argument("--html", metavar="FILE", help="also write the page as HTML")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    _imports(parser)
+
+
 def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="folder of a run")
     parser.add_argument("run_b", nargs="?", metavar="RUN_B", help="a later run, to be shown beside RUN")
@@ -282,6 +296,11 @@ _COMMANDS = {
     "list": ("list cases, and for each unsupported one the reason", ("normbench.cli.list", "run"), _list_options),
     "study": ("compile and measure cases; makes a run", ("normbench.cli.study", "run"), _study_options),
     "explain": ("what the compiler does with one program", ("normbench.cli.explain", "run"), _explain_options),
+    "norms": (
+        "where in a program the normalizations are, and what they cost",
+        ("normbench.cli.norms", "run"),
+        _norms_options,
+    ),
     "report": ("write a run as one HTML file", ("normbench.cli.report", "run"), _report_options),
     "compare": (
         "what differs between two runs, variants or commits",

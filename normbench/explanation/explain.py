@@ -1,7 +1,7 @@
 """`explain`: what the compiler does with any JAX function, launch by launch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,16 @@ from normbench.explanation.render import text_report, title
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
 from normbench.fusion.targets import check_target, require_gpu_targets
+from normbench.jax_compat.provenance import numbered
 from normbench.predict.program import predicted_rows
 from normbench.schema import DEVICELESS_TARGETS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from normbench.explanation.parts import Parts
     from normbench.explanation.picture import FusionPicture
+    from normbench.norms.site import Norms
 
 _WORTH_TELLING = 0.05
 
@@ -32,11 +35,13 @@ class Report:
       name: of the function.
       compilation: everything that was read; the properties below are the short way to it.
       notes: sentences about what was compiled, where it is not what was given.
+      module: the numbered StableHLO module that was compiled, as bytecode (`normbench.jax_compat.provenance`).
     """
 
     name: str
     compilation: Compilation
     notes: tuple[str, ...] = ()
+    module: bytes = b""
 
     @property
     def target(self) -> str:
@@ -164,16 +169,37 @@ class Report:
         return top(self._rows, number)
 
     def by_scope(self, depth: int = 2) -> "pd.DataFrame":
-        """What the parts of the program move, a row per part: its first `depth` names, as the framework gave them."""
+        """What the parts of the program move and take, a row per part: its first `depth` names, as the framework gave
+        them; launches in which several parts compute are in the row "shared"."""
         from normbench.explanation.tables import by_scope
 
-        return by_scope(self._rows, depth)
+        return by_scope(self.rows, self._parts, depth)
 
     def by_source(self) -> "pd.DataFrame":
-        """What the lines of the program move, a row per file:line."""
+        """What the lines of the program move and take, a row per file:line; launches of several lines are in the row
+        "shared"."""
         from normbench.explanation.tables import by_source
 
-        return by_source(self._rows)
+        return by_source(self.rows, self._parts)
+
+    @cached_property
+    def _parts(self) -> "tuple[Parts, ...]":
+        from normbench.explanation.parts import parts_of
+
+        return parts_of(self.compilation)
+
+    @cached_property
+    def norms(self) -> "Norms":
+        """The normalizations in the program: for each of them its launches, bytes, the least, and what to do.
+
+        Raises:
+          UserError: of a report that was not made by `explain`, which knows the module that was compiled.
+        """
+        from normbench.norms.read import norms_of
+
+        if not self.module:
+            raise UserError("report has no module: normalizations are found in a report that `explain` made")
+        return norms_of(self.name, self.compilation, self.module, [row["predicted_s"] for row in self.rows])
 
     def text(self, full: bool = False) -> str:
         """The report as it is printed; with `full` every launch, hint and refusal, however many there are."""
@@ -246,7 +272,8 @@ def explain_call(
     require_target_name(target)
     call = prepared_call(function, args, kwargs or {})
     bytecode, lower_s = lowered_call(call, target)
-    return report_of(call, compiler(target).compile(bytecode, target, lower_s, timeout_s))
+    module = numbered(bytecode)
+    return replace(report_of(call, compiler(target).compile(module, target, lower_s, timeout_s)), module=module)
 
 
 def report_of(call: Call, compilation: Compilation) -> Report:

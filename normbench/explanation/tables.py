@@ -1,11 +1,12 @@
 """Sums over the launches of a program, from rows of the table `launches`: the largest, by scope, by line of source."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import pandas as pd
 
 from normbench.errors import UserError
-from normbench.explanation.groups import Group, Row, executed, groups, how_often, predicted_s, words
+from normbench.explanation.groups import Group, Row, absent, executed, groups, how_often, predicted_s, words
+from normbench.explanation.parts import PASSES, Parts
 
 
 def top(rows: Sequence[Row], number: int) -> pd.DataFrame:
@@ -22,29 +23,55 @@ def top(rows: Sequence[Row], number: int) -> pd.DataFrame:
     return pd.DataFrame([{**_names(group), **_sums(group.rows, total)} for group in found], columns=[*_NAMES, *_SUMS])
 
 
-def by_scope(rows: Sequence[Row], depth: int) -> pd.DataFrame:
-    """Sums over the launches whose scopes share their first `depth` names; "" for those without a scope."""
+def by_scope(rows: Sequence[Row], parts: Sequence[Parts], depth: int) -> pd.DataFrame:
+    """Sums over the launches whose scopes share their first `depth` names; "" for those without a scope. See `_by`."""
     if depth < 1:
         raise UserError(f"depth is {depth}; allowed: 1 or more")
-    return _by(rows, "scope", lambda row: "/".join(words(row.get("scope")).split("/")[:depth]))
+    return _by(rows, parts, "scope", lambda part: {"/".join(name.split("/")[:depth]) for name in part.scopes})
 
 
-def by_source(rows: Sequence[Row]) -> pd.DataFrame:
-    """Sums over the launches of one line of Python, file:line; "" for those without one."""
-    return _by(rows, "source", lambda row: words(row.get("source")))
+def by_source(rows: Sequence[Row], parts: Sequence[Parts]) -> pd.DataFrame:
+    """Sums over the launches of one line of Python, file:line; "" for those without one. See `_by`."""
+    return _by(rows, parts, "source", lambda part: part.sources)
 
 
+SHARED = "shared"
+"""The row of the launches in which several groups compute."""
 _NAMES = ("name", "kind", "source_ops", "scope", "how_often")
-_SUMS = ("launches", "executed", "read_bytes", "write_bytes", "bytes", "share", "predicted_s")
+_SUMS = ("launches", "executed", "flops", "read_bytes", "write_bytes", "bytes", "share", "predicted_s")
 
 
-def _by(rows: Sequence[Row], name: str, key: Callable[[Row], Hashable]) -> pd.DataFrame:
-    found: dict[Hashable, list[Row]] = {}
-    for row in rows:
-        found.setdefault(key(row), []).append(row)
+def _by(
+    rows: Sequence[Row], parts: Sequence[Parts], name: str, groups_of: Callable[[Parts], Collection[str]]
+) -> pd.DataFrame:
+    """A row per group with the launches in which it alone computes, and the row SHARED: they add up to the program.
+
+    `forward_bytes`, `backward_bytes` and `rematerialised_bytes` are the same bytes by pass; `shared_launches` and
+    `shared_bytes` say what of the row SHARED a group has a part in, and so add up to more than it.
+    """
+    own: dict[str, list[int]] = {}
+    shared: dict[str, list[int]] = {}
+    for place, part in enumerate(parts):
+        among = groups_of(part)
+        own.setdefault(next(iter(among)) if len(among) == 1 else SHARED, []).append(place)
+        for group in among if len(among) > 1 else ():
+            own.setdefault(group, [])
+            shared.setdefault(group, []).append(place)
     total = Group(tuple(rows)).bytes
-    sums = pd.DataFrame([{name: value, **_sums(same, total)} for value, same in found.items()], columns=[name, *_SUMS])
-    return sums.set_index(name).sort_values("bytes", ascending=False, kind="stable")
+    found = []
+    for group, places in own.items():
+        held = [rows[place] for place in shared.get(group, ())]
+        by_pass = {each: [rows[i] for i in places if parts[i].pass_ == each] for each in PASSES}
+        found.append({
+            name: group,
+            **_sums([rows[place] for place in places], total),
+            **{f"{each}_bytes": Group(tuple(same)).bytes for each, same in by_pass.items()},
+            "shared_launches": len(held),
+            "shared_bytes": Group(tuple(held)).bytes,
+        })  # fmt: skip
+    columns = [name, *_SUMS, *(f"{each}_bytes" for each in PASSES), "shared_launches", "shared_bytes"]
+    frame = pd.DataFrame(found, columns=columns).set_index(name)
+    return frame.sort_values("bytes", ascending=False, kind="stable")
 
 
 def _names(group: Group) -> dict[str, str]:
@@ -58,6 +85,7 @@ def _sums(rows: Iterable[Row], total: int) -> dict[str, float | int | None]:
     return {
         "launches": len(group.rows),
         "executed": executed(group.rows),
+        "flops": sum(float(row["flops"]) for row in group.rows if not absent(row.get("flops"))),
         "read_bytes": group.read_bytes,
         "write_bytes": group.write_bytes,
         "bytes": group.bytes,

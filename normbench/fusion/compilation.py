@@ -18,7 +18,7 @@ from typing import Any
 
 from normbench import jax_compat
 from normbench.errors import UserError
-from normbench.fusion.hlo import read_module
+from normbench.fusion.hlo import read_module, without_numbers
 from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED
 from normbench.fusion.program.partition import ONE, Partition
 from normbench.fusion.program.repeated import repeated_cost
@@ -240,7 +240,7 @@ def _read(
     return Compilation(
         target=target,
         hlo=proto,
-        hlo_text=hlo_module.to_string(),
+        hlo_text=without_numbers(hlo_module.to_string()),
         hlo_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
         peak_bytes=getattr(memory, "peak_memory_in_bytes", None) or None,
         lower_s=lower_s,

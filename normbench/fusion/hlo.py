@@ -4,6 +4,7 @@ Field numbers are those of openxla/xla `xla/service/hlo.proto` and `xla/xla_data
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -64,6 +65,8 @@ class Instruction:
     """One HLO instruction; `operands` and `called` are ids within the module.
 
     `attributes` holds fields of the proto by number, as they are: what only some opcodes have (`ATTRIBUTES`).
+    `origins` are the operations of the numbered module (`normbench.jax_compat.provenance`) that it was made of, each
+    with the calls that lead to it, outermost first; empty where the module was not numbered or XLA kept no name.
     """
 
     id: int
@@ -81,6 +84,7 @@ class Instruction:
     backend_config: str
     frame: int = 0
     attributes: dict[int, int | bytes] = field(default_factory=dict, compare=False)
+    origins: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,9 +254,24 @@ def _computation(data: bytes) -> Computation:
     return Computation(number(fields.get(5)), text(fields.get(1)), instructions, number(fields.get(6)))
 
 
+_NUMBER = re.compile(r"#t(\d+)/")
+
+
+def without_numbers(text: str) -> str:
+    """Names as they were before `normbench.jax_compat.provenance` put numbers into them."""
+    return _NUMBER.sub("", text)
+
+
+def _origins(op_name: str) -> tuple[tuple[int, ...], ...]:
+    parts = (tuple(int(found) for found in _NUMBER.findall(part)) for part in op_name.split(";"))
+    return tuple(part for part in parts if part)
+
+
 def _instruction(data: bytes) -> Instruction:
     fields = message(data)
     metadata = message(fields[7][-1]) if 7 in fields and isinstance(fields[7][-1], bytes) else {}
+    op_name = text(metadata.get(2))
+    is_numbered = "#t" in op_name
     return Instruction(
         id=number(fields.get(35)),
         name=text(fields.get(1)),
@@ -260,7 +279,7 @@ def _instruction(data: bytes) -> Instruction:
         shape=_shape(fields[3][-1]) if 3 in fields else Shape("token", 0, (), ()),
         operands=integers(fields.get(36, [])),
         called=integers(fields.get(38, [])),
-        op_name=text(metadata.get(2)),
+        op_name=without_numbers(op_name) if is_numbered else op_name,
         fusion_kind=text(fields.get(11)),
         custom_call_target=text(fields.get(28)),
         parameter_number=number(fields.get(9)),
@@ -269,6 +288,7 @@ def _instruction(data: bytes) -> Instruction:
         backend_config=text(fields.get(43)),
         frame=number(metadata.get(15)),
         attributes={key: fields[key][-1] for key in ATTRIBUTES.values() if key in fields},
+        origins=_origins(op_name) if is_numbered else (),
     )
 
 

@@ -45,14 +45,19 @@ def is_product(launch: Launch) -> bool:
 
 
 def operations_of(launches: Sequence[Launch], flops: float | None) -> dict[int, float]:
-    """Floating-point operations by index of the products among the launches; of all their repetitions."""
+    """Floating-point operations by index of the products among the launches; of all their repetitions.
+
+    `flops` of the program is None where it holds a kernel written by hand: each product then counts with its own.
+    """
+    if flops is None:
+        return {launch.index: launch.flops or 0.0 for launch in launches if is_product(launch)}
     weights = {
         launch.index: math.sqrt(max(1, launch.read_bytes) * max(1, launch.write_bytes))
         for launch in launches
         if is_product(launch)
     }
     total = sum(weights.values())
-    return {index: (flops or 0.0) * weight / total for index, weight in weights.items()}
+    return {index: flops * weight / total for index, weight in weights.items()}
 
 
 def ruled(launch: Launch, operations: float | None, device: Device) -> Ruled:

@@ -12,6 +12,7 @@ from normbench import explain
 from normbench.errors import UserError
 from normbench.explanation import tables
 from normbench.explanation.groups import SHOWN, Group, groups, how_often, shown_and_rest
+from normbench.explanation.parts import Parts
 from normbench.explanation.render import footnotes, rest_line
 from normbench.explanation.sentences import hints_together, refusals_together
 from normbench.fusion.refusals import Refusal
@@ -121,18 +122,32 @@ def test_top_has_the_largest_groups_first_with_their_shares():
         tables.top(_rows(), 0)
 
 
+def test_what_several_parts_compute_is_a_row_of_its_own():
+    rows = _rows()
+    parts = [Parts(frozenset(["net/a"]), frozenset(["m.py:1"]), "forward") for _ in rows]
+    parts[0] = Parts(frozenset(["net/a", "net/b"]), frozenset(["m.py:1"]), "backward")
+    found = tables.by_scope(rows, parts, 2)
+    first = rows[0]["read_bytes"] + rows[0]["write_bytes"]
+    assert found["bytes"].sum() == sum(one["read_bytes"] + one["write_bytes"] for one in rows)
+    assert found.loc["shared", ["launches", "bytes", "backward_bytes"]].tolist() == [1, first, first]
+    assert found.loc["net/b", ["launches", "bytes", "shared_launches", "shared_bytes"]].tolist() == [0, 0, 1, first]
+    assert found.loc["net/a", "forward_bytes"] == found.loc["net/a", "bytes"]
+    assert tables.by_scope(rows, parts, 1).index.tolist() == ["net"]
+
+
 def test_by_scope_and_by_source_sum_to_the_whole():
     rows = _rows()
     whole = sum(one["read_bytes"] + one["write_bytes"] for one in rows)
-    for found in (tables.by_scope(rows, 1), tables.by_scope(rows, 3), tables.by_source(rows)):
+    parts = [Parts(frozenset([row["scope"] or ""]), frozenset([row["source"] or ""]), "forward") for row in rows]
+    for found in (tables.by_scope(rows, parts, 1), tables.by_scope(rows, parts, 3), tables.by_source(rows, parts)):
         assert found["bytes"].sum() == whole
         assert found["bytes"].is_monotonic_decreasing
         assert found["launches"].sum() == 5
-    assert tables.by_scope(rows, 1).index.tolist() == ["net", ""]
-    assert tables.by_scope(rows, 2).loc["net/layer_1", "executed"] == 8
-    assert tables.by_source(rows).loc["m.py:3", "bytes"] == 3 * 8096
+    assert tables.by_scope(rows, parts, 1).index.tolist() == ["net", ""]
+    assert tables.by_scope(rows, parts, 2).loc["net/layer_1", "executed"] == 8
+    assert tables.by_source(rows, parts).loc["m.py:3", "bytes"] == 3 * 8096
     with pytest.raises(UserError, match="depth is 0"):
-        tables.by_scope(rows, 0)
+        tables.by_scope(rows, parts, 0)
 
 
 def _long(x):

@@ -26,10 +26,10 @@ def origin(module: Module, inside: tuple[Instruction, ...]) -> tuple[str, str]:
     named = [i for i in inside if "/" in i.op_name or i.frame]
     for opcodes in _MAIN:
         if found := [i for i in named if i.opcode in opcodes]:
-            return scope(found[-1].op_name), _source(module, found[-1].frame)
+            return scope(found[-1].op_name), source_line(module, found[-1].frame)
     if not named:
         return "", ""
-    return scope(named[-1].op_name), _source(module, named[-1].frame)
+    return scope(named[-1].op_name), source_line(module, named[-1].frame)
 
 
 def scope(op_name: str) -> str:
@@ -43,7 +43,8 @@ def _unwrapped(part: str) -> str:
     return "" if _JIT.match(part) else part
 
 
-def _source(module: Module, frame: int) -> str:
+def source_line(module: Module, frame: int) -> str:
+    """file:line of a frame, the innermost that is not this package's own call; "" where there is none."""
     for file, line in module.frames.get(frame, ()):
         if not file.endswith(_OWN_CALLS):
             return f"{_short(file)}:{line}"

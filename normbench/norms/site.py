@@ -1,0 +1,231 @@
+"""One normalization of a program, and all of them together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+from normbench.kernels.problem import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from normbench.norms.variants import Replacement
+
+SHARED, REST = "shared", "everything else"
+"""Groups of the accounting beside the sites."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do about a site.
+
+    Attributes:
+      action: "cast back", "fold into the convolution", "one-pass or pivoted statistics", "channels last", "a Pallas
+        kernel" or "nothing".
+      reason: why, with the figures, in a sentence.
+      saved_bytes: at most, in one run of the program; 0 for nothing.
+    """
+
+    action: str
+    reason: str
+    saved_bytes: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """One normalization: what it is, where it is, and what it moves. Bytes are for all repetitions of a loop.
+
+    Attributes:
+      index: place among the sites, in the order of the program.
+      kind: "batch", "layer", "rms", "group" or "instance".
+      statistics: "computed", or "given" (running statistics at inference).
+      shape: of x; axes: those over which the statistics are taken.
+      channel_axis, groups: as the kind has them, else None.
+      layout: "channels first" or "channels last", where it has channels.
+      dtype, output_dtype: of x and of the result; statistics_dtype: of the variance; param_dtype: of the scale.
+      epsilon: as it is added to the variance or the root.
+      activation, residual: what stands around it.
+      passes: of "forward", "backward", "rematerialised", those that are in the program.
+      scope, source: names of the program's part, and file:line of the caller's own code.
+      launches, shared: indices of its own launches, and of those that also compute something else.
+      executed: how often its own launches run.
+      own_bytes, shared_bytes: what those move.
+      least_bytes: what enters and leaves all of them, once each.
+      predicted_s, shared_predicted_s: by the model, not measured; None where it knows nothing of the device.
+      refusals: what the compiler says of not fusing its own launches.
+      advice: what to do, the most worthwhile first.
+      problem: the same as a problem of the registry; None where it has none of that shape.
+      target: what it was compiled for.
+    """
+
+    index: int
+    kind: str
+    statistics: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    channel_axis: int | None
+    groups: int | None
+    layout: str
+    dtype: str
+    output_dtype: str
+    statistics_dtype: str
+    param_dtype: str
+    epsilon: float
+    activation: str
+    residual: bool
+    passes: tuple[str, ...]
+    scope: str
+    source: str
+    launches: tuple[int, ...]
+    shared: tuple[int, ...]
+    executed: int
+    own_bytes: int
+    shared_bytes: int
+    least_bytes: int
+    predicted_s: float | None
+    shared_predicted_s: float | None
+    refusals: tuple[str, ...]
+    advice: tuple[Advice, ...]
+    problem: Problem | None
+    target: str
+    repetitions: int = 1
+
+    @property
+    def name(self) -> str:
+        """Kind and place, in a few words."""
+        return f"{self.kind} norm at {self.source or self.scope or 'an unknown line'}"
+
+    def variants(self) -> "pd.DataFrame":
+        """The registry's variants for this problem, pass and context, compiled for the same target: a row each with
+        status, launches, bytes, predicted_s, and the reason of those that are not supported; the fewest bytes first.
+
+        Raises:
+          UserError: where the registry has no such problem.
+        """
+        from normbench.norms.variants import variants_table
+
+        return variants_table(self)
+
+    def replacement(self) -> "Replacement":
+        """The call that would take its place: the variant that moves least, with the shapes and what it would change.
+
+        Raises:
+          UserError: where the registry has no such problem.
+        """
+        from normbench.norms.variants import replacement
+
+        return replacement(self)
+
+
+@dataclass(frozen=True)
+class Norms(Sequence[Site]):
+    """The normalizations of a program.
+
+    Attributes:
+      name: of the program.
+      target: what it was compiled for.
+      sites: in the order of the program.
+      groups: for each launch the sites that compute in it, and -1 where something else does.
+      launch_bytes: of each launch; launch_s: predicted, None where nothing is known.
+    """
+
+    name: str
+    target: str
+    sites: tuple[Site, ...]
+    groups: tuple[frozenset[int], ...]
+    launch_bytes: tuple[int, ...]
+    launch_s: tuple[float | None, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Site: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Site]: ...
+    def __getitem__(self, index: int | slice) -> Site | Sequence[Site]:
+        return self.sites[index]
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.sites)
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole program."""
+        return sum(self.launch_bytes)
+
+    @cached_property
+    def touching(self) -> tuple[int, ...]:
+        """Launches in which a normalization computes."""
+        return tuple(i for i, sites in enumerate(self.groups) if sites != {-1})
+
+    @cached_property
+    def alone(self) -> tuple[int, ...]:
+        """Launches in which nothing but normalizations computes."""
+        return tuple(i for i, sites in enumerate(self.groups) if -1 not in sites)
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """A row per site."""
+        import pandas as pd
+
+        return pd.DataFrame([_row(site) for site in self.sites], columns=list(_COLUMNS))
+
+    @property
+    def accounting(self) -> "pd.DataFrame":
+        """Where the bytes of the program go: a row per site with its own launches, one for what is shared, one for
+        everything else. They add up to the program's launches, bytes and predicted time."""
+        import pandas as pd
+
+        rows: dict[int | str, dict[str, Any]] = {site.index: _sum(self, site.launches) for site in self.sites}
+        shared = [i for i, sites in enumerate(self.groups) if len(sites) > 1]
+        rest = [i for i, sites in enumerate(self.groups) if sites == {-1}]
+        rows |= {SHARED: _sum(self, shared), REST: _sum(self, rest)}
+        frame = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="group"))
+        return frame.assign(share=frame["bytes"] / self.bytes if self.bytes else 0.0)
+
+    def __repr__(self) -> str:
+        from normbench.norms.text import norms_text
+
+        return norms_text(self)
+
+    def _repr_html_(self) -> str:
+        from normbench.norms.text import norms_html
+
+        return norms_html(self)
+
+
+def _sum(norms: Norms, launches: Sequence[int]) -> dict[str, Any]:
+    return {
+        "launches": len(launches),
+        "bytes": sum(norms.launch_bytes[i] for i in launches),
+        "predicted_s": seconds_of(norms.launch_s, launches),
+    }
+
+
+def seconds_of(launch_s: Sequence[float | None], launches: Sequence[int]) -> float | None:
+    """The predicted time of some launches; None where that of one is not known."""
+    found = [launch_s[i] for i in launches]
+    known = [seconds for seconds in found if seconds is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
+_COLUMNS = (
+    "kind", "statistics", "shape", "axes", "groups", "layout", "dtype", "output_dtype", "param_dtype", "activation",
+    "residual", "passes", "scope", "source", "launches", "shared_launches", "own_bytes", "shared_bytes", "least_bytes",
+    "predicted_s", "refusals", "action", "saved_bytes",
+)  # fmt: skip
+
+
+def _row(site: Site) -> dict[str, Any]:
+    first = site.advice[0]
+    return {
+        **{name: getattr(site, name) for name in _COLUMNS if hasattr(site, name)},
+        "passes": ",".join(site.passes),
+        "launches": len(site.launches),
+        "shared_launches": len(site.shared),
+        "refusals": len(site.refusals),
+        "action": first.action,
+        "saved_bytes": first.saved_bytes,
+    }
