@@ -59,6 +59,7 @@ def _resume(parsed: argparse.Namespace) -> int:
 
 
 def _conclude_unless_interrupted(carry_out: Callable[[], Path], parsed: argparse.Namespace) -> int:
+    from normbench.report.findings.conclusion import resume_command
     from normbench.study.schedule.study import Interrupted
 
     try:
@@ -70,20 +71,6 @@ def _conclude_unless_interrupted(carry_out: Callable[[], Path], parsed: argparse
         print("normbench: interrupted; no run was begun", file=sys.stderr)
         return 130
     return _conclude(folder, parsed.full)
-
-
-def resume_command(run: Path) -> str:
-    """The command that finishes a run, from whatever folder; the run knows which modules it imports, and from where."""
-    return shlex.join((*program(), "study", "--resume", str(run.resolve())))
-
-
-def program() -> tuple[str, ...]:
-    """How to call this program: by its name, where a shell finds this one under it."""
-    beside = Path(sys.executable).with_name("normbench")
-    found = shutil.which("normbench")
-    if found is not None and beside.exists() and Path(found).resolve() == beside.resolve():
-        return ("normbench",)
-    return (str(beside),) if beside.exists() else (sys.executable, "-m", "normbench.cli.main")
 
 
 def _conclude(folder: Path, full: bool) -> int:
