@@ -18,8 +18,8 @@ def answer_section(data: Digest, told: list[Recommendation]) -> str:
     bad = [line for line in troubles if line.startswith(("FAILED", "...", "The run is not finished"))]
     text += "".join(f'<p class="warning" role="note">{escape(line)}</p>' for line in bad)
     text += listed(basis_lines(told)) + listed(line for line in troubles if line not in bad)
-    steps = [step.removeprefix("Next: ") for step in next_steps(data, told)]
-    return text + (details("What to do next", listed(steps), opened=True) if steps else "")
+    steps = [f"<li>{_unbroken(step.removeprefix('Next: '))}</li>" for step in next_steps(data, told)]
+    return text + (details("What to do next", f"<ul>{''.join(steps)}</ul>", opened=True) if steps else "")
 
 
 def _table(told: list[Recommendation]) -> str:
@@ -51,3 +51,10 @@ def _answer(choice: Choice) -> str:
         word = "~" if choice.tied else "next"
         text += f' <span class="missing">{word} {escape(choice.rival)} {escape(choice.rival_ratio)}</span>'
     return text
+
+
+def _unbroken(text: str) -> str:
+    """Lines break between words alone: an option keeps its dashes."""
+    return " ".join(
+        f'<span class="word">{escape(word)}</span>' if "-" in word else escape(word) for word in text.split()
+    )

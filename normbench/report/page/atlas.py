@@ -32,7 +32,8 @@ _OF_BASIS = {MEASURED: "time", PREDICTED: "predicted", TRAFFIC: "traffic"}
 SECTION = """
 <p>Medians over the n problems of a row (of errors the largest), in brackets over how many where a variant has fewer.
 <strong class="use">★</strong> is the variant to use for that row: by measured time where there is one, else by
-predicted time, else by bytes, as the last column says. The more orange, the further above the baseline or the minimum.
+predicted time, else by bytes, as the second column says; ~2: two others are as good, within the noise or the model's
+error. The more orange, the further above the baseline or the minimum.
 </p>
 <form id="switches" class="switches" aria-label="What the atlas shows"></form>
 <p id="atlas-key" role="status" aria-live="polite"></p>
@@ -73,7 +74,7 @@ def atlas_data(data: Digest) -> dict[str, Any]:
         "passes": [name for name in ("forward", "backward", "forward_backward") if any(row[1] == name for row in made)],
         "dtypes": sorted({row[2] for row in made}),
         "measures": [list(each) for each in MEASURES],
-        "bases": dict(zip(("time", "predicted", "traffic"), BASES, strict=True)),
+        "bases": {_OF_BASIS[basis]: basis.split()[0] for basis in BASES},
         "rows": made,
     }
 

@@ -6,6 +6,7 @@ case's details are read only when it is opened, so that a run of thousands of ca
 
 import os
 import tempfile
+from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -131,8 +132,8 @@ def _header(run: Run) -> str:
         ("run", run.run_id),
         ("preset", info.get("preset")),
         ("targets", ", ".join(run.targets)),
-        ("started", info.get("created")),
-        ("finished", info.get("finished")),
+        ("started", _minute(info.get("created"))),
+        ("finished", _minute(info.get("finished"))),
     ]
     shown = "".join(f"<div><dt>{name}</dt><dd>{escape(as_text(value))}</dd></div>" for name, value in facts if value)
     state = "" if run.complete else _UNFINISHED.format(status=escape(as_text(info.get("status") or "unknown")))
@@ -141,6 +142,14 @@ def _header(run: Run) -> str:
         f"<header><h1>normbench report</h1><dl class=facts>{shown}</dl>{state}"
         f'<nav aria-label="Sections">{links}</nav></header>'
     )
+
+
+def _minute(moment: Any) -> str:
+    """2026-11-21 18:58 UTC; as it stands where it is none."""
+    try:
+        return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (TypeError, ValueError):
+        return as_text(moment)
 
 
 _UNFINISHED = (

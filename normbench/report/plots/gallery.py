@@ -92,7 +92,7 @@ def _of_models(data: Digest) -> Iterator[Picture]:
             yield Picture(f"calibrated-{device}", f"Do predicted times hold on {device}?", figure)
 
 
-_MEDIAN = "Median error; dark: small, light: large."
+_MEDIAN = "Median error; the darker, the larger."
 
 
 def _atlas(data: Digest) -> Iterator[Picture]:

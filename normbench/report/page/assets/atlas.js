@@ -57,7 +57,7 @@
     const cell = element("td", { class: used ? "number best" : "number" }, `${figures(values[measure], name)}${few}`);
     if (used) cell.append(element("span", { "aria-hidden": "true" }, " ★"), element("span", { class: "unseen" }, " use this"));
     const share = heat(values[measure], name);
-    if (share) cell.style.setProperty("--heat", `${Math.round(100 * share)}%`);
+    if (share) cell.style.setProperty("--heat", share.toFixed(2));
     return cell;
   };
   const bodyOf = (operator, rows, measure, widest) => {
@@ -65,18 +65,18 @@
     for (const row of rows) for (const [variant] of row[CELLS]) if (!variants.includes(variant)) variants.push(variant);
     const blank = Array.from({ length: widest - variants.length }, () => element("td", { class: "blank" }));
     const head = element("tr", { class: "operator" }, element("th", { scope: "col" }, operator.replace(/_/g, " ")),
-      ...variants.map((variant) => element("th", { scope: "col", class: "number" }, ...breaking(variant))),
-      ...blank, element("th", { scope: "col" }, "use"));
+      element("th", { scope: "col" }, "use, by"), ...variants.map((variant) => element("th", { scope: "col", class: "number" }, ...breaking(variant))),
+      ...blank);
     const lines = rows.map((row) => {
       const context = ["alone", "", "<NA>"].includes(row[CONTEXT]) ? "" : `, ${row[CONTEXT]}`;
       const label = element("th", { scope: "row" }, `${row[LAYOUT]}${context} `, element("span", { class: "missing" }, `n ${row[PROBLEMS]}`));
       const cells = variants.map((variant) => cellOf(row, row[CELLS].find(([name]) => name === variant), measure));
       const use = element("td", { class: "names" });
       if (row[USE]) {
-        const ties = row[TIES].length ? `, ties with ${row[TIES].length}` : "";
-        use.append(element("strong", { class: "use" }, ...breaking(row[USE])), element("small", {}, `${data.bases[row[BASIS]]}${ties}`));
+        const ties = row[TIES].length ? ` ~${row[TIES].length}` : "";
+        use.append(element("strong", { class: "use" }, row[USE]), `${ties} ${data.bases[row[BASIS]]}`);
       }
-      return element("tr", {}, label, ...cells, ...blank.map((each) => each.cloneNode()), use);
+      return element("tr", {}, label, use, ...cells, ...blank.map((each) => each.cloneNode()));
     });
     return element("tbody", {}, head, ...lines);
   };
