@@ -8,7 +8,6 @@ import pytest
 from normbench.report import Run, load_run, write_report
 from tests.report.synthetic_runs import full_tables, write_run
 
-
 KEPT = Path(__file__).resolve().parents[2] / "results" / "runs"
 
 

@@ -45,12 +45,17 @@ _SWITCH = """
   result.shown = {};
   for (const target of [...menu("target").options].map((each) => each.value)) {
     choose("target", target);
-    result.shown[target] = { measures: [...menu("measure").options].map((each) => each.value), first: menu("measure").value,
-      rows: atlas().length, best: atlas().map((row) => row.querySelectorAll("td.best").length),
-      use: atlas().map((row) => [row.cells[1].querySelector(".use")?.textContent, row.querySelector("td.best")?.textContent]) };
+    result.shown[target] = {
+      measures: [...menu("measure").options].map((each) => each.value),
+      first: menu("measure").value,
+      rows: atlas().length,
+      best: atlas().map((row) => row.querySelectorAll("td.best").length),
+      use: atlas().map((row) => [row.cells[1].querySelector(".use"), row.querySelector("td.best")].map(Boolean)),
+    };
   }
   choose("target", "cpu"); choose("measure", "error");
-  result.errors_shown = atlas().flatMap((row) => [...row.querySelectorAll("td.number")]).map((cell) => cell.textContent);
+  const numbers = atlas().flatMap((row) => [...row.querySelectorAll("td.number")]);
+  result.errors_shown = numbers.map((cell) => cell.textContent);
   const plot = document.getElementById("plot"), place = document.getElementById("plot-place");
   const drawn = () => place.querySelector("svg")?.outerHTML;
   await until(drawn);
@@ -107,7 +112,7 @@ def test_one_atlas_shows_every_target_and_measure_and_marks_what_to_use(kept_pag
     for target in shown.values():
         assert target["rows"] >= 5
         assert set(target["best"]) <= {0, 1}
-        assert all((use is None) == (cell is None) for use, cell in target["use"])
+        assert all(use == cell for use, cell in target["use"])
     assert any(text not in ("", "–") for text in seen["errors_shown"])
     assert seen["plot"] == [True, True]
     few, every = seen["columns"]

@@ -99,7 +99,7 @@ def next_steps(data: Digest, told: list[Recommendation]) -> list[str]:
         steps.append(f"finish it: {resume_command(data.run.path)}")
     floors = {one.floor for one in told if one.floor is not None}
     if floors and max(floors) > _LOUD:
-        steps.append("the machine was not quiet: stop what else runs (normbench doctor), repeat with --processes 5")
+        steps.append("the machine was not quiet: see normbench doctor; repeat with --processes 5")
     if told and not any(one.basis == MEASURED and one.target == "gpu" for one in told):
         steps.append("measure on a GPU: normbench gpu")
     worst = _worst(data)
