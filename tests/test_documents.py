@@ -1,4 +1,4 @@
-"""Every command line in README and docs/ is one that the programs take; the short ones are run; links lead somewhere."""
+"""Every command line in README and docs/ is one that the programs take, the short ones run, and links lead somewhere."""
 
 import importlib.util
 import re
