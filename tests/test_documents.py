@@ -1,4 +1,4 @@
-"""Every command line in README and docs/ is one that the programs take, the short ones run, and links lead somewhere."""
+"""Command lines in README and docs/ are ones that the programs take, the short ones run, and links lead somewhere."""
 
 import importlib.util
 import re

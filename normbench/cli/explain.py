@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normbench.cli.arguments import chosen_target
 from normbench.errors import UserError
-from normbench.schema import DEVICELESS_TARGETS
+from normbench.own_targets import deviceless
 
 if TYPE_CHECKING:
     from normbench.explanation.explain import Report
@@ -19,7 +20,7 @@ _OF_OPERATORS = ("operator", "variant", "param_dtype", "layout", "pass_", "conte
 
 
 def run(parsed: argparse.Namespace) -> int:
-    target = parsed.target
+    target = chosen_target(parsed.target)
     _prepare_process(target, parsed)
     from normbench.cli.arguments import check_compilers, chosen_targets
     from normbench.study.user_modules import import_modules
@@ -50,7 +51,7 @@ def _explained(name: str, function: Callable, args: Sequence[Any], kwargs: dict[
 
 def _prepare_process(target: str, parsed: argparse.Namespace) -> None:
     """Sets what must be set before JAX is imported."""
-    if target in DEVICELESS_TARGETS:
+    if deviceless(target):
         from normbench.fusion.targets import compile_environment
 
         os.environ.update(compile_environment())

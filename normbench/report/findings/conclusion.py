@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from normbench.display.units import count, listing, printable
+from normbench.own_targets import DEVICES
 from normbench.report.data.recommendation import MEASURED, PREDICTED, TRAFFIC, Recommendation
 from normbench.report.data.summary import NOT_RUN, Digest, clock_and_cache
 from normbench.report.page.reproduce import explain_command
-from normbench.schema import DEVICELESS_TARGETS
 
 _TROUBLES = ("ok", "unsupported", "impossible", NOT_RUN)
 _LOUD = 0.05
@@ -127,7 +127,7 @@ def _worst(data: Digest) -> str:
     rows = data.summary[data.summary["baseline"].fillna(False).astype(bool) & data.summary["traffic_ratio"].notna()]
     if rows.empty or rows["traffic_ratio"].max() < 1.05:
         return ""
-    compiled = rows[rows["target"].isin(DEVICELESS_TARGETS)]
+    compiled = rows[~rows["target"].isin(DEVICES)]
     rows = compiled if len(compiled) else rows
     row = rows.loc[rows["traffic_ratio"].idxmax()]
     plain = {name: None if pd.isna(value) else value for name, value in row.items()}

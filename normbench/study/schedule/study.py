@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from normbench import own_targets
 from normbench.cases.case import Case
 from normbench.errors import UserError, unknown
-from normbench.fusion.targets import require_gpu_targets
-from normbench.schema import DEVICELESS_TARGETS, TARGETS
+from normbench.fusion.targets import check_target, require_gpu_targets
+from normbench.own_targets import deviceless
+from normbench.schema import TARGETS
 from normbench.study.machine.environment import environment, usable_cores
 from normbench.study.schedule.attribution_choice import telling_cases
 from normbench.study.schedule.compiling import Progress, WorkerPool, has_samples
@@ -105,12 +107,16 @@ class StudyConfig:
 
     def to_json(self) -> dict[str, Any]:
         plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out")}
-        return {**plain, "cases": [case.slug for case in self.cases]}
+        own = [asdict(found) for target in self.targets if (found := own_targets.own_target(target))]
+        return {**plain, "cases": [case.slug for case in self.cases], **({"own_targets": own} if own else {})}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any], out: Path) -> "StudyConfig":
         """Reads back what `to_json` wrote."""
         import_modules(fields["imports"], fields.get("folder"))
+        fields = dict(fields)
+        for described in fields.pop("own_targets", ()):
+            own_targets.add(own_targets.OwnTarget(**described))
         lists = {name: tuple(fields[name]) for name in ("targets", "imports")}
         cases = tuple(Case.from_slug(slug) for slug in fields["cases"])
         return cls(**{**fields, **lists, "cases": cases, "out": out})
@@ -256,13 +262,12 @@ def _validate(config: StudyConfig) -> None:
     if not config.targets:
         raise unknown("target", "", TARGETS)
     for target in config.targets:
-        if target not in TARGETS:
-            raise unknown("target", target, TARGETS)
+        check_target(target)
     if config.executor not in EXECUTORS:
         raise unknown("executor", config.executor, EXECUTORS)
     if config.executor == "ray":
         require_ray()
-    if any(target in DEVICELESS_TARGETS for target in config.targets):
+    if any(deviceless(target) for target in config.targets):
         require_gpu_targets()
     for name in ("processes", "workers", "case_timeout_s", "time_limit_s", "minimum_samples", "maximum_samples"):
         if getattr(config, name) <= 0:
