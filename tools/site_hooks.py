@@ -1,4 +1,4 @@
-"""Hooks of the site (mkdocs.yml): what a page says of files outside docs/ is not a link there, for the site has none."""
+"""Hooks of the site (mkdocs.yml): a link to a file outside docs/ is not one there, for the site has no such file."""
 
 import re
 
