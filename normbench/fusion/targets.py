@@ -92,10 +92,10 @@ def target_from_config(name: str, config: str) -> Target:
 
 
 def _fact(config: str, field: str) -> str:
-    match = re.search(rf'^\s*{field}:\s*"?([^"\n]+)"?\s*$', config, re.MULTILINE)
+    match = re.search(rf'^\s*{field}:\s*(?:"([^"\n]*)"|([^\s"#]+))\s*(?:#.*)?$', config, re.MULTILINE)
     if match is None:
         raise ValueError(f"the target configuration has no field {field}")
-    return match.group(1)
+    return match[1] or match[2]
 
 
 GPU_TARGETS_HINT = "install the compiler plugin with: pip install 'normbench[gpu-targets]' (Linux only)"
