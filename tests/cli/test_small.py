@@ -15,6 +15,7 @@ from normbench.kernels.registry import Variant, register_variant
 from normbench.report.compare.verdict import REASONS
 from normbench.report.findings.conclusion import resume_command
 from normbench.study.doctor.doctor import failing_imports, imports_check
+from normbench.study.schedule.progress import bar_of
 from normbench.study.schedule.units import MAX_PROCESSES
 from tests.cli.test_main import refused
 
@@ -104,6 +105,12 @@ def test_doctor_imports_what_it_vouches_for(tmp_path, monkeypatch):
     assert "libsomething.so" in check.found
     assert failing_imports(("json",)) == {}
     assert "broken_module" not in sys.modules
+
+
+def test_problems_are_counted_as_problems_and_steps_as_steps(capsys):
+    with bar_of(12, 2) as bar:
+        bar.update(3)
+    assert capsys.readouterr().err.startswith("study: 3 of 12 steps for 2 problems, ")
 
 
 def test_one_process_a_side_says_what_to_run_instead():

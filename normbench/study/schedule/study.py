@@ -170,7 +170,7 @@ class Interrupted(KeyboardInterrupt):
 
 def _carry_out(config: StudyConfig, store: Store) -> Path:
     try:
-        with store.lock(), bar_of(_units(config)) as bar:
+        with store.lock(), bar_of(_units(config), len({case.problem for case in config.cases})) as bar:
             _sweep(config, store, compile_units(config.cases, config.targets), bar)
             _sweep(config, store, measure_units(config.cases, config.targets, config.processes), bar)
             _attribute(config, store, bar)
