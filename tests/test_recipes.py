@@ -292,3 +292,21 @@ def test_a_preset_ends_green(clone):
     _add_preset(clone)
     assert "Which variant to use" in clone.command("study", "--preset", "warps", "--target", "cpu")
     clone.test("tests/cases", "tests/benchmarks", "tests/cli/test_main.py", "tests/test_house.py")
+
+
+@pytest.mark.torture
+def test_a_newcomer_studies_and_reads(clone):
+    """A fresh copy, `make study`, the last 40 lines: the recommended variants are those of the report beside them."""
+    variables = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    variables.pop("PYTHONPATH", None)
+    words = ["make", "study", "PRESET=smoke", f"PYTHON={sys.executable}"]
+    done = subprocess.run(words, cwd=clone.folder, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()[-40:]
+    assert any(line.startswith("Which variant to use") for line in lines)
+    report = clone.folder / lines[-1].removeprefix("Report: ")
+    rows = re.findall(r'<th scope="row">([^<]+)</th><td><strong class="use">([^<]+)</strong>', report.read_text())
+    assert len(rows) >= 3
+    for name, variant in rows[:3]:
+        line = next(line for line in lines if line.startswith(f"{name} "))
+        assert line.removeprefix(name).split()[0] == variant
