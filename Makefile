@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study gpu test torture lint notebooks goldens peers matrix validate clean
+.PHONY: study gpu check test torture lint site notebooks goldens peers matrix validate clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
@@ -31,6 +31,18 @@ lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy normbench analysis benchmarks
+
+# What CI runs: the style, the tests, the site, the notebooks, and a small study from end to end.
+check:
+	$(MAKE) lint
+	$(MAKE) test
+	$(MAKE) site
+	$(MAKE) notebooks ARGS=--check
+	$(MAKE) study PRESET=smoke
+
+# docs/ as a site, in build/site; a link that leads nowhere, or a page that is in no menu, fails.
+site: .venv/docs
+	$(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
 
 # Executes analysis/notebooks/*.py into the .ipynb beside them; ARGS=--check writes nothing.
 notebooks: .venv/notebooks
@@ -73,6 +85,10 @@ validate: .venv/study
 .venv/test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[gpu-targets,test]'
 	@touch $@ .venv/study
+
+.venv/docs: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[docs]'
+	@touch $@
 
 .venv/notebooks: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[gpu-targets,notebooks]'

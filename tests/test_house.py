@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "normbench"
-LEAVES = ("errors", "schema", "declared", "run_folder", "start", "display")
+LEAVES = ("errors", "schema", "declared", "run_folder", "start", "own_targets", "display")
 ROOMS = (  # from the bottom up: each imports only rooms below it, and the leaves
     "jax_compat",
     "fusion",

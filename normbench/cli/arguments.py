@@ -1,12 +1,14 @@
 """What several commands make of their options: cases, targets."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from normbench.cases.case import Case, cases
-from normbench.errors import UserError, unknown
-from normbench.schema import DEFAULT_PRESET, DEVICELESS_TARGETS, TARGETS
+from normbench.errors import UserError
+from normbench.own_targets import deviceless
+from normbench.schema import DEFAULT_PRESET, TARGETS
 
 DEFAULT_TARGETS = ("cpu", "h200", "a100")
 
@@ -60,10 +62,24 @@ def chosen_targets(names: Sequence[str] | None) -> tuple[str, ...]:
     Raises:
       UserError: for an unknown target.
     """
-    for name in names or ():
-        if name not in TARGETS:
-            raise unknown("target", name, TARGETS)
-    return tuple(dict.fromkeys(names or DEFAULT_TARGETS))
+    return tuple(dict.fromkeys(chosen_target(name) for name in names or DEFAULT_TARGETS))
+
+
+def chosen_target(name: str) -> str:
+    """A target by its name, or of the description in the file of this path; says on stderr what of it was left out.
+
+    Raises:
+      UserError: for an unknown name, or a file that describes no CUDA device.
+    """
+    from normbench.cli.target_files import add_file, is_file
+    from normbench.fusion.targets import check_target
+
+    if not is_file(name):
+        return check_target(name)
+    target, skipped = add_file(Path(name))
+    if skipped:
+        print(f"normbench: target {target}: left out what is not known here: {', '.join(skipped)}", file=sys.stderr)
+    return target
 
 
 def check_compilers(targets: Sequence[str]) -> None:
@@ -78,7 +94,7 @@ def check_compilers(targets: Sequence[str]) -> None:
     if "gpu" in targets and not gpu_present():
         others = ", ".join(target for target in TARGETS if target != "gpu")
         raise UserError(f"target 'gpu' is the GPU of this machine, which has none; allowed: {others}")
-    if any(target in DEVICELESS_TARGETS for target in targets):
+    if any(deviceless(target) for target in targets):
         try:
             require_gpu_targets()
         except UserError as error:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normbench.cli.arguments import chosen_target
 from normbench.errors import UserError
-from normbench.schema import DEVICELESS_TARGETS
+from normbench.own_targets import deviceless
 
 if TYPE_CHECKING:
     from normbench.explanation.explain import Report
@@ -19,7 +20,7 @@ _OF_OPERATORS = ("operator", "variant", "param_dtype", "layout", "pass_", "conte
 
 
 def run(parsed: argparse.Namespace) -> int:
-    target = parsed.target
+    target = chosen_target(parsed.target)
     prepare_process(target, (*(parsed.dtype or ()), parsed.param_dtype))
     from normbench.cli.arguments import check_compilers, chosen_targets
     from normbench.study.user_modules import import_modules
@@ -56,7 +57,7 @@ def explained(name: str, function: Callable, args: Sequence[Any], kwargs: dict[s
 
 def prepare_process(target: str, dtypes: Sequence[str | None]) -> None:
     """Sets what must be set before JAX is imported."""
-    if target in DEVICELESS_TARGETS:
+    if deviceless(target):
         from normbench.fusion.targets import compile_environment
 
         os.environ.update(compile_environment())

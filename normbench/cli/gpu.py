@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from normbench.cli.arguments import check_compilers, chosen_cases
 from normbench.cli.gpu_target import describe, dump_target_config
-from normbench.cli.study import DEFAULT_OUT, resume_command, writable_folder
+from normbench.cli.study import DEFAULT_OUT, writable_folder
 from normbench.errors import UserError
 from normbench.study.clocks.device_records import missing
 from normbench.study.schedule.gpu_plan import Plan, plan, seconds, with_peers
@@ -39,6 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
+    from normbench.run_folder.resume import resume_command
     from normbench.study.schedule.store import Store
     from normbench.study.schedule.study import Interrupted, Stopped, StudyConfig, study
 

@@ -154,7 +154,7 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--option", action="append", metavar="NAME=VALUE", help="operator-specific, e.g. kernel=3x3 or features=128"
     )
-    parser.add_argument("--target", default="h200", help=f"one of {', '.join(TARGETS)}; default: h200")
+    parser.add_argument("--target", default="h200", help=f"{', '.join(TARGETS)}, or FILE.txtpb (default: h200)")
     parser.add_argument("--full", action="store_true", help="every launch, hint and refusal, however many there are")
     parser.add_argument("--html", metavar="FILE", help="also write the explanation as HTML")
     _imports(parser)
@@ -253,7 +253,7 @@ def _selection(parser: argparse.ArgumentParser, target: bool = True, preset: str
     for name, what in (
         ("operator", "only these operators"),
         ("variant", "only these variants"),
-        ("target", f"among {', '.join(TARGETS)} (default: cpu h200 a100)"),
+        ("target", f"among {', '.join(TARGETS)}, or FILE.txtpb (default: cpu h200 a100)"),
     )[: 3 if target else 2]:
         parser.add_argument(f"--{name}", action="extend", nargs="+", metavar="NAME", help=what)
 

@@ -5,12 +5,13 @@ import html
 from dataclasses import replace
 from pathlib import Path
 
+from normbench.cli.arguments import chosen_target
 from normbench.cli.explain import called_function, explained, prepare_process, write_page
 from normbench.errors import UserError
 
 
 def run(parsed: argparse.Namespace) -> int:
-    target = parsed.target
+    target = chosen_target(parsed.target)
     prepare_process(target, parsed.dtype or ())
     from normbench.cli.arguments import check_compilers, chosen_targets
     from normbench.study.user_modules import import_modules

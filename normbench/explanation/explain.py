@@ -14,8 +14,8 @@ from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
 from normbench.fusion.targets import check_target, require_gpu_targets
 from normbench.jax_compat.provenance import numbered
+from normbench.own_targets import deviceless
 from normbench.predict.program import predicted_rows
-from normbench.schema import DEVICELESS_TARGETS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,5 +290,5 @@ def require_target_name(target: Any) -> None:
             "'target' of its own: explain_call(function, args, kwargs, target=...)"
         )
     check_target(target)
-    if target in DEVICELESS_TARGETS:
+    if deviceless(target):
         require_gpu_targets()

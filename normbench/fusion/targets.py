@@ -8,6 +8,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from normbench import own_targets
 from normbench.errors import UserError, unknown
 from normbench.schema import DEVICELESS_TARGETS, TARGETS
 
@@ -39,8 +40,8 @@ class Target:
 
 def check_target(name: str) -> str:
     """Returns `name`, or raises UserError for a target that does not exist."""
-    if name not in TARGETS:
-        raise unknown("target", name, TARGETS)
+    if name not in (*TARGETS, *own_targets.names()):
+        raise unknown("target", name, (*TARGETS, *own_targets.names()))
     return name
 
 
@@ -51,6 +52,9 @@ def deviceless_target(name: str) -> Target:
     Raises:
       UserError: for an unknown name.
     """
+    own = own_targets.own_target(name)
+    if own is not None:
+        return target_from_config(name, own.config)
     if name not in DEVICELESS_TARGETS:
         raise unknown("deviceless target", name, DEVICELESS_TARGETS)
     config = resources.files("normbench.fusion").joinpath("targets", f"{name}.txtpb").read_text()
@@ -88,10 +92,10 @@ def target_from_config(name: str, config: str) -> Target:
 
 
 def _fact(config: str, field: str) -> str:
-    match = re.search(rf'^\s*{field}:\s*"?([^"\n]+)"?\s*$', config, re.MULTILINE)
+    match = re.search(rf'^\s*{field}:\s*(?:"([^"\n]*)"|([^\s"#]+))\s*(?:#.*)?$', config, re.MULTILINE)
     if match is None:
         raise ValueError(f"the target configuration has no field {field}")
-    return match.group(1)
+    return match[1] or match[2]
 
 
 GPU_TARGETS_HINT = "install the compiler plugin with: pip install 'normbench[gpu-targets]' (Linux only)"

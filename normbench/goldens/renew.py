@@ -167,7 +167,7 @@ class _Progress:
         self._place, self._total, self._said = place, total, 0
 
     def __call__(self, done: int, compiled: int) -> None:
-        if done - self._said >= 100 or done == self._total:
+        if done - self._said >= 20 or done == self._total:
             self._said = done
             print(f"{self._place}: {done} of {self._total}, {compiled} to compile", file=sys.stderr)
 

@@ -12,6 +12,7 @@ from normbench.fusion.machine_code.assembly import Code
 from normbench.fusion.ptx import Kernel
 from normbench.fusion.reading import Reading, declared_bytes
 from normbench.fusion.targets import Target, deviceless_target
+from normbench.own_targets import deviceless
 from normbench.predict import known_error
 from normbench.predict.bound import bound
 from normbench.predict.devices import Device, device_of
@@ -21,7 +22,6 @@ from normbench.predict.occupancy import occupancy
 from normbench.predict.rules import operations_of, ruled
 from normbench.predict.sass import machine_code
 from normbench.predict.trace import trace_of
-from normbench.schema import DEVICELESS_TARGETS
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
 
     The prediction is empty where nothing is known of the device: the CPU, or a GPU that has no facts here.
     """
-    if isinstance(target, str) and target in DEVICELESS_TARGETS:
+    if isinstance(target, str) and deviceless(target):
         target = deviceless_target(target)
     device = device_of(target) if isinstance(target, Target) else None
     if device is None:

@@ -35,7 +35,7 @@ _SHAPE: dict[str, Any] = {
         "cases": [_TEXT], "models": [_TEXT], "targets": [_TEXT], "preset": _TEXT, "command": _TEXT, "imports": [_TEXT],
         "folder": _TEXT, "executor": _TEXT, "processes": _WHOLE, "case_timeout_s": _NUMBER, "minimum_samples": _WHOLE,
         "maximum_samples": _WHOLE, "relative_noise": _NUMBER, "time_limit_s": _NUMBER, "workers": _WHOLE,
-        "seed": _WHOLE, "attribution": (bool,),
+        "seed": _WHOLE, "attribution": (bool,), "shard": _TEXT, "own_targets": [{"*": (str, int, float)}],
     },
     "environments": {"*": {}}, "mixed": {"*": [_TEXT]},
     "cost": {"compile": _COST, "measure": _COST, "attribute": _COST},

@@ -92,9 +92,9 @@ class Fusion:
 
     def _traced(self, function: Callable, args: Sequence[Any], kwargs: dict[str, Any], target: str) -> "Traced":
         from normbench.fusion.targets import require_gpu_targets
-        from normbench.schema import DEVICELESS_TARGETS
+        from normbench.own_targets import deviceless
 
-        if target in DEVICELESS_TARGETS:
+        if deviceless(target):
             try:
                 require_gpu_targets()
             except UserError as error:

@@ -13,6 +13,7 @@ import pytest
 from normbench.cases.case import cases
 from normbench.cli import main as cli
 from normbench.cli import study as cli_study
+from normbench.report.findings.conclusion import resume_command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,7 +236,7 @@ def test_an_interrupted_study_says_how_to_resume(monkeypatch, capsys, tmp_path):
     assert cli.main(["study", "--preset", "smoke", "--target", "cpu", "--out", str(tmp_path)]) == 130
     (folder,) = tmp_path.iterdir()
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == f"normbench: interrupted; resume with: {cli_study.resume_command(folder)}"
+    assert line == f"normbench: interrupted; resume with: {resume_command(folder)}"
     assert line.endswith(f"study --resume {folder}")
 
 

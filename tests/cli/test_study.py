@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from normbench.report.findings.conclusion import resume_command
+
 ROOT = Path(__file__).resolve().parents[2]
 WRONG_VARIANT = """
 from normbench.kernels.registry import Variant, get, register_variant
@@ -85,3 +87,14 @@ def test_report_writes_where_it_is_told(done, folder):
     refused = normbench(folder, "report", str(run), "--html", "/proc/x.html")
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_the_line_that_resumes_works_as_it_is_printed_from_another_folder(done, folder, tmp_path):
+    """The run imports a module that lies in the folder where it was made: it knows where."""
+    (run,) = (folder / "results/runs").iterdir()
+    variables = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    line = resume_command(run)
+    again = subprocess.run(line, shell=True, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert again.returncode == 1, again.stderr  # the variant that is wrong
+    assert again.stdout.splitlines()[-1] == f"Report: {run / 'report.html'}"
+    assert again.stdout.count("off_by_one") >= 1

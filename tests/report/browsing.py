@@ -7,6 +7,7 @@ import queue
 import shutil
 import subprocess
 import threading
+from importlib.resources import files
 from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -60,7 +61,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def drive(page: Path, folder: Path, script: str, width: int = 1400) -> dict:
+_AXE = """
+  const tag = document.createElement("script");
+  tag.textContent = %s;
+  document.head.append(tag);
+  const audit = async (root) => {
+    const found = await window.axe.run(root);
+    const bad = found.violations.filter((each) => ["serious", "critical"].includes(each.impact));
+    return { rules: found.passes.length,
+      bad: bad.map((each) => `${each.id}: ${each.nodes[0].html.slice(0, 200)} ${each.nodes[0].failureSummary}`) };
+  };
+"""
+
+
+def axe() -> str:
+    """A script that defines `audit(root)`: the rules of axe-core that passed, and what is seriously wrong, in words."""
+    source = files("axe_core_python") / "axe.min.js"
+    return _AXE % json.dumps(source.read_text(encoding="utf-8")).replace("<", "\\u003c")
+
+
+def drive(page: Path, folder: Path, script: str, width: int = 1400, dark: bool = False) -> dict:
     """What `script` left in `result`, acting on the page through `window`, `document` and `until(test)`.
 
     Beside its own results there are `errors` of the page's scripts, `resources` that the page loaded and what was
@@ -70,12 +90,13 @@ def drive(page: Path, folder: Path, script: str, width: int = 1400) -> dict:
     text = page.read_text(encoding="utf-8").replace("<head>", f"<head>{_CATCH}", 1)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.pages, server.asked, server.results = (
-        {"/": _FRAME % (width, script), "/report.html": text},
+        {"/": _FRAME.replace("%d", str(width)).replace("%s", script), "/report.html": text},
         [],
         queue.Queue(),
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder / 'profile'}", f"http://127.0.0.1:{server.server_port}/"]
+    command[1:1] = ["--blink-settings=preferredColorScheme=0"] if dark else []
     browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         result = server.results.get(timeout=120)

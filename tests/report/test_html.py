@@ -26,7 +26,7 @@ class _Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.scripts, self._script = [], {}, None
+        self.text, self.tags, self.scripts, self._script = text, [], {}, None
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -110,14 +110,13 @@ def test_details_have_the_launches_the_times_and_the_command_of_each_case(page, 
 
 
 def test_there_is_a_plot_of_each_kind_for_each_operator(page):
-    titles = [each["aria-label"] for tag, each in page.tags if each.get("role") == "img"]
+    questions = re.findall(r"<option value=[^>]*>([^<]*)</option>", page.text)
     for operator in ("batch_norm", "conv_bn"):
-        assert f"Time of {operator} forward on cpu" in titles
-        assert f"Memory traffic of {operator} forward" in titles
-        assert f"Error against speed of {operator} forward on cpu" in titles
-    for dtype in ("float32", "bfloat16"):
-        assert f"Atlas of memory traffic, {dtype}" in titles
-    assert len(titles) == 11
+        assert f"How long does {operator} forward take on cpu?" in questions
+        assert f"What does {operator} forward move over the minimum?" in questions
+        assert f"Is speed of {operator} forward on cpu paid for with error?" in questions
+    assert all(question.endswith("?") for question in questions)
+    assert len(questions) == 9
 
 
 def test_ids_are_unique(page):
@@ -139,7 +138,7 @@ def test_whatever_the_data_say_is_text(make_run):
     page = _Page(render(run))
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not [each for _, each in page.tags if any(name.startswith("on") for name in each)]
-    assert [tag for tag, _ in page.tags].count("script") == 5
+    assert [tag for tag, _ in page.tags].count("script") == 7
     assert page.json("data")["cases"][-1] == UGLY
     assert page.packed("details")["compiled"]["rows"][UGLY][0][2] == UGLY
 
@@ -165,8 +164,8 @@ def test_unfinished_run_says_so(make_run):
 def test_run_that_was_only_compiled_says_so_and_draws_no_times(make_run):
     text = render(load_run(make_run(full_tables(targets=("h200", "b200")))))
     assert "This run holds no times" in text
-    assert "Memory traffic of conv_bn" in text
-    assert "Time of" not in text
+    assert "What does conv_bn forward move over the minimum?" in text
+    assert "How long does" not in text
 
 
 def test_empty_run_makes_a_report(make_run):
@@ -214,10 +213,12 @@ def test_packed_plots_and_pictures_load_nothing_either_and_name_no_markup_of_the
 def test_every_section_can_be_gone_to(page):
     sections = {attributes["id"] for tag, attributes in page.tags if tag == "section"}
     links = {attributes["href"].removeprefix("#") for tag, attributes in page.tags if tag == "a"}
-    assert links >= sections >= {"findings", "trust", "model", "device", "plots"}
+    assert links >= sections >= {"answer", "findings", "trust", "model", "device", "plots"}
 
 
 def test_every_plot_has_its_place(page):
     places = [attributes["data-plot"] for _, attributes in page.tags if "data-plot" in attributes]
-    assert sorted(places) == sorted(page.packed("figures"))
-    assert len(set(places)) == len(places) > 0
+    chosen = [attributes["value"] for tag, attributes in page.tags if tag == "option"]
+    assert places[0] == chosen[0]  # the one place of those that are chosen by their question
+    assert sorted({*places, *chosen}) == sorted(page.packed("figures"))
+    assert len(set(chosen)) == len(chosen) > 1

@@ -15,6 +15,7 @@ from normbench.report import load_run
 from normbench.report.data.statistics import ratio
 from normbench.report.data.summary import digest
 from normbench.report.findings.strongest import strongest
+from tests.report.synthetic_runs import full_tables, trouble
 
 _KEPT = sorted(path.parent for path in (Path(__file__).resolve().parents[2] / "results" / "runs").glob("*/run.json"))
 
@@ -314,5 +315,13 @@ def test_a_dozen_sentences_at_most_each_with_rows(run):
     assert all(finding.rows for finding in told)
     assert [finding.kind for finding in told] == sorted(
         (finding.kind for finding in told),
-        key=["status", "traffic", "launches", "speed", "fold", "error", "noise"].index,
+        key=["speed", "traffic", "error", "fold", "launches", "noise", "status"].index,
     )
+
+
+def test_what_failed_comes_before_all_else(make_run):
+    tables = full_tables()
+    case = tables["cases"][0]
+    rest = [row for row in tables["timings"] if row["case"] != case["case"]]
+    tables["timings"] = [*rest, trouble(case, "failed", "made up")]
+    assert strongest(digest(load_run(make_run(tables))))[0].kind == "status"

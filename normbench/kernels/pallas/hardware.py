@@ -6,6 +6,8 @@ A100 to the B200, or nearly so, and says so where it is not.
 
 import jax.numpy as jnp
 
+from normbench.own_targets import own_target
+
 VECTOR_BYTES = 16
 """The widest load of one thread on every NVIDIA GPU up to Hopper."""
 
@@ -59,18 +61,24 @@ TRITON_TARGETS = ("gpu", "a100", "h100", "h200", "b200")
 """Ampere and newer; "gpu" is the device that is present, which its compiler refuses where it is older."""
 MOSAIC_TARGETS = ("gpu", "h100", "h200", "b200")
 
+AMPERE, HOPPER = (8, 0), (9, 0)
+"""Compute capabilities: what a device in a file of the user's own has to have."""
+
 
 def not_for_triton(target: str) -> str | None:
     """The reason why Pallas Triton is nothing for `target`, or None."""
-    return _target_refusal(target, TRITON_TARGETS, "Pallas Triton needs Ampere or newer")
+    return _target_refusal(target, TRITON_TARGETS, AMPERE, "Pallas Triton needs Ampere or newer")
 
 
 def not_for_mosaic(target: str) -> str | None:
     """The reason why Pallas Mosaic is nothing for `target`, or None."""
-    return _target_refusal(target, MOSAIC_TARGETS, "Mosaic GPU needs the bulk copies of Hopper or newer")
+    return _target_refusal(target, MOSAIC_TARGETS, HOPPER, "Mosaic GPU needs the bulk copies of Hopper or newer")
 
 
-def _target_refusal(target: str, allowed: tuple[str, ...], need: str) -> str | None:
+def _target_refusal(target: str, allowed: tuple[str, ...], least: tuple[int, int], need: str) -> str | None:
     if target == "cpu":
         return "compiled for GPU targets only; a CPU checks it in interpret mode and never times it"
+    own = own_target(target)
+    if own is not None and (own.major, own.minor) >= least:
+        return None
     return None if target in allowed else f"target {target}; {need} ({', '.join(allowed[1:])})"

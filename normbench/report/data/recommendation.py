@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from normbench import kernels
+from normbench.errors import UserError
 from normbench.report.data.summary import Digest, clock_and_cache
 from normbench.report.findings.noise_floor import ACCEPTED, noise_floors
 
@@ -193,7 +194,10 @@ def _unfit(slug: str) -> str:
     from normbench.cases.case import Case  # which imports JAX: a report is read without it until it recommends
     from normbench.kernels.registry import COMPILERS
 
-    case = Case.from_slug(slug)
+    try:
+        case = Case.from_slug(slug)
+    except UserError:  # of a run by another version, which named its cases otherwise
+        return ""
     if case.operator not in kernels.operators() or case.variant not in kernels.variants(case.operator, COMPILERS):
         return ""
     variant = kernels.get(case.operator, case.variant)

@@ -1,14 +1,17 @@
 """The few findings that a reader should see first."""
 
-from normbench.report.data.summary import Digest
+from normbench.report.data.summary import NOT_RUN, Digest
 from normbench.report.findings.findings import Finding, findings
 
-_MOST = {"status": 2, "traffic": 3, "launches": 1, "speed": 3, "fold": 1, "error": 1, "noise": 1}
-"""Of each kind, in the order in which they are shown: a dozen sentences, since nobody reads a hundred."""
+_MOST = {"speed": 3, "traffic": 3, "error": 1, "fold": 1, "launches": 1, "noise": 1, "status": 2}
+"""Of each kind, in the order in which they are shown: a dozen sentences, since nobody reads a hundred. What failed
+comes before all of them; that all went well, last."""
+_WELL = ("ok", "unsupported")
 
 
 def strongest(digest: Digest) -> list[Finding]:
-    """At most a dozen findings: of each kind those with the greatest strength, first one of each operator."""
+    """At most a dozen findings, by importance: what failed, which is faster, what it moves, how exact it is, how sure
+    that is. Of each kind those with the greatest strength, first one of each operator."""
     told = findings(digest)
     chosen: list[Finding] = []
     for kind, most in _MOST.items():
@@ -16,7 +19,9 @@ def strongest(digest: Digest) -> list[Finding]:
         firsts = {_operator(each): each for each in reversed(mine)}
         leading = [each for each in mine if firsts[_operator(each)] is each]
         chosen += [*leading, *(each for each in mine if each not in leading)][:most]
-    return chosen
+    failed = digest.summary[~digest.summary["status"].isin((*_WELL, NOT_RUN))]
+    places = set(zip(failed["case"], failed["target"], strict=True))
+    return sorted(chosen, key=lambda each: not (each.kind == "status" and places & set(each.rows)))
 
 
 def _operator(finding: Finding) -> str:

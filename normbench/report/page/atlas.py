@@ -1,62 +1,120 @@
-"""The atlas as HTML: per operator a table with a row per group and a column per variant."""
+"""The atlas: one table of every operator's variants, with switches for target, pass, dtype and measure.
 
-from html import escape
+What it shows is made here, as rows for `atlas.js`; the mark of a row is the recommendation for just that row.
+"""
 
-from normbench.display.palette import style
-from normbench.report.data.atlas import AtlasRow, atlas_rows
+import math
+from typing import Any
+
+import pandas as pd
+
+from normbench.report.data.atlas import GROUP
+from normbench.report.data.recommendation import (
+    BASES,
+    MEASURED,
+    PREDICTED,
+    SERIES,
+    TRAFFIC,
+    recommendations,
+)
 from normbench.report.data.summary import Digest
 
-_KEY = (
-    "Median launches, and bytes moved over the minimum bytes, over the n problems of a row (over k where it says so). "
-    "The best, marked ★, has the lowest ratio as shown, and of these the fewest launches, among the variants that "
-    "compiled for the most problems. Targets for which all of a row is the same share it. Where a device was measured, "
-    "the fastest variant has the lowest median of time over the baseline's time, with its 95 % interval; those whose "
-    "interval overlaps it are not told apart from it."
+MEASURES = (
+    ("time", "measured time ÷ baseline"),
+    ("predicted", "predicted time ÷ baseline"),
+    ("traffic", "bytes ÷ minimum bytes"),
+    ("launches", "launches"),
+    ("error", "largest error, ulp"),
 )
+"""What can be shown, the most telling first."""
+_OF_BASIS = {MEASURED: "time", PREDICTED: "predicted", TRAFFIC: "traffic"}
+
+SECTION = """
+<p>Medians over the n problems of a row (of errors the largest), in brackets over how many where a variant has fewer.
+<strong class="use">★</strong> is the variant to use for that row: by measured time where there is one, else by
+predicted time, else by bytes, as the second column says; ~2: two others are as good, within the noise or the model's
+error. The more orange, the further above the baseline or the minimum.
+</p>
+<form id="switches" class="switches" aria-label="What the atlas shows"></form>
+<p id="atlas-key" role="status" aria-live="polite"></p>
+<div class="scroll" tabindex="0" role="group" aria-label="Atlas"><table id="grid" class="atlas"></table></div>
+<noscript><p>The atlas needs JavaScript; the Parquet files of the run hold the same.</p></noscript>
+"""
 
 
-def atlas_html(data: Digest) -> str:
-    """The section's body; says so where nothing was compiled or compared."""
-    rows = atlas_rows(data.atlas)
-    if not rows:
-        return "<p>No case was compiled.</p>"
-    tables = []
-    for operator in dict.fromkeys(row.group["operator"] for row in rows):
-        mine = [row for row in rows if row.group["operator"] == operator]
-        tables.append(f"<h3>{escape(operator)}</h3>{_table(mine)}")
-    return f"<p>{_KEY}</p>{''.join(tables)}"
+def atlas_section(rows: dict[str, Any]) -> str:
+    """The section's body; says so where nothing was compiled or timed."""
+    return SECTION if rows["rows"] else "<p>No case was compiled.</p>"
 
 
-def _table(rows: list[AtlasRow]) -> str:
-    variants = list(dict.fromkeys(variant for row in rows for variant in row.cells))
-    timed = any(row.fastest for row in rows)
-    head = "".join(f"<th>{name}</th>" for name in ("layout", "pass", "dtype", "context", "targets"))
-    head += '<th class="number">n</th>'
-    head += "".join(f'<th class="number">{_dot(variant)}{escape(variant)}</th>' for variant in variants)
-    head += "<th>best</th>" + ("<th>fastest, time ÷ baseline</th>" if timed else "")
-    body = "".join(f"<tr>{_cells(row, variants, timed)}</tr>" for row in rows)
-    return (
-        '<div class="scroll" tabindex="0"><table class="atlas"><thead><tr>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+def atlas_data(data: Digest) -> dict[str, Any]:
+    """What the atlas shows.
+
+    Returns: `targets`, `passes`, `dtypes`; `measures` as [name, words]; `rows`, each [target, pass, dtype, operator,
+    layout, context, problems, variant to use, basis, ties, [[variant, problems, values by measure], ...]].
+    """
+    rows = data.summary[~data.summary["case"].isin(data.summary.loc[data.summary["status"] == "wrong", "case"])]
+    values = _values(rows)
+    told = {(one.target, *one.group): one for one in recommendations(data, GROUP)}
+    both = values[["dtype", "param_dtype"]].drop_duplicates()
+    ambiguous = set(both.loc[both["dtype"].duplicated(keep=False), "dtype"])
+    made = []
+    for key, part in values.groupby(["target", *GROUP], sort=False, dropna=False):
+        target, operator, layout, pass_, context, dtype, param_dtype = map(str, key)
+        one = told.get(tuple(map(str, key)))
+        shown = f"{dtype} ({param_dtype} parameters)" if dtype in ambiguous else dtype
+        cells = [
+            [str(row["variant"]), int(row["n"]), [_plain(row[name]) for name, _ in MEASURES]]
+            for row in part.to_dict("records")
+        ]
+        use = [one.variant, _OF_BASIS[one.basis], [each.variant for each in one.alike]] if one else ["", "", []]
+        made.append([target, pass_, shown, operator, layout, context, int(part["n"].max()), *use, cells])
+    return {
+        "targets": list(dict.fromkeys(row[0] for row in made)),
+        "passes": [name for name in ("forward", "backward", "forward_backward") if any(row[1] == name for row in made)],
+        "dtypes": sorted({row[2] for row in made}),
+        "measures": [list(each) for each in MEASURES],
+        "bases": {_OF_BASIS[basis]: basis.split()[0] for basis in BASES},
+        "rows": made,
+    }
+
+
+def _values(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per target, group and variant: `n` problems that were compiled or timed, and a column per measure."""
+    table = rows[["target", "problem", *GROUP, "variant"]].assign(
+        time=_first_series(rows),
+        predicted=_over_baseline(rows, "predicted_s"),
+        traffic=rows["traffic_ratio"].astype("float64"),
+        launches=rows["launches"].astype("float64"),
+        error=rows["max_ulp"].astype("float64"),
     )
+    names = [name for name, _ in MEASURES]
+    table = table[table[names].notna().any(axis=1) & table["target"].notna()]
+    groups = table.groupby(["target", *GROUP, "variant"], sort=False, dropna=False)
+    found = groups[names].median()
+    found["error"] = groups["error"].max()
+    found["n"] = groups["problem"].nunique()
+    return found.reset_index()
 
 
-def _cells(row: AtlasRow, variants: list[str], timed: bool) -> str:
-    group = row.group
-    dtype = group["dtype"] + (f" ({group['param_dtype']} parameters)" if row.says_parameters else "")
-    texts = [group["layout"], group["pass"].replace("_", " and "), dtype, group["context"], ", ".join(row.targets)]
-    cells = [f"<td>{escape(text)}</td>" for text in texts]
-    cells.append(f'<td class="number">{row.n}</td>')
-    for variant in variants:
-        mark = "best number" if variant in row.best else "number"
-        text = row.cells.get(variant, "") + (" ★" if variant in row.best else "")
-        cells.append(f'<td class="{mark}">{escape(text)}</td>')
-    cells.append(f'<td class="names">{escape(", ".join(row.best))}</td>')
-    if timed:
-        number = f" (n {row.timed})" if row.fastest and row.timed != row.n else ""
-        cells.append(f'<td class="long">{escape(row.fastest + number)}</td>')
-    return "".join(cells)
+def _first_series(rows: pd.DataFrame) -> pd.Series:
+    """Time over the baseline's, of the first measured series that a target has."""
+    found = pd.Series(math.nan, index=rows.index, dtype="float64")
+    for _, part in rows.groupby("target", sort=False):
+        name = next((name for name in SERIES if part[f"{name}_ratio"].notna().any()), None)
+        if name is not None:
+            found[part.index] = part[f"{name}_ratio"].astype("float64")
+    return found
 
 
-def _dot(variant: str) -> str:
-    return f'<span class="dot" aria-hidden="true" style="background:{style(variant).colour}"></span>'
+def _over_baseline(rows: pd.DataFrame, column: str) -> pd.Series:
+    base = rows[rows["baseline"].fillna(False).astype(bool) & rows[column].notna()]
+    base = base.drop_duplicates(["target", "problem"]).set_index(["target", "problem"])[column].astype("float64")
+    keys = pd.MultiIndex.from_frame(rows[["target", "problem"]])
+    return rows[column].astype("float64") / base.reindex(keys).to_numpy()
+
+
+def _plain(value: float) -> float | str | None:
+    if pd.isna(value):
+        return None
+    return float(f"{value:.5g}") if math.isfinite(value) else "inf"

@@ -48,7 +48,7 @@ def _counts(run: Run) -> str:
     for row in compared(run).to_dict("records"):
         numbers = (row[name] for name in ("cases", "changed", *GROUPS))
         rows.append([words(row["before"]), words(row["after"]), *(f"{number:,}" for number in numbers)])
-    return table(head, rows, words=2)
+    return table(head, rows, words=2, label="Programs that differ")
 
 
 def _changes(run: Run) -> str:

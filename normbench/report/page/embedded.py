@@ -2,11 +2,12 @@
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from normbench.display.palette import style
+from normbench.report.data.recommendation import SERIES as TIMES_FIRST
 from normbench.report.data.statistics import SERIES
 from normbench.report.data.summary import Digest, hints, series_names
 from normbench.report.findings.attribution import measured_launches
@@ -15,8 +16,8 @@ from normbench.report.page.reproduce import explain_command
 
 # (column of the table, heading, kind, factor); a kind "text" is filtered by words, "choice" by a menu, too.
 _TEXT = [
-    ("operator", "operator", "choice"),
     ("variant", "variant", "choice"),
+    ("operator", "operator", "choice"),
     ("shape", "shape", "text"),
     ("layout", "layout", "choice"),
     ("dtype", "dtype", "choice"),
@@ -129,14 +130,16 @@ def case_table(digest: Digest, told: list[Finding]) -> dict[str, Any]:
     columns += [_column(rows, name, label, "number", factor) for name, label, factor in _ERRORS]
     columns += [_column(rows, name, label, kind, 1.0) for name, label, kind in _LAST]
     places = {key: number for number, key in enumerate(zip(rows["case"], rows["target"].fillna(""), strict=True))}
-    told_columns = [column for column in columns if any(value not in (None, "") for value in column["values"])]
+    shown = [column for column in columns if any(value not in (None, "") for value in column["values"])]
+    main = _main(column["name"] for column in shown)
     return {
-        "columns": [{**column, "values": _spelled_once(column["values"])} for column in told_columns],
+        "columns": [
+            {**column, "values": _spelled_once(column["values"]), "main": column["name"] in main} for column in shown
+        ],
         "cases": _spelled_once(_plain(rows["case"])),
         "problems": _spelled_once(_plain(rows["problem"])),
         "findings": [sorted({places[key] for key in finding.rows if key in places}) for finding in told],
         "texts": [finding.text for finding in told],
-        "colours": {str(variant): style(str(variant)).colour for variant in rows["variant"].dropna().unique()},
     }
 
 
@@ -148,6 +151,19 @@ def _spelled_once(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
     words: dict[Any, int] = {}
     places = [words.setdefault(value, len(words)) for value in values]
     return {"words": list(words), "places": places}
+
+
+def _main(names: Iterable[str]) -> set[str]:
+    """The columns that are shown at first, as many as fit a window: of times, those of the first series."""
+    known = list(names)
+    series = next((one for one in TIMES_FIRST if f"{one}_median_s" in known), "wall_cold")
+    return {*_MAIN, f"{series}_median_s", f"{series}_ratio"}
+
+
+_MAIN = (
+    "variant", "operator", "shape", "layout", "dtype", "pass", "context", "target", "status", "launches",
+    "traffic_ratio", "max_rel",
+)  # fmt: skip
 
 
 def details(digest: Digest) -> dict[str, Any]:

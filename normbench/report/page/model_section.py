@@ -51,7 +51,7 @@ def model_section(run: Run, places: str) -> str:
         return paragraphs([*untold.values(), *missing_lines(run)])
     text = paragraphs([_INTRODUCTION, *_sources(run), *missing_lines(run)])
     text += "<h3>How far off</h3>" + _errors(cases, launches) + listed(order_lines(run))
-    text += "<h3>Where to trust it</h3>" + listed(trust_of_cases_lines(run)) + places
+    text += "<h3>Where to trust it</h3>" + listed(trust_of_cases_lines(run)) + details("Pictures", places)
     text += details("Launches in words", listed(trust_of_launches_lines(run)))
     return text + details("By operator and pass", _operators(run)) + details("Attained by kind and size", _rates(run))
 
@@ -81,7 +81,7 @@ def _errors(cases: pd.DataFrame, launches: pd.DataFrame) -> str:
     for _, row in spread(launches, ["device", "model", "kind"]).iterrows():
         what = f"{count(row['n'], 'launch', 'launches')}, {row['kind']}"
         rows.append([row["device"], row["model"], what, *_figures(row)])
-    return table(head, rows, words=3)
+    return table(head, rows, words=3, label="Errors of the models")
 
 
 def _operators(run: Run) -> str:
@@ -93,7 +93,7 @@ def _operators(run: Run) -> str:
     for _, row in judged.iterrows():
         pairs = ["" if pd.isna(row[name]) else f"{row[name]:.0f}" for name in ("pairs", "right", "wrong", "silent")]
         rows.append([*(str(row[key]) for key in keys), f"{row['n']}", *_figures(row), *pairs])
-    return table(head, rows, words=4)
+    return table(head, rows, words=4, label="Errors by operator and pass")
 
 
 def _rates(run: Run) -> str:
@@ -103,7 +103,9 @@ def _rates(run: Run) -> str:
             share = "" if pd.isna(row["share"]) else f"{100 * row['share']:.0f} %"
             rate = digits(row["bytes_per_second"] / 1e9)
             rows.append([device, row["kind"], decade_name(row["decade"]), f"{row['n']}", rate, share])
-    return table(["device", "kind", "bytes", "launches", "GB/s, median", "of streaming"], rows, words=3)
+    return table(
+        ["device", "kind", "bytes", "launches", "GB/s, median", "of streaming"], rows, words=3, label="Attained rates"
+    )
 
 
 def _figures(row: pd.Series) -> list[str]:

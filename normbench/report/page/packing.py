@@ -29,17 +29,43 @@ def packed(name: str, value: Any) -> str:
 
 def figure_places(found: list[Picture]) -> tuple[str, dict[str, str]]:
     """The plots' captions with a place for each, as high as its plot, and the plots as SVG by name."""
-    places, drawn = [], {}
+    places = []
+    for picture in found:
+        title, name = escape(picture.title, quote=True), escape(picture.name, quote=True)
+        places.append(
+            f'<figure><figcaption>{title}</figcaption><div class="scroll plot" role="img" aria-label="{title}" '
+            f'tabindex="0" data-plot="{name}" style="min-height:{_height(picture):.0f}px"></div></figure>'
+        )
+    return "".join(places), _drawn(found)
+
+
+def figure_chooser(found: list[Picture]) -> tuple[str, dict[str, str]]:
+    """A menu of the plots' questions and a place for the one that is chosen; and the plots as SVG by name."""
+    if not found:
+        return "", {}
+    options = "".join(
+        f'<option value="{escape(picture.name, quote=True)}">{escape(picture.title)}</option>' for picture in found
+    )
+    first = found[0]
+    name, title = escape(first.name, quote=True), escape(first.title, quote=True)
+    markup = (
+        f'<form class="switches"><label class="words">Question <select id="plot">{options}</select></label></form>'
+        f'<figure><div class="scroll plot" role="img" tabindex="0" id="plot-place" data-plot="{name}" '
+        f'aria-label="{title}" style="min-height:{_height(first):.0f}px"></div></figure>'
+    )
+    return markup, _drawn(found)
+
+
+def _drawn(found: list[Picture]) -> dict[str, str]:
+    drawn = {}
     for picture in found:
         svg = to_svg(picture.figure, picture.name).replace(INK, "currentColor")
         drawn[picture.name] = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
-        title, name = escape(picture.title), escape(picture.name, quote=True)
-        height = picture.figure.get_figheight() * 72 * _POINT_PX
-        places.append(
-            f'<figure><figcaption>{title}</figcaption><div class="scroll plot" role="img" aria-label="{title}" '
-            f'tabindex="0" data-plot="{name}" style="min-height:{height:.0f}px"></div></figure>'
-        )
-    return "".join(places), drawn
+    return drawn
+
+
+def _height(picture: Picture) -> float:
+    return picture.figure.get_figheight() * 72 * _POINT_PX
 
 
 def fusion_pictures(run: Run) -> dict[str, dict[str, str]]:
@@ -47,7 +73,7 @@ def fusion_pictures(run: Run) -> dict[str, dict[str, str]]:
     `MOST_PICTURES`."""
     compiled = {(str(row["case"]), str(row["target"])): row for row in run.compiled.to_dict("records")}
     found: dict[str, dict[str, str]] = {}
-    ordered = _drawn(run.launches).sort_values(["case", "target", "index"], kind="stable")
+    ordered = _programs(run.launches).sort_values(["case", "target", "index"], kind="stable")
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in ordered.to_dict("records"):
         rows.setdefault((str(row["case"]), str(row["target"])), []).append(row)
@@ -57,7 +83,7 @@ def fusion_pictures(run: Run) -> dict[str, dict[str, str]]:
     return found
 
 
-def _drawn(launches: pd.DataFrame) -> pd.DataFrame:
+def _programs(launches: pd.DataFrame) -> pd.DataFrame:
     """The launches of the programs that are drawn."""
     programs = launches.groupby(["case", "target"], sort=False)
     if programs.ngroups <= MOST_PICTURES:

@@ -10,6 +10,7 @@ from normbench.report.compare.runs import Comparison, compare
 from normbench.report.compare.verdict import REASONS, VERDICTS
 from normbench.report.data.frames import Run
 from normbench.report.page.embedded import to_script
+from normbench.report.page.markup import section, table
 from normbench.report.page.report import page, write_page
 
 _COLUMNS = (
@@ -30,7 +31,7 @@ _COLUMNS = (
 _TABLE = """
 <form id="filters" role="search" aria-label="Filter series"></form>
 <p id="shown" role="status" aria-live="polite"></p>
-<div class="scroll" tabindex="0" role="region" aria-label="Table of series"><table id="table"></table></div>
+<div class="scroll" tabindex="0" role="group" aria-label="Table of series"><table id="table"></table></div>
 <p><button type="button" id="more" hidden>Show more rows</button></p>
 """
 
@@ -61,7 +62,7 @@ def render(found: Comparison) -> str:
         f"<header><h1>normbench comparison</h1><p class=run>A {escape(found.a)}<br>B {escape(found.b)}</p>"
         f'<nav aria-label="Sections">{links}</nav></header>'
     )
-    body = [header, *(_section(name, title, text) for name, (title, text) in sections.items())]
+    body = [header, *(section(name, title, text) for name, (title, text) in sections.items())]
     scripts = [f'<script type="application/json" id="data">{to_script(_data(times))}</script>'] if times else []
     return page(f"normbench comparison · {found.a} · {found.b}", body, scripts, interactive=bool(times))
 
@@ -79,7 +80,6 @@ def _data(times: list[dict[str, Any]]) -> dict[str, Any]:
         "problems": [row["case"] for row in rows],
         "findings": [],
         "texts": [],
-        "colours": {},
     }
 
 
@@ -102,25 +102,15 @@ def _summary(found: Comparison, document: dict[str, Any]) -> str:
 
 def _rows(names: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> str:
     lines = [[_words(row.get(name)) for name in names] for row in rows]
-    return _table(names, lines) if lines else "<p>None.</p>"
+    return table(names, lines, words=len(names), label="Changes") if lines else "<p>None.</p>"
 
 
 def _environment(rows: Iterable[Any]) -> str:
     lines = [[_words(cell) for cell in row] for row in rows]
-    return _table(("", "A", "B"), lines) if lines else "<p>Nothing that was recorded.</p>"
+    return table(("", "A", "B"), lines, words=3, label="What differs") if lines else "<p>Nothing that was recorded.</p>"
 
 
 def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "; ".join(map(_words, value))
     return "" if value is None else str(value)
-
-
-def _table(head: Iterable[str], lines: list[list[str]]) -> str:
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f'<td class="long">{escape(cell)}</td>' for cell in row) + "</tr>" for row in lines)
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _section(name: str, title: str, body: str) -> str:
-    return f'<section id="{name}"><h2>{title}</h2>{body}</section>'

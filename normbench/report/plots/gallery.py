@@ -25,7 +25,7 @@ class Picture:
 
     Attributes:
       name: file-safe and unique within the report.
-      title: heading.
+      title: the question that it answers.
       figure: the figure.
     """
 
@@ -46,7 +46,7 @@ def write_plots(run: Run, folder: Path) -> list[Path]:
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for picture in [*_atlas_by_target(data), *pictures(data), *model_pictures(data)]:
+        for picture in [*_atlas(data), *_atlas_by_target(data), *pictures(data), *model_pictures(data)]:
             path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '_', picture.name)}.svg"
             path.write_text(to_svg(picture.figure, picture.name), encoding="utf-8")
             written.append(path)
@@ -56,9 +56,9 @@ def write_plots(run: Run, folder: Path) -> list[Path]:
 
 
 def pictures(data: Digest) -> list[Picture]:
-    """The plots of a run, none that would be empty: the atlas by dtype; time, traffic and error against speed by
-    operator and pass."""
-    found = [*_atlas(data), *_of_devices(data)]
+    """The plots of a run, none that would be empty, each with its question: of every device; time, traffic and error
+    against speed by operator and pass."""
+    found = list(_of_devices(data))
     for (operator, pass_), part in data.summary.groupby(["operator", "pass"], sort=False):
         what = f"{operator} {str(pass_).replace('_', ' and ')}"
         for name, title, figure in _of_operator(data.run, what, part):
@@ -83,16 +83,16 @@ def _of_models(data: Digest) -> Iterator[Picture]:
         ):
             figure = trust_picture(judged[judged["device"] == device], row, column, f"{caption} {_MEDIAN}")
             if figure is not None:
-                yield Picture(f"trust-{row}-{device}", f"Error of the prediction on {device}, {what}", figure)
+                yield Picture(f"trust-{row}-{device}", f"How wrong is the prediction on {device}, {what}?", figure)
         found = case_errors(run).query("device == @device and model == 'streaming'")[["case", "predicted_s"]]
         rows = data.summary[data.summary["target"] == device].drop(columns="predicted_s").merge(found, on="case")
         series = f"{costs.clock if costs else 'wall'}_cold"
         figure = plots_speed.predicted_against_measured(rows, series, f"{caption} Model streaming.")
         if figure is not None:
-            yield Picture(f"calibrated-{device}", f"Predicted against measured time on {device}", figure)
+            yield Picture(f"calibrated-{device}", f"Do predicted times hold on {device}?", figure)
 
 
-_MEDIAN = "Median error; dark: small, light: large."
+_MEDIAN = "Median error; the darker, the larger."
 
 
 def _atlas(data: Digest) -> Iterator[Picture]:
@@ -110,10 +110,12 @@ def _of_devices(data: Digest) -> Iterator[Picture]:
         ceilings = rates.get((str(target), clock, "cold"), {})
         roof = plots_speed.roofline(rows, ceilings, f"{clock}_cold", caption)
         if roof is not None:
-            yield Picture(f"roofline-{target}", f"Bandwidth against the measured ceiling on {target}", roof)
+            yield Picture(
+                f"roofline-{target}", f"How near does each case come to the measured bandwidth of {target}?", roof
+            )
         against = plots_speed.predicted_against_measured(rows, f"{clock}_cold", caption)
         if against is not None:
-            yield Picture(f"prediction-{target}", f"Predicted against measured time on {target}", against)
+            yield Picture(f"prediction-{target}", f"Do predicted times hold on {target}?", against)
 
 
 def _atlas_by_target(data: Digest) -> Iterator[Picture]:
@@ -126,22 +128,22 @@ def _atlas_picture(data: Digest, part: pd.DataFrame, name: str) -> Iterator[Pict
     what = name.replace("-", ", ")
     figure = plots.atlas(part, f"Run {data.run.run_id}, {what}. By the compiled programs.")
     if figure is not None:
-        yield Picture(f"atlas-{name}", f"Atlas of memory traffic, {what}", figure)
+        yield Picture(f"atlas-{name}", f"Which variant moves the least, {what}?", figure)
 
 
 def _of_operator(run: Run, what: str, part: pd.DataFrame) -> Iterator[tuple[str, str, Figure | None]]:
     source = f"Run {run.run_id}, {what}."
     for target, rows in part.groupby("target", sort=False):
         caption = f"{source} Measured on {device_name(run, str(target))}."
-        yield f"time-{target}", f"Time of {what} on {target}", plots.time_by_variant(rows, "wall", caption)
+        yield f"time-{target}", f"How long does {what} take on {target}?", plots.time_by_variant(rows, "wall", caption)
         speed_up = plots_speed.speed_up(rows, "wall_cold", caption)
-        yield f"speed-up-{target}", f"Speed-up of {what} on {target}", speed_up
+        yield f"speed-up-{target}", f"Which variant of {what} is faster than the baseline on {target}?", speed_up
     compiled = f"{source} By the compiled programs."
-    yield "traffic", f"Memory traffic of {what}", plots.traffic_ratio(part, compiled)
+    yield "traffic", f"What does {what} move over the minimum?", plots.traffic_ratio(part, compiled)
     for target, rows in part.groupby("target", sort=False):
         caption = f"{source} Measured on {device_name(run, str(target))}."
         series = next((name for name in ("wall_cold", "wall_warm") if rows[f"{name}_ratio"].notna().any()), "wall_cold")
-        title = f"Error against speed of {what} on {target}"
+        title = f"Is speed of {what} on {target} paid for with error?"
         yield f"error-{target}", title, plots.error_against_speed(rows, series, caption)
 
 

@@ -224,7 +224,7 @@ def _draw_cells(
     axes: Axes, table: pd.DataFrame, problems: pd.DataFrame, variants: list[str], norm: LogNorm, absent: str = "–"
 ) -> None:
     values = table.reindex(index=problems["problem"], columns=variants).to_numpy(dtype=float)
-    colours = mpl.colormaps["cividis"]
+    colours = mpl.colormaps["Oranges"]
     # Cells of their own rather than an image: sharp at any size, and no picture data in the page.
     axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="none")
     for (line, column), value in np.ndenumerate(values):

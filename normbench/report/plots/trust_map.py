@@ -51,7 +51,7 @@ def trust_picture(table: pd.DataFrame, row: str, column: str, caption: str) -> F
 def _draw(
     axes: Any, table: pd.DataFrame, rows: tuple[str, list[str]], columns: tuple[str, list[Any]], first: bool
 ) -> None:
-    colours, norm = mpl.colormaps["cividis"], LogNorm(0.1, _LARGEST, clip=True)
+    colours, norm = mpl.colormaps["Oranges"], LogNorm(0.1, _LARGEST, clip=True)
     values = np.full((len(rows[1]), len(columns[1])), np.nan)
     for cell in table.to_dict("records"):
         y, x = rows[1].index(str(cell[rows[0]])), columns[1].index(cell[columns[0]])

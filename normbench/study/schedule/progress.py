@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
+from normbench.display.units import count
+
 LOG = "study.log"
 FINE = ("ok", "unsupported")
 
@@ -21,8 +23,8 @@ class Lines:
 
     EVERY_S = 30.0
 
-    def __init__(self, total: int):
-        self._total = total
+    def __init__(self, total: int, problems: int):
+        self._total, self._of = total, count(problems, "problem")
         self._count = self._before = 0
         self._failed = ""
         self._began_s = self._said_s = time.monotonic()
@@ -33,15 +35,15 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         self._say()
 
-    def update(self, count: int = 1) -> None:
-        self._count += count
+    def update(self, n: int = 1) -> None:
+        self._count += n
         if time.monotonic() - self._said_s > self.EVERY_S:
             self._say()
 
-    def skip(self, count: int) -> None:
+    def skip(self, steps: int) -> None:
         """Counts what was done in an earlier attempt, from which nothing is estimated."""
-        self._before += count
-        self.update(count)
+        self._before += steps
+        self.update(steps)
 
     def set_postfix_str(self, text: str) -> None:
         self._failed = text
@@ -49,7 +51,7 @@ class Lines:
     def _say(self) -> None:
         self._said_s = time.monotonic()
         spent_s = self._said_s - self._began_s
-        words = [f"study: {self._count} of {self._total} problems", f"{spent_s:.0f} s"]
+        words = [f"study: {self._count} of {count(self._total, 'step')} for {self._of}", f"{spent_s:.0f} s"]
         if self._before < self._count < self._total:
             left_s = spent_s / (self._count - self._before) * (self._total - self._count)
             words.append(f"about {left_s:.0f} s left")
@@ -59,10 +61,10 @@ class Lines:
 class _Bar(tqdm):
     """The bar of a terminal, with the time that is left."""
 
-    def skip(self, count: int) -> None:
+    def skip(self, steps: int) -> None:
         """Counts what was done in an earlier attempt, from which nothing is estimated."""
-        self.initial += count
-        self.update(count)
+        self.initial += steps
+        self.update(steps)
 
 
 class _Silent(Lines):
@@ -73,11 +75,14 @@ class _Silent(Lines):
 Bar: TypeAlias = "_Bar | Lines"
 
 
-def bar_of(total: int, quiet: bool = False) -> Bar:
-    """Counts units: a problem that was compiled for a target, or measured by one process."""
+def bar_of(total: int, problems: int, quiet: bool = False) -> Bar:
+    """Counts steps: a problem that is compiled for a target, or measured by one process; there are more of these than
+    problems."""
     if quiet:
-        return _Silent(total)
-    return _Bar(total=total, desc="study", unit="problem", file=sys.stderr) if sys.stderr.isatty() else Lines(total)
+        return _Silent(total, problems)
+    if not sys.stderr.isatty():
+        return Lines(total, problems)
+    return _Bar(total=total, desc=f"study of {count(problems, 'problem')}", unit="step", file=sys.stderr)
 
 
 class Log:
@@ -112,4 +117,4 @@ class Failures:
 
     def __str__(self) -> str:
         counts = Counter(self._found.values())
-        return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.most_common())
+        return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in counts.most_common())

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from normbench import own_targets
 from normbench.cases.case import Case
 from normbench.errors import UserError, unknown
-from normbench.fusion.targets import require_gpu_targets
+from normbench.fusion.targets import check_target, require_gpu_targets
+from normbench.own_targets import deviceless
 from normbench.run_folder.check import check_run, missing_modules
-from normbench.schema import DEVICELESS_TARGETS, TARGETS
+from normbench.schema import TARGETS
 from normbench.study.machine.environment import device_id, environment, host_name, usable_cores
 from normbench.study.machine.mixing import differences, key
 from normbench.study.schedule.attribution_choice import telling_cases
@@ -117,13 +119,17 @@ class StudyConfig:
 
     def to_json(self) -> dict[str, Any]:
         plain = {name: value for name, value in vars(self).items() if name not in ("cases", "out", "quiet", "cache")}
-        return {**plain, "cases": [case.slug for case in self.cases], "models": [case.model for case in self.cases]}
+        own = [asdict(found) for target in self.targets if (found := own_targets.own_target(target))]
+        slugs = {"cases": [case.slug for case in self.cases], "models": [case.model for case in self.cases]}
+        return {**plain, **slugs, **({"own_targets": own} if own else {})}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any], out: Path) -> "StudyConfig":
         """Reads back what `to_json` wrote; the modules that it names have to be imported."""
+        for described in fields.get("own_targets", ()):
+            own_targets.add(own_targets.OwnTarget(**described))
         lists = {name: tuple(fields[name]) for name in ("targets", "imports")}
-        known = {name: value for name, value in fields.items() if name != "models"}
+        known = {name: value for name, value in fields.items() if name not in ("models", "own_targets")}
         models = fields.get("models") or [""] * len(fields["cases"])
         cases = tuple(
             replace(Case.from_slug(slug), model=model) for slug, model in zip(fields["cases"], models, strict=True)
@@ -280,7 +286,7 @@ def _carry_out(config: StudyConfig, store: Store, here: str | None = None) -> Pa
     """Carries out what is left; `here` is the key of the environment where it is not the run's own."""
     log = Log(store.path)
     try:
-        with store.lock(), bar_of(_units(config), config.quiet) as bar:
+        with store.lock(), bar_of(_units(config), len({case.problem for case in config.cases}), config.quiet) as bar:
             cluster = _cluster(config, store)
             watch = Watch(store, bar, log, here)
             _sweep(config, store, compile_units(config.cases, config.targets), watch, cluster)
@@ -436,13 +442,12 @@ def _validate(config: StudyConfig) -> None:
     if not config.targets:
         raise unknown("target", "", TARGETS)
     for target in config.targets:
-        if target not in TARGETS:
-            raise unknown("target", target, TARGETS)
+        check_target(target)
     if config.executor not in EXECUTORS:
         raise unknown("executor", config.executor, EXECUTORS)
     if config.executor == "ray":
         require_ray()
-    if any(target in DEVICELESS_TARGETS for target in config.targets):
+    if any(deviceless(target) for target in config.targets):
         require_gpu_targets()
     for name in ("processes", "workers", "case_timeout_s", "time_limit_s", "minimum_samples", "maximum_samples"):
         if getattr(config, name) <= 0:

@@ -12,7 +12,7 @@ from normbench import kernels
 from normbench.cases.case import Case
 from normbench.kernels import Problem
 from normbench.kernels.registry import PEERS
-from normbench.schema import DEVICELESS_TARGETS
+from normbench.own_targets import deviceless
 
 LONGEST_NAME = 160
 MAX_PROCESSES = 100
@@ -64,14 +64,14 @@ class Unit:
 def compile_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
     """A unit for each problem and each target that is not here, target by target."""
     groups = by_problem(cases)
-    wanted = [target for target in targets if target in DEVICELESS_TARGETS]
+    wanted = [target for target in targets if deviceless(target)]
     return [_unit("compile", target, 0, problem, group) for target in wanted for problem, group in groups]
 
 
 def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int) -> list[Unit]:
     """A unit for each problem, device and process; those of one problem, which take turns, beside each other."""
     groups = by_problem(cases)
-    devices = [target for target in targets if target not in DEVICELESS_TARGETS]
+    devices = [target for target in targets if not deviceless(target)]
     wanted = max(LEAST_AA_PROBLEMS, AA_UNITS // processes)
     tested = {len(groups) * place // wanted for place in range(wanted)}
     return [
@@ -105,7 +105,7 @@ def _refused(case: Case, device: str) -> str | None:
 def attribution_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
     """A unit for each problem and device."""
     groups = by_problem(cases)
-    devices = [target for target in targets if target not in DEVICELESS_TARGETS]
+    devices = [target for target in targets if not deviceless(target)]
     return [_unit("attribute", device, 0, problem, group) for device in devices for problem, group in groups]
 
 

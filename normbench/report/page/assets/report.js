@@ -19,6 +19,8 @@
   let shown = WINDOW;
   let sorting = { name: null, descending: false };
   let picked = null; // the rows of a finding, and its sentence
+  let every = columns.every((each) => !each.main); // whether all columns are shown, or those that fit a window
+  const columnsShown = () => columns.filter((each) => every || each.main);
 
   const element = (tag, attributes = {}, ...children) => {
     const made = document.createElement(tag);
@@ -29,6 +31,9 @@
     made.append(...children.filter((child) => child !== null && child !== undefined));
     return made;
   };
+
+  // a_b may break after the underscore, 2x3 after the x
+  const breaking = (text) => String(text).split(/(?<=_|x(?=\d))/).flatMap((part) => [part, element("wbr")]);
 
   // What is packed: deflated JSON, unpacked once, when it is first asked for
   const unpacked = {};
@@ -77,7 +82,7 @@
     return descending ? -sign : sign;
   };
   const drawHead = () => {
-    const cells = columns.map((each) => {
+    const cells = columnsShown().map((each) => {
       const direction = each.name === sorting.name ? (sorting.descending ? "descending" : "ascending") : "none";
       const button = element("button", { type: "button", onclick: () => sortBy(each.name) }, each.label);
       const kind = each.kind === "number" ? "number" : null;
@@ -89,9 +94,8 @@
   const cell = (each, row) => {
     const value = each.values[row];
     if (each.name === "variant") {
-      const dot = element("span", { class: "dot", "aria-hidden": "true" });
-      dot.style.background = data.colours[value] || "currentColor";
-      return element("td", {}, dot, element("a", { href: `#case=${encodeURIComponent(data.cases[row])}` }, value ?? ""));
+      const link = element("a", { href: `#case=${encodeURIComponent(data.cases[row])}` }, ...breaking(value ?? ""));
+      return element("th", { scope: "row" }, link);
     }
     if (value === null || value === "") return element("td", { class: "missing" });
     if (each.kind === "number") {
@@ -101,11 +105,11 @@
     if (each.name === "status" && value !== "ok") {
       return element("td", { class: "status" }, String(value).replace(/_/g, " "));
     }
-    return element("td", { class: each.name === "reason" ? "long" : null }, String(value));
+    return element("td", { class: each.name === "reason" ? "long" : null }, ...breaking(value));
   };
   const drawRows = () => {
     const body = element("tbody");
-    for (const row of order.slice(0, shown)) body.append(element("tr", {}, ...columns.map((each) => cell(each, row))));
+    for (const row of order.slice(0, shown)) body.append(element("tr", {}, ...columnsShown().map((each) => cell(each, row))));
     byId("table").tBodies[0]?.remove();
     byId("table").append(body);
     const visible = Math.min(shown, order.length);
@@ -177,10 +181,19 @@
       menus.push(menu);
       form.append(element("label", {}, each.label, menu));
     }
+    if (!every) {
+      const box = element("input", { type: "checkbox", name: "every" });
+      box.addEventListener("input", () => { every = box.checked; });
+      form.append(element("label", { class: "check" }, box, "all columns"));
+    }
     form.append(element("button", { type: "reset" }, "Reset"));
     form.addEventListener("input", refresh);
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("reset", () => setTimeout(() => { picked = null; refresh(); }));
+    form.addEventListener("reset", () => setTimeout(() => {
+      picked = null;
+      every = columns.every((each) => !each.main);
+      refresh();
+    }));
   };
 
   // The page of one case ------------------------------------------------------------------------------------------
@@ -196,7 +209,7 @@
       return element("td", { class: number(place) || long }, present(names[place], value));
     })));
     const title = caption ? element("caption", {}, caption) : null;
-    return element("div", { class: "scroll" }, element("table", {}, title, element("thead", {}, element("tr", {}, ...head)),
+    return element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption || "Table" }, element("table", {}, title, element("thead", {}, element("tr", {}, ...head)),
       element("tbody", {}, ...lines)));
   };
   const rowsOf = (table, slug) => details[table].rows[slug] || [];
@@ -221,7 +234,7 @@
     }
     if (fact.hints.length) parts.push(element("ul", {}, ...fact.hints.map((hint) => element("li", {}, hint))));
     if (drawn[fact.target]) {
-      const picture = element("div", { class: "scroll fusion", tabindex: "0", role: "region", "aria-label": `Program on ${fact.target}` });
+      const picture = element("div", { class: "scroll fusion", tabindex: "0", role: "group", "aria-label": `Program on ${fact.target}` });
       picture.innerHTML = drawn[fact.target]; // made with the page, every text in it escaped
       parts.push(picture);
     }
@@ -266,7 +279,9 @@
     if (accuracy.length) {
       parts.push(element("h3", {}, "Error against the float64 reference"), tableOf(details.accuracy.columns, accuracy));
     }
-    for (const row of rowsOf("compiled", slug)) parts.push(...compiledSection(slug, row, pictures[slug] || {}));
+    const compiled = rowsOf("compiled", slug);
+    for (const row of compiled) parts.push(...compiledSection(slug, row, pictures[slug] || {}));
+    if (!compiled.length) parts.push(element("p", {}, "See its program:"), element("pre", {}, details.commands[slug]));
     dialog.replaceChildren(...parts);
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
@@ -298,7 +313,7 @@
   // Plots are put in their places when they come near the window, or when the page is printed.
   const draw = async (place) => {
     const drawn = await unpack("figures");
-    place.innerHTML = drawn[place.dataset.plot];
+    place.innerHTML = drawn[place.dataset.plot]; // made with the page, every text in it escaped
     place.style.minHeight = "";
   };
   const places = document.querySelectorAll("[data-plot]");
@@ -309,6 +324,7 @@
     }
   }, { rootMargin: "800px" });
   for (const place of places) near.observe(place);
+  byId("plot-place")?.addEventListener("draw", (event) => draw(event.target));
   addEventListener("beforeprint", () => places.forEach(draw));
   addEventListener("hashchange", route);
   route();
