@@ -1,4 +1,5 @@
-"""Group norm and instance norm forward: one launch, in both layouts.
+"""Group norm and instance norm forward: one launch, in both layouts; groups that do not fit on the chip take two, of
+programs that share the positions of an image: mean and squared deviations of each share, then y.
 
 Backward: dx and partial sums in one launch, the gradients of the parameters in another. With dz = dy act', r = 1 /
 deviation and E the mean over the group:
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
+from normbench.jax_compat.triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
 from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.triton.channel_tiles import (
@@ -33,7 +34,7 @@ from normbench.kernels.pallas.triton.channel_tiles import (
 )
 from normbench.kernels.pallas.triton.groups_config import GroupConfig, backward_config, forward_config
 from normbench.kernels.pallas.triton.partial_sums import sum_partials
-from normbench.kernels.pallas.triton.tiles import where
+from normbench.kernels.pallas.triton.tiles import span, where
 from normbench.kernels.pallas.tuning import tuned
 
 
@@ -65,30 +66,31 @@ def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, sa
     out = [jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))]
     if save:
         out += [jax.ShapeDtypeStruct((plan.view.images * plan.groups,), jnp.dtype(plan.dtype))] * 2
-    inputs = (x, gamma, beta)
-    launch = triton_call(
-        partial(_kernel, plan=plan, config=config, save=save),
-        grid=plan.view.images * config.blocks,
-        out=tuple(out),
-        warps=config.warps,
-        name="group_norm_forward",
-        cost=cost(inputs, out, () if config.resident else (x,), flops=8 * x.size),
-    )
-    found = launch(*inputs)
+    launch = _resident_forward if config.resident else _streamed_forward
+    found = launch((x, gamma, beta), tuple(out), plan, config)
     return tuple(found) if save else (found[0], None, None)
 
 
-def _kernel(x_ref, gamma_ref, beta_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig, save: bool) -> None:
+def _resident_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
+    return triton_call(
+        partial(_kernel, plan=plan, config=config),
+        grid=plan.view.images * config.blocks,
+        out=out,
+        warps=config.warps,
+        name="group_norm_forward",
+        cost=cost(inputs, out, flops=8 * plan.view.size),
+    )(*inputs)
+
+
+def _kernel(x_ref, gamma_ref, beta_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig) -> None:
     program = triton_program_id()
     image, channels = program // config.blocks, channel_parts(program % config.blocks, config)
     gamma, beta = (
         [spread(plan.view, load_vector(ref, c, plan.dtype)) for c in channels] for ref in (gamma_ref, beta_ref)
     )
-    body = _resident if config.resident else _streamed
-    mean, r = body(x_ref, y_ref, image, channels, gamma, beta, plan, config)
-    if save:
-        for ref, values in zip(saved, (mean, r), strict=True):
-            store_statistic(ref, image, channels[0], values[0], config)
+    mean, r = _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config)
+    for ref, values in zip(saved, (mean, r), strict=False):
+        store_statistic(ref, image, channels[0], values[0], config)
 
 
 def channel_parts(block: Any, config: GroupConfig) -> list[Part]:
@@ -175,37 +177,119 @@ def _r(squares: list, offsets: list, plan: GroupPlan) -> list:
     return [jax.lax.rsqrt(variance + plan.epsilon) for variance in variances]
 
 
-def _streamed(x_ref, y_ref, image, channels, gamma, beta, plan, config):
-    """Sums of x - p and of its square, p the mean of the group's part of the first tile.
+def _streamed_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
+    view, x = plan.view, inputs[0]
+    grid = view.images * config.shares * config.blocks
+    partials = (jax.ShapeDtypeStruct((view.images * config.shares * view.channels,), jnp.dtype(plan.dtype)),) * 2
+    found = triton_call(
+        partial(_statistics_kernel, plan=plan, config=config),
+        grid=grid,
+        out=partials,
+        warps=config.warps,
+        name="group_norm_statistics",
+        cost=cost((x,), partials, flops=4 * x.size),
+    )(x)
+    inputs = (*inputs, *found)
+    return triton_call(
+        partial(_forward_kernel, plan=plan, config=config, grid=grid),
+        grid=grid,
+        out=out,
+        warps=config.warps,
+        name="group_norm_forward",
+        cost=cost(inputs, out, flops=8 * x.size),
+    )(*inputs)
 
-    What cancels in E[(x - p)²] - (mean - p)² is bounded by how often the group holds that tile, whatever the data.
-    """
+
+def _share(program: Any, config: GroupConfig) -> tuple[Any, Any, Part]:
+    """The image, the share of its positions, and the channels of a program."""
+    (channels,) = channel_parts(program % config.blocks, config)
+    program = program // config.blocks
+    return program // config.shares, program % config.shares, channels
+
+
+def _over_share(config: GroupConfig, share: Any, step, carry):
+    """`carry = step(positions, carry)` for the tiles of a share; what lies beyond an image is masked."""
+    masked = config.steps * config.shares * config.chunk != config.view.spatial
+
+    def at(index, carry):
+        return step(position_part(share * config.steps + index, config, masked), carry)
+
+    return jax.lax.fori_loop(0, config.steps, at, carry)
+
+
+def _terms(share: Any, config: GroupConfig, dtype: Any) -> Any:
+    """Positions of a share."""
+    size = config.steps * config.chunk
+    return jnp.clip(config.view.spatial - share * size, 0, size).astype(dtype)
+
+
+def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: GroupPlan, config: GroupConfig) -> None:
+    """Of each channel, sums of x - p and of its square, p its mean over the share's first tile: what cancels is bounded
+    by how often the share holds that tile, whatever the data."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
-    first = position_part(0, config, config.chunk > view.spatial)
-    tile = load_tile(x_ref, view, image, channels[0], first, "evict_last").astype(dtype)
-    terms = min(config.chunk, view.spatial) * (config.each // config.parts)
-    (total,) = over_groups([channel_sum(view, tile)], channels[:1], config.each, max(config.each, config.block))
-    pivot = total / terms
+    image, share, channels = _share(triton_program_id(), config)
+    terms = _terms(share, config, dtype)
 
-    def add(c, positions, carry):
-        x = load_tile(x_ref, view, image, c, positions, "evict_last").astype(dtype)
-        d = where(tile_mask(view, c, positions), x - spread(view, pivot))
+    def load(positions):
+        return load_tile(x_ref, view, image, channels, positions, "evict_last").astype(dtype)
+
+    first = load(position_part(share * config.steps, config, config.chunk * config.chunks != view.spatial))
+    pivot = channel_sum(view, first) / jnp.minimum(terms, config.chunk)
+
+    def add(positions, carry):
+        d = where(tile_mask(view, channels, positions), load(positions) - spread(view, pivot))
         return carry[0] + d, carry[1] + jnp.square(d)
 
-    zero = jnp.zeros(tile.shape, dtype)
-    sums = [over_chunks(config, partial(add, c), (zero, zero)) for c in channels]
-    offset, squares = (_over([channel_sum(view, s[i]) for s in sums], channels, config) for i in range(2))
-    r = _r(squares, offset, plan)
-    for j, c in enumerate(channels):
+    zero = jnp.zeros(first.shape, dtype)
+    sums, squares = (channel_sum(view, total) for total in _over_share(config, share, add, (zero, zero)))
+    offset = sums / terms
+    at = (image * config.shares + share) * view.channels + channels.index
+    triton_store(mean_ref, at, pivot + offset, channels.mask)
+    triton_store(squares_ref, at, jnp.maximum(squares - sums * offset, 0), channels.mask)
 
-        def write(positions, carry, c=c, j=j):
-            x = load_tile(x_ref, view, image, c, positions, "evict_first").astype(dtype)
-            h = (x - spread(view, pivot) - spread(view, offset[j])) * spread(view, r[j])
-            store_tile(y_ref, view, image, c, positions, activate(h * gamma[j] + beta[j], plan.activation))
-            return carry
 
-        over_chunks(config, write, 0)
-    return [pivot + o for o in offset], r
+def _forward_kernel(
+    x_ref, gamma_ref, beta_ref, means_ref, squares_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig, grid: int
+) -> None:
+    """Puts the shares of its groups together, and writes y of one share; the first programs have what was read last,
+    which the L2 cache may still hold."""
+    view, dtype = plan.view, jnp.dtype(plan.dtype)
+    image, share, channels = _share(grid - 1 - triton_program_id(), config)
+    shares = span(config.padded_shares)
+    mask = jnp.broadcast_to((shares < config.shares)[:, None], (config.padded_shares, config.width))
+    if channels.mask is not None:
+        mask = mask & channels.mask[None, :]
+    index = ((image * config.shares + shares) * view.channels)[:, None] + channels.index[None, :]
+    means, squares = (triton_load(ref, index, mask, "evict_last") for ref in (means_ref, squares_ref))
+    terms = _terms(shares, config, dtype)[:, None]
+
+    def over(values):
+        """The mean over the group of what belongs to shares and channels."""
+        (total,) = over_groups([jnp.sum(where(mask, values), axis=0)], [channels], config.each, config.block)
+        return total / config.count
+
+    # Around a mean of the data, as a sum of means that are large beside their differences would be rounded.
+    near = over(terms * means)
+    offset = over(terms * (means - near))
+    mean = near + offset
+    r = jax.lax.rsqrt(over(squares + terms * jnp.square(means - near - offset)) + plan.epsilon)
+    if saved:
+
+        @triton_when(share == 0)
+        def _save() -> None:
+            for ref, value in zip(saved, (mean, r), strict=True):
+                store_statistic(ref, image, channels, value, config)
+
+    gamma, beta = (load_vector(ref, channels, dtype) for ref in (gamma_ref, beta_ref))
+    near, offset, scale, beta = (spread(view, value) for value in (near, offset, r * gamma, beta))
+
+    def write(positions, carry):
+        x = load_tile(x_ref, view, image, channels, positions, "evict_first").astype(dtype)
+        y = activate((x - near - offset) * scale + beta, plan.activation)
+        store_tile(y_ref, view, image, channels, positions, y)
+        return carry
+
+    _over_share(config, share, write, 0)
 
 
 def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
