@@ -184,9 +184,9 @@ def differences(known: Facts, found: Facts) -> list[str]:
 
 
 def most_launches(facts: Facts) -> int:
-    """One forward and two backward, with the sum of what the programs leave for parameters; two forward where groups and
-    channels are streamed, as the first then leaves what it found of its share. Batch norm in training needs no sum of
-    gradients where its programs have whole channels."""
+    """One forward and two backward, with the sum of what the programs leave for parameters; two forward where groups
+    and channels are streamed, as the first then leaves what it found of its share. Batch norm in training needs no sum
+    of gradients where its programs have whole channels."""
     resident = facts.walks == WALKS[facts.pass_, False]
     operator = facts.case.split(".")[0]
     if operator == "batch_norm_training":
