@@ -16,10 +16,6 @@ from normbench.kernels.pallas.triton.groups import GroupPlan, backward, forward
 from normbench.kernels.pallas.triton.groups_config import WIDEST, GroupConfig, backward_config, forward_config
 from normbench.kernels.problem import Problem
 
-FEWEST_PROGRAMS = 32
-"""Of the backward pass. A multiprocessor draws two or three times its share of the memory's bandwidth: with streamed
-groups in fewer programs XLA, which cuts a group into pieces, moves its data faster, although it moves more."""
-
 
 def pallas_triton(
     x: jax.Array,
@@ -62,9 +58,6 @@ def unsupported(problem: Problem, target: str) -> str | None:
     if reason or math.prod(problem.shape) == 0:
         return reason
     forward, backward = (config_of(problem, pass_) for pass_ in ("forward", "backward"))
-    programs = backward.blocks * backward.splits
-    if problem.pass_ != "forward" and not backward.resident and programs < FEWEST_PROGRAMS:
-        return f"{programs} programs would stream groups that do not fit; {FEWEST_PROGRAMS} keep multiprocessors busy"
     passes = 2 if forward.resident else 3, 3 if backward.resident else 5
     return moves_more(problem, *passes, LAST if forward.view.last else TRAINING)
 

@@ -115,18 +115,6 @@ def position_parts(config: GroupConfig) -> list[Part]:
     return [position_part(m, config, (m + 1) * config.chunk > spatial) for m in range(config.chunks)]
 
 
-def over_chunks(config: GroupConfig, step, carry):
-    """`carry = step(positions, carry)` for all positions of a streamed block; only the last of them are masked."""
-    whole = config.view.spatial // config.chunk
-
-    def unmasked(m, carry):
-        return step(position_part(m, config, False), carry)
-
-    if whole:
-        carry = jax.lax.fori_loop(0, whole, unmasked, carry)
-    return step(position_part(whole, config, True), carry) if whole < config.chunks else carry
-
-
 def _statistic_index(image: Any, channels: Part, config: GroupConfig) -> jax.Array:
     return image * config.groups + channels.index // config.each
 
@@ -248,6 +236,19 @@ def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: GroupPlan, config:
     triton_store(squares_ref, at, jnp.maximum(squares - sums * offset, 0), channels.mask)
 
 
+def _found(
+    refs: tuple, image: Any, channels: Part, config: GroupConfig
+) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+    """What the shares of an image have left for the channels of a program: the shares, which of (shares, channels)
+    there are, and their values, zero elsewhere."""
+    shares = span(config.padded_shares)
+    mask = jnp.broadcast_to((shares < config.shares)[:, None], (config.padded_shares, config.width))
+    if channels.mask is not None:
+        mask = mask & channels.mask[None, :]
+    index = ((image * config.shares + shares) * config.view.channels)[:, None] + channels.index[None, :]
+    return shares, mask, [triton_load(ref, index, mask, "evict_last") for ref in refs]
+
+
 def _forward_kernel(
     x_ref, gamma_ref, beta_ref, means_ref, squares_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig, grid: int
 ) -> None:
@@ -255,12 +256,7 @@ def _forward_kernel(
     which the L2 cache may still hold."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     image, share, channels = _share(grid - 1 - triton_program_id(), config)
-    shares = span(config.padded_shares)
-    mask = jnp.broadcast_to((shares < config.shares)[:, None], (config.padded_shares, config.width))
-    if channels.mask is not None:
-        mask = mask & channels.mask[None, :]
-    index = ((image * config.shares + shares) * view.channels)[:, None] + channels.index[None, :]
-    means, squares = (triton_load(ref, index, mask, "evict_last") for ref in (means_ref, squares_ref))
+    shares, mask, (means, squares) = _found((means_ref, squares_ref), image, channels, config)
     terms = _terms(shares, config, dtype)[:, None]
 
     def over(values):
@@ -298,6 +294,8 @@ def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, j
     view, wide = plan.view, jnp.dtype(plan.dtype)
     key = view.key("group_norm.backward", f"{plan.groups} groups", x.dtype.name)
     config = tuned(backward_config(view, plan.groups, x.dtype.name, wide.itemsize), key)
+    if not config.resident:
+        return _streamed_backward(saved, dy, plan, config)
     single = config.splits == 1
     sums = [
         jax.ShapeDtypeStruct((config.splits * view.channels,), array.dtype if single else wide)
@@ -311,7 +309,7 @@ def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, j
         out=out,
         warps=config.warps,
         name="group_norm_backward",
-        cost=cost(inputs, out, () if config.resident else (x, dy), flops=16 * x.size),
+        cost=cost(inputs, out, flops=16 * x.size),
     )(*inputs)
     if not single:
         shape = config.splits, view.channels
@@ -338,15 +336,14 @@ def _backward_kernel(
     channels = channel_parts(program % config.blocks, config)
     parameters = [[load_vector(ref, c, plan.dtype) for ref in (gamma_ref, beta_ref)] for c in channels]
     images = config.view.images // config.splits
-    body = _resident_backward if config.resident else _streamed_backward
 
     def step(index, carry):
         image = split * images + index
-        known = []
-        for c, (gamma, beta) in zip(channels, parameters, strict=True):
-            statistics = (load_statistic(ref, image, c, config) for ref in (mean_ref, r_ref))
-            known.append(_Channels(c, *(spread(plan.view, v) for v in (*statistics, gamma, beta))))
-        found = body(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config)
+        known = [
+            _known((mean_ref, r_ref), image, c, of_c, plan, config)
+            for c, of_c in zip(channels, parameters, strict=True)
+        ]
+        found = _resident_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config)
         return tuple(total + value for total, value in zip(carry, found, strict=True))
 
     zero = tuple(jnp.zeros((config.width,), jnp.dtype(plan.dtype)) for _ in range(2 * config.parts))
@@ -354,6 +351,12 @@ def _backward_kernel(
     for j, c in enumerate(channels):
         for ref, value in zip(sums, totals[2 * j : 2 * j + 2], strict=True):
             triton_store(ref, split * config.view.channels + c.index, value.astype(ref.dtype), c.mask)
+
+
+def _known(refs, image, channels: Part, parameters: list, plan: GroupPlan, config: GroupConfig) -> _Channels:
+    """`refs` are mean and r, `parameters` gamma and beta."""
+    statistics = (load_statistic(ref, image, channels, config) for ref in refs)
+    return _Channels(channels, *(spread(plan.view, v) for v in (*statistics, *parameters)))
 
 
 def _h_and_dz(x, dy, c: _Channels, plan: GroupPlan):
@@ -396,28 +399,82 @@ def _resident_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, co
     return [value for pair in sums for value in pair]
 
 
-def _streamed_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config):
+def _streamed_backward(saved: tuple, dy: jax.Array, plan: GroupPlan, config: GroupConfig) -> tuple:
+    """Two launches of programs that share the positions of an image: sums of dz h and dz, then dx, dgamma and dbeta."""
+    view, (x, gamma, beta, _, _) = plan.view, saved
+    inputs, grid = (x, dy, *saved[1:]), view.images * config.shares * config.blocks
+    partials = (jax.ShapeDtypeStruct((view.images * config.shares * view.channels,), jnp.dtype(plan.dtype)),) * 2
+    found = triton_call(
+        partial(_sums_kernel, plan=plan, config=config),
+        grid=grid,
+        out=partials,
+        warps=config.warps,
+        name="group_norm_backward_sums",
+        cost=cost(inputs, partials, flops=8 * x.size),
+    )(*inputs)
+    out = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (x, gamma, beta))
+    inputs = (*inputs, *found)
+    return triton_call(
+        partial(_dx_kernel, plan=plan, config=config, grid=grid),
+        grid=grid,
+        out=out,
+        warps=config.warps,
+        name="group_norm_backward",
+        cost=cost(inputs, out, flops=16 * x.size),
+    )(*inputs)
+
+
+def _of_a_share(program: Any, refs: tuple, plan: GroupPlan, config: GroupConfig, eviction: str) -> tuple:
+    """Image, share, what is known of the channels, their gamma and beta, and a function that loads h and dz of
+    positions; `refs` are x, dy, gamma, beta, mean, r."""
+    image, share, channels = _share(program, config)
+    parameters = [load_vector(ref, channels, plan.dtype) for ref in refs[2:4]]
+    known = _known(refs[4:6], image, channels, parameters, plan, config)
+
+    def load(positions):
+        x, dy = (load_tile(ref, plan.view, image, channels, positions, eviction) for ref in refs[:2])
+        return _h_and_dz(x, dy, known, plan)
+
+    return image, share, known, parameters, load
+
+
+def _sums_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig) -> None:
     view = plan.view
+    image, share, known, _, load = _of_a_share(triton_program_id(), refs[:6], plan, config, "evict_last")
 
-    def load(c, positions, eviction):
-        x, dy = (load_tile(ref, view, image, c.part, positions, eviction) for ref in (x_ref, dy_ref))
-        return _h_and_dz(x, dy, c, plan)
-
-    def add(c, positions, carry):
-        h, dz = load(c, positions, "evict_last")
+    def add(positions, carry):
+        h, dz = load(positions)
         return carry[0] + dz * h, carry[1] + dz
 
     shape = (config.chunk, config.width) if view.last else (config.width, config.chunk)
     zero = jnp.zeros(shape, jnp.dtype(plan.dtype))
-    sums = []
-    for c in known:
-        found = over_chunks(config, partial(add, c), (zero, zero))
-        sums.append(tuple(channel_sum(view, tile) for tile in found))
-    for c, means in zip(known, _means(sums, known, parameters, config), strict=True):
+    at = (image * config.shares + share) * view.channels + known.part.index
+    for ref, tile in zip(refs[6:], _over_share(config, share, add, (zero, zero)), strict=True):
+        triton_store(ref, at, channel_sum(view, tile), known.part.mask)
 
-        def write(positions, carry, c=c, means=means):
-            store_tile(dx_ref, view, image, c.part, positions, _dx(*load(c, positions, "evict_first"), c, means))
-            return carry
 
-        over_chunks(config, write, 0)
-    return [value for pair in sums for value in pair]
+def _dx_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig, grid: int) -> None:
+    program = grid - 1 - triton_program_id()
+    image, share, known, parameters, load = _of_a_share(program, refs[:6], plan, config, "evict_first")
+    dx_ref, *out = refs[8:]
+
+    def sums_of(image):
+        """Of dz h and dz, over the positions of an image."""
+        return tuple(jnp.sum(value, axis=0) for value in _found(refs[6:8], image, known.part, config)[2])
+
+    @triton_when(jnp.logical_and(image == 0, share == 0))
+    def _write_gradients() -> None:
+        def add(index, carry):
+            return tuple(total + value for total, value in zip(carry, sums_of(index), strict=True))
+
+        zero = jnp.zeros((config.width,), jnp.dtype(plan.dtype))
+        for ref, value in zip(out, jax.lax.fori_loop(0, config.view.images, add, (zero, zero)), strict=True):
+            triton_store(ref, known.part.index, value.astype(ref.dtype), known.part.mask)
+
+    (means,) = _means([sums_of(image)], [known], [parameters], config)
+
+    def write(positions, carry):
+        store_tile(dx_ref, plan.view, image, known.part, positions, _dx(*load(positions), known, means))
+        return carry
+
+    _over_share(config, share, write, 0)

@@ -43,9 +43,6 @@ CONTIGUOUS_BYTES = (64, 32, 16)
 where two do not fit; and half of one, whose other half a neighbouring program reads at about the same time from the L2
 cache, before a group is read twice."""
 
-STREAM_CONTIGUOUS_BYTES = (64, 32)
-"""The same where groups are streamed: fewer bytes where the first leaves multiprocessors idle."""
-
 STREAM_VECTORS = 2
 """Of each thread in a streamed tile."""
 
@@ -86,7 +83,7 @@ class GroupConfig:
       warps: per program.
       resident: True where a program holds its groups in registers, False where it streams them.
       splits: how many programs share the images of a block in the backward pass.
-      steps: tiles of a share of the positions, in the forward pass of groups that are streamed.
+      steps: tiles of a share of the positions, where groups are streamed.
     """
 
     view: View
@@ -136,23 +133,15 @@ class GroupConfig:
 
 def forward_config(view: View, groups: int, dtype: str) -> GroupConfig:
     """One program for a block of groups of one image; where they do not fit, several that share its positions."""
-    config = _resident_config(view, groups, dtype, FORWARD_ELEMENTS)
-    if config:
-        return config
-    block, width = _shared_block(view, groups, vector_elements(dtype))
-    config = _streamed_config(view, view.channels // groups, (block, width), vector_elements(dtype), SHARED_WARPS)
-    there = view.images * config.blocks
-    fitting = power_of_two_to(PARTIALS // config.width)
-    if there * fitting < MULTIPROCESSORS:
-        fitting *= 2
-    shares = max(1, min(-(-SHARED_PROGRAMS // there), config.chunks // LEAST_STEPS, fitting))
-    return replace(config, steps=-(-config.chunks // shares))
+    return _resident_config(view, groups, dtype, FORWARD_ELEMENTS) or _shared_config(view, groups, dtype)
 
 
 def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> GroupConfig:
     """The same, or fewer programs that walk over images, so that their partial sums of `wide_bytes` stay small."""
-    config = _resident_config(view, groups, dtype, BACKWARD_ELEMENTS) or _backward_streamed(view, groups, dtype)
-    item = 16 // vector_elements(dtype)
+    config = _resident_config(view, groups, dtype, BACKWARD_ELEMENTS)
+    if config is None:
+        return _shared_config(view, groups, dtype)
+    item = VECTOR_BYTES // vector_elements(dtype)
     allowed = min(view.images, workspace_programs(view.size * item, 2 * wide_bytes * view.channels))
     enough = min(view.images, -(-8 * MULTIPROCESSORS // config.blocks))
     most = min(allowed, enough)
@@ -170,18 +159,20 @@ def _resident_config(view: View, groups: int, dtype: str, most: int) -> GroupCon
     return None
 
 
-def _backward_streamed(view: View, groups: int, dtype: str) -> GroupConfig:
-    each, vector = view.channels // groups, vector_elements(dtype)
-    # One tile for all channels, some of it masked: loops over several in a row spill.
-    blocks = [(b, power_of_two_from(b)) for b, _ in _blocks(view, each, groups, vector, STREAM_CONTIGUOUS_BYTES)]
-    busy = [b for b in blocks if view.images * -(-view.channels // b[0]) >= MULTIPROCESSORS]
-    return _streamed_config(view, each, (busy or blocks[-1:])[0], vector, WARPS[-1])
-
-
-def _streamed_config(view: View, each: int, blocked: tuple[int, int], vector: int, most_warps: int) -> GroupConfig:
-    block, width = blocked
-    chunk = max(1, min(most_warps * WARP * vector * STREAM_VECTORS // width, power_of_two_from(view.spatial)))
-    return GroupConfig(view, each, block, width, chunk, min(most_warps, _most_warps(chunk * width, vector)), False)
+def _shared_config(view: View, groups: int, dtype: str) -> GroupConfig:
+    """Programs that share the positions of a block of groups of one image, in tiles of all channels of the block: loops
+    over several tiles in a row spill."""
+    vector = vector_elements(dtype)
+    block, width = _shared_block(view, groups, vector)
+    chunk = max(1, min(SHARED_WARPS * WARP * vector * STREAM_VECTORS // width, power_of_two_from(view.spatial)))
+    warps = min(SHARED_WARPS, _most_warps(chunk * width, vector))
+    config = GroupConfig(view, view.channels // groups, block, width, chunk, warps, False)
+    there = view.images * config.blocks
+    fitting = power_of_two_to(PARTIALS // width)
+    if there * fitting < MULTIPROCESSORS:
+        fitting *= 2
+    shares = max(1, min(-(-SHARED_PROGRAMS // there), config.chunks // LEAST_STEPS, fitting))
+    return replace(config, steps=-(-config.chunks // shares))
 
 
 def _shared_block(view: View, groups: int, vector: int) -> tuple[int, int]:
