@@ -30,8 +30,9 @@ PASSES = ("forward", "backward")
 WALKS = {("forward", False): 2, ("forward", True): 3, ("backward", False): 3, ("backward", True): 5}
 """By pass, and whether what is summed is streamed."""
 
-MOST_OF_LEAST = 1.05
-WORKSPACE = 0.02
+MOST_OF_LEAST = {"forward": 1.05, "backward": 1.08}
+"""By pass: what programs leave for parameters, written and read once more, counts for the backward one."""
+WORKSPACE = 0.11
 """Of x."""
 
 
@@ -60,6 +61,10 @@ class Facts:
     @property
     def x_bytes(self) -> int:
         return self.least_bytes // self.walks
+
+    @property
+    def pass_(self) -> str:
+        return "backward" if ".backward" in self.case else "forward"
 
     @property
     def share(self) -> float:
@@ -179,12 +184,15 @@ def differences(known: Facts, found: Facts) -> list[str]:
 
 
 def most_launches(facts: Facts) -> int:
-    """One forward and two backward, with the sum of what the programs leave for parameters; of batch norm in training,
-    whose programs have whole channels or shares of them, one where nothing is read twice and two otherwise."""
-    pass_ = "backward" if ".backward" in facts.case else "forward"
-    if facts.case.startswith("batch_norm_training."):
-        return 1 if facts.walks == WALKS[pass_, False] else 2
-    return 1 if pass_ == "forward" else 2
+    """One forward and two backward, with the sum of what the programs leave for parameters; two forward where groups
+    and channels are streamed, as the first then leaves what it found of its share. Batch norm in training needs no sum
+    of gradients where its programs have whole channels."""
+    resident = facts.walks == WALKS[facts.pass_, False]
+    operator = facts.case.split(".")[0]
+    if operator == "batch_norm_training":
+        return 1 if resident else 2
+    shared = operator in ("group_norm", "instance_norm") and not resident
+    return 1 if facts.pass_ == "forward" and not shared else 2
 
 
 def broken(facts: Facts) -> list[str]:
@@ -192,7 +200,7 @@ def broken(facts: Facts) -> list[str]:
     most = most_launches(facts)
     wrong = {
         f"{facts.launches} launches, allowed: {most}": facts.launches > most,
-        f"{facts.share:.3f} × the least of {facts.walks} walks": facts.share > MOST_OF_LEAST,
+        f"{facts.share:.3f} × the least of {facts.walks} walks": facts.share > MOST_OF_LEAST[facts.pass_],
         f"loads of {facts.load_bytes} bytes": facts.load_bytes != 16,
         f"stores of {facts.store_bytes} bytes": facts.store_bytes != 16,
         f"a workspace of {facts.workspace_bytes} bytes": facts.workspace_bytes > WORKSPACE * facts.x_bytes,

@@ -1,4 +1,4 @@
-"""One fused kernel in Pallas Triton: each group is read once and written once, in both layouts."""
+"""One fused kernel in Pallas Triton: each group that fits is read once and written once, in both layouts."""
 
 import math
 
@@ -15,10 +15,6 @@ from normbench.kernels.pallas.triton.channel_tiles import View
 from normbench.kernels.pallas.triton.groups import GroupPlan, backward, forward
 from normbench.kernels.pallas.triton.groups_config import WIDEST, GroupConfig, backward_config, forward_config
 from normbench.kernels.problem import Problem
-
-FEWEST_PROGRAMS = 32
-"""A multiprocessor draws two or three times its share of the memory's bandwidth: with streamed groups in fewer programs
-XLA, which cuts a group into pieces, moves its data faster, although it moves more."""
 
 
 def pallas_triton(
@@ -61,12 +57,9 @@ def unsupported(problem: Problem, target: str) -> str | None:
     reason = _refusal(problem.shape, problem.channels // groups)
     if reason or math.prod(problem.shape) == 0:
         return reason
-    config = config_of(problem, "forward")
-    programs = config.view.images * config.blocks
-    if not config.resident and programs < FEWEST_PROGRAMS:
-        return f"{programs} programs would stream groups that do not fit; {FEWEST_PROGRAMS} keep multiprocessors busy"
-    backward = 3 if config_of(problem, "backward").resident else 5
-    return moves_more(problem, 2 if config.resident else 3, backward, LAST if config.view.last else TRAINING)
+    forward, backward = (config_of(problem, pass_) for pass_ in ("forward", "backward"))
+    passes = 2 if forward.resident else 3, 3 if backward.resident else 5
+    return moves_more(problem, *passes, LAST if forward.view.last else TRAINING)
 
 
 def config_of(problem: Problem, pass_: str) -> GroupConfig:

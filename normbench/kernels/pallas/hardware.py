@@ -22,9 +22,16 @@ MULTIPROCESSORS = 132
 """Of the H100 and the H200 (A100: 108, B200: 148): programs that walk over many blocks come in multiples of it, and a
 fifth more or less programs than multiprocessors costs less than a launch."""
 
-WORKSPACE_SHARE = 0.02
-"""Partial sums may take this share of the tensor: written and read they then add at most 1.4 % to the three tensors
-that a gradient moves."""
+FEWER_MULTIPROCESSORS = 108
+"""Of the A100: where there are too few programs for all multiprocessors of an H200 alike, no more than these have at
+once, as a few more would take it as long again."""
+
+WORKSPACE_SHARE = 0.11
+"""Partial sums may take this share of the tensor: written and read they then add at most 7.4 % to the three tensors
+that a gradient moves. They stay in the L2 cache, where they cost less than multiprocessors without a program."""
+
+BACKWARD_PROGRAMS = 2 * MULTIPROCESSORS
+"""Of kernels that walk over rows and keep sums: one program loads while the other computes."""
 
 MOST_ELEMENTS = 2**31 - 2**20
 """Indices are 32-bit; the margin is for the last block, which reaches beyond the end before it is masked."""

@@ -1,5 +1,7 @@
 """The Pallas Triton kernels of group norm and instance norm, interpreted, against the float64 reference."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,30 @@ def test_partial_sums_of_several_programs(last):
     assert config.splits > 1
     layout = "nhwc" if last else "nchw"
     check(Problem("group_norm", shape, layout, pass_="backward", options=(("groups", 4),)), "pallas_triton")
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "groups", "dtype"),
+    [
+        ((2, 100, 130, 16), "nhwc", 16, "float32"),
+        ((1, 61, 67, 40), "nhwc", 4, "bfloat16"),
+        ((1, 20, 131, 128), "nchw", 2, "bfloat16"),
+        ((2, 6, 300, 101), "nchw", 2, "float32"),
+    ],
+)
+def test_groups_that_do_not_fit_are_shared_out_among_programs(shape, layout, groups, dtype):
+    """Shares that end within a tile, tiles with lanes that have no channel, and the statistics that backward needs."""
+    last = layout == "nhwc"
+    channels = shape[3 if last else 1]
+    view = View(shape[0], channels, math.prod(shape) // shape[0] // channels, last)
+    config = forward_config(view, groups, dtype)
+    assert not config.resident
+    assert config.shares > 1
+    assert (
+        config.shares * config.steps * config.chunk >= view.spatial > (config.shares - 1) * config.steps * config.chunk
+    )
+    options = (("groups", groups),)
+    check(Problem("group_norm", shape, layout, dtype, "float32", "forward_backward", options=options), "pallas_triton")
 
 
 @pytest.mark.parametrize(("shape", "last"), [((1, 4, 64), False), ((1, 65536, 4), True)])

@@ -32,7 +32,7 @@ def test_the_arithmetic_of_blocks():
     assert [power_of_two_from(n) for n in (0, 1, 2, 3, 1024, 1025)] == [1, 1, 2, 4, 1024, 2048]
     assert [power_of_two_to(n) for n in (0, 1, 3, 1024, 2047)] == [1, 1, 2, 1024, 1024]
     assert [warps_for(n, 16) for n in (1, 512, 513, 10**6)] == [1, 1, 2, 32]
-    assert workspace_programs(8192 * 4096 * 2, 4096 * 8) == 40
+    assert workspace_programs(8192 * 4096 * 2, 4096 * 8) == 225
     assert workspace_programs(10, 4096 * 8) == 1
 
 

@@ -1,4 +1,5 @@
-"""Group norm and instance norm forward: one launch, in both layouts.
+"""Group norm and instance norm forward: one launch, in both layouts; groups that do not fit on the chip take two, of
+programs that share the positions of an image: mean and squared deviations of each share, then y.
 
 Backward: dx and partial sums in one launch, the gradients of the parameters in another. With dz = dy act', r = 1 /
 deviation and E the mean over the group:
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
+from normbench.jax_compat.triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
 from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.triton.channel_tiles import (
@@ -33,7 +34,7 @@ from normbench.kernels.pallas.triton.channel_tiles import (
 )
 from normbench.kernels.pallas.triton.groups_config import GroupConfig, backward_config, forward_config
 from normbench.kernels.pallas.triton.partial_sums import sum_partials
-from normbench.kernels.pallas.triton.tiles import where
+from normbench.kernels.pallas.triton.tiles import span, where
 from normbench.kernels.pallas.tuning import tuned
 
 
@@ -65,30 +66,31 @@ def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, sa
     out = [jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))]
     if save:
         out += [jax.ShapeDtypeStruct((plan.view.images * plan.groups,), jnp.dtype(plan.dtype))] * 2
-    inputs = (x, gamma, beta)
-    launch = triton_call(
-        partial(_kernel, plan=plan, config=config, save=save),
-        grid=plan.view.images * config.blocks,
-        out=tuple(out),
-        warps=config.warps,
-        name="group_norm_forward",
-        cost=cost(inputs, out, () if config.resident else (x,), flops=8 * x.size),
-    )
-    found = launch(*inputs)
+    launch = _resident_forward if config.resident else _streamed_forward
+    found = launch((x, gamma, beta), tuple(out), plan, config)
     return tuple(found) if save else (found[0], None, None)
 
 
-def _kernel(x_ref, gamma_ref, beta_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig, save: bool) -> None:
+def _resident_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
+    return triton_call(
+        partial(_kernel, plan=plan, config=config),
+        grid=plan.view.images * config.blocks,
+        out=out,
+        warps=config.warps,
+        name="group_norm_forward",
+        cost=cost(inputs, out, flops=8 * plan.view.size),
+    )(*inputs)
+
+
+def _kernel(x_ref, gamma_ref, beta_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig) -> None:
     program = triton_program_id()
     image, channels = program // config.blocks, channel_parts(program % config.blocks, config)
     gamma, beta = (
         [spread(plan.view, load_vector(ref, c, plan.dtype)) for c in channels] for ref in (gamma_ref, beta_ref)
     )
-    body = _resident if config.resident else _streamed
-    mean, r = body(x_ref, y_ref, image, channels, gamma, beta, plan, config)
-    if save:
-        for ref, values in zip(saved, (mean, r), strict=True):
-            store_statistic(ref, image, channels[0], values[0], config)
+    mean, r = _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config)
+    for ref, values in zip(saved, (mean, r), strict=False):
+        store_statistic(ref, image, channels[0], values[0], config)
 
 
 def channel_parts(block: Any, config: GroupConfig) -> list[Part]:
@@ -111,18 +113,6 @@ def position_parts(config: GroupConfig) -> list[Part]:
     """All positions, for tiles that are unrolled."""
     spatial = config.view.spatial
     return [position_part(m, config, (m + 1) * config.chunk > spatial) for m in range(config.chunks)]
-
-
-def over_chunks(config: GroupConfig, step, carry):
-    """`carry = step(positions, carry)` for all positions of a streamed block; only the last of them are masked."""
-    whole = config.view.spatial // config.chunk
-
-    def unmasked(m, carry):
-        return step(position_part(m, config, False), carry)
-
-    if whole:
-        carry = jax.lax.fori_loop(0, whole, unmasked, carry)
-    return step(position_part(whole, config, True), carry) if whole < config.chunks else carry
 
 
 def _statistic_index(image: Any, channels: Part, config: GroupConfig) -> jax.Array:
@@ -175,37 +165,127 @@ def _r(squares: list, offsets: list, plan: GroupPlan) -> list:
     return [jax.lax.rsqrt(variance + plan.epsilon) for variance in variances]
 
 
-def _streamed(x_ref, y_ref, image, channels, gamma, beta, plan, config):
-    """Sums of x - p and of its square, p the mean of the group's part of the first tile.
+def _streamed_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
+    view, x = plan.view, inputs[0]
+    grid = view.images * config.shares * config.blocks
+    partials = (jax.ShapeDtypeStruct((view.images * config.shares * view.channels,), jnp.dtype(plan.dtype)),) * 2
+    found = triton_call(
+        partial(_statistics_kernel, plan=plan, config=config),
+        grid=grid,
+        out=partials,
+        warps=config.warps,
+        name="group_norm_statistics",
+        cost=cost((x,), partials, flops=4 * x.size),
+    )(x)
+    inputs = (*inputs, *found)
+    return triton_call(
+        partial(_forward_kernel, plan=plan, config=config, grid=grid),
+        grid=grid,
+        out=out,
+        warps=config.warps,
+        name="group_norm_forward",
+        cost=cost(inputs, out, flops=8 * x.size),
+    )(*inputs)
 
-    What cancels in E[(x - p)²] - (mean - p)² is bounded by how often the group holds that tile, whatever the data.
-    """
+
+def _share(program: Any, config: GroupConfig) -> tuple[Any, Any, Part]:
+    """The image, the share of its positions, and the channels of a program."""
+    (channels,) = channel_parts(program % config.blocks, config)
+    program = program // config.blocks
+    return program // config.shares, program % config.shares, channels
+
+
+def _over_share(config: GroupConfig, share: Any, step, carry):
+    """`carry = step(positions, carry)` for the tiles of a share; what lies beyond an image is masked."""
+    masked = config.steps * config.shares * config.chunk != config.view.spatial
+
+    def at(index, carry):
+        return step(position_part(share * config.steps + index, config, masked), carry)
+
+    return jax.lax.fori_loop(0, config.steps, at, carry)
+
+
+def _terms(share: Any, config: GroupConfig, dtype: Any) -> Any:
+    """Positions of a share."""
+    size = config.steps * config.chunk
+    return jnp.clip(config.view.spatial - share * size, 0, size).astype(dtype)
+
+
+def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: GroupPlan, config: GroupConfig) -> None:
+    """Of each channel, sums of x - p and of its square, p its mean over the share's first tile: what cancels is bounded
+    by how often the share holds that tile, whatever the data."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
-    first = position_part(0, config, config.chunk > view.spatial)
-    tile = load_tile(x_ref, view, image, channels[0], first, "evict_last").astype(dtype)
-    terms = min(config.chunk, view.spatial) * (config.each // config.parts)
-    (total,) = over_groups([channel_sum(view, tile)], channels[:1], config.each, max(config.each, config.block))
-    pivot = total / terms
+    image, share, channels = _share(triton_program_id(), config)
+    terms = _terms(share, config, dtype)
 
-    def add(c, positions, carry):
-        x = load_tile(x_ref, view, image, c, positions, "evict_last").astype(dtype)
-        d = where(tile_mask(view, c, positions), x - spread(view, pivot))
+    def load(positions):
+        return load_tile(x_ref, view, image, channels, positions, "evict_last").astype(dtype)
+
+    first = load(position_part(share * config.steps, config, config.chunk * config.chunks != view.spatial))
+    pivot = channel_sum(view, first) / jnp.minimum(terms, config.chunk)
+
+    def add(positions, carry):
+        d = where(tile_mask(view, channels, positions), load(positions) - spread(view, pivot))
         return carry[0] + d, carry[1] + jnp.square(d)
 
-    zero = jnp.zeros(tile.shape, dtype)
-    sums = [over_chunks(config, partial(add, c), (zero, zero)) for c in channels]
-    offset, squares = (_over([channel_sum(view, s[i]) for s in sums], channels, config) for i in range(2))
-    r = _r(squares, offset, plan)
-    for j, c in enumerate(channels):
+    zero = jnp.zeros(first.shape, dtype)
+    sums, squares = (channel_sum(view, total) for total in _over_share(config, share, add, (zero, zero)))
+    offset = sums / terms
+    at = (image * config.shares + share) * view.channels + channels.index
+    triton_store(mean_ref, at, pivot + offset, channels.mask)
+    triton_store(squares_ref, at, jnp.maximum(squares - sums * offset, 0), channels.mask)
 
-        def write(positions, carry, c=c, j=j):
-            x = load_tile(x_ref, view, image, c, positions, "evict_first").astype(dtype)
-            h = (x - spread(view, pivot) - spread(view, offset[j])) * spread(view, r[j])
-            store_tile(y_ref, view, image, c, positions, activate(h * gamma[j] + beta[j], plan.activation))
-            return carry
 
-        over_chunks(config, write, 0)
-    return [pivot + o for o in offset], r
+def _found(
+    refs: tuple, image: Any, channels: Part, config: GroupConfig
+) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+    """What the shares of an image have left for the channels of a program: the shares, which of (shares, channels)
+    there are, and their values, zero elsewhere."""
+    shares = span(config.padded_shares)
+    mask = jnp.broadcast_to((shares < config.shares)[:, None], (config.padded_shares, config.width))
+    if channels.mask is not None:
+        mask = mask & channels.mask[None, :]
+    index = ((image * config.shares + shares) * config.view.channels)[:, None] + channels.index[None, :]
+    return shares, mask, [triton_load(ref, index, mask, "evict_last") for ref in refs]
+
+
+def _forward_kernel(
+    x_ref, gamma_ref, beta_ref, means_ref, squares_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig, grid: int
+) -> None:
+    """Puts the shares of its groups together, and writes y of one share; the first programs have what was read last,
+    which the L2 cache may still hold."""
+    view, dtype = plan.view, jnp.dtype(plan.dtype)
+    image, share, channels = _share(grid - 1 - triton_program_id(), config)
+    shares, mask, (means, squares) = _found((means_ref, squares_ref), image, channels, config)
+    terms = _terms(shares, config, dtype)[:, None]
+
+    def over(values):
+        """The mean over the group of what belongs to shares and channels."""
+        (total,) = over_groups([jnp.sum(where(mask, values), axis=0)], [channels], config.each, config.block)
+        return total / config.count
+
+    # Around a mean of the data, as a sum of means that are large beside their differences would be rounded.
+    near = over(terms * means)
+    offset = over(terms * (means - near))
+    mean = near + offset
+    r = jax.lax.rsqrt(over(squares + terms * jnp.square(means - near - offset)) + plan.epsilon)
+    if saved:
+
+        @triton_when(share == 0)
+        def _save() -> None:
+            for ref, value in zip(saved, (mean, r), strict=True):
+                store_statistic(ref, image, channels, value, config)
+
+    gamma, beta = (load_vector(ref, channels, dtype) for ref in (gamma_ref, beta_ref))
+    near, offset, scale, beta = (spread(view, value) for value in (near, offset, r * gamma, beta))
+
+    def write(positions, carry):
+        x = load_tile(x_ref, view, image, channels, positions, "evict_first").astype(dtype)
+        y = activate((x - near - offset) * scale + beta, plan.activation)
+        store_tile(y_ref, view, image, channels, positions, y)
+        return carry
+
+    _over_share(config, share, write, 0)
 
 
 def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -214,6 +294,8 @@ def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, j
     view, wide = plan.view, jnp.dtype(plan.dtype)
     key = view.key("group_norm.backward", f"{plan.groups} groups", x.dtype.name)
     config = tuned(backward_config(view, plan.groups, x.dtype.name, wide.itemsize), key)
+    if not config.resident:
+        return _streamed_backward(saved, dy, plan, config)
     single = config.splits == 1
     sums = [
         jax.ShapeDtypeStruct((config.splits * view.channels,), array.dtype if single else wide)
@@ -227,7 +309,7 @@ def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, j
         out=out,
         warps=config.warps,
         name="group_norm_backward",
-        cost=cost(inputs, out, () if config.resident else (x, dy), flops=16 * x.size),
+        cost=cost(inputs, out, flops=16 * x.size),
     )(*inputs)
     if not single:
         shape = config.splits, view.channels
@@ -254,15 +336,14 @@ def _backward_kernel(
     channels = channel_parts(program % config.blocks, config)
     parameters = [[load_vector(ref, c, plan.dtype) for ref in (gamma_ref, beta_ref)] for c in channels]
     images = config.view.images // config.splits
-    body = _resident_backward if config.resident else _streamed_backward
 
     def step(index, carry):
         image = split * images + index
-        known = []
-        for c, (gamma, beta) in zip(channels, parameters, strict=True):
-            statistics = (load_statistic(ref, image, c, config) for ref in (mean_ref, r_ref))
-            known.append(_Channels(c, *(spread(plan.view, v) for v in (*statistics, gamma, beta))))
-        found = body(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config)
+        known = [
+            _known((mean_ref, r_ref), image, c, of_c, plan, config)
+            for c, of_c in zip(channels, parameters, strict=True)
+        ]
+        found = _resident_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config)
         return tuple(total + value for total, value in zip(carry, found, strict=True))
 
     zero = tuple(jnp.zeros((config.width,), jnp.dtype(plan.dtype)) for _ in range(2 * config.parts))
@@ -270,6 +351,12 @@ def _backward_kernel(
     for j, c in enumerate(channels):
         for ref, value in zip(sums, totals[2 * j : 2 * j + 2], strict=True):
             triton_store(ref, split * config.view.channels + c.index, value.astype(ref.dtype), c.mask)
+
+
+def _known(refs, image, channels: Part, parameters: list, plan: GroupPlan, config: GroupConfig) -> _Channels:
+    """`refs` are mean and r, `parameters` gamma and beta."""
+    statistics = (load_statistic(ref, image, channels, config) for ref in refs)
+    return _Channels(channels, *(spread(plan.view, v) for v in (*statistics, *parameters)))
 
 
 def _h_and_dz(x, dy, c: _Channels, plan: GroupPlan):
@@ -312,28 +399,82 @@ def _resident_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, co
     return [value for pair in sums for value in pair]
 
 
-def _streamed_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config):
+def _streamed_backward(saved: tuple, dy: jax.Array, plan: GroupPlan, config: GroupConfig) -> tuple:
+    """Two launches of programs that share the positions of an image: sums of dz h and dz, then dx, dgamma and dbeta."""
+    view, (x, gamma, beta, _, _) = plan.view, saved
+    inputs, grid = (x, dy, *saved[1:]), view.images * config.shares * config.blocks
+    partials = (jax.ShapeDtypeStruct((view.images * config.shares * view.channels,), jnp.dtype(plan.dtype)),) * 2
+    found = triton_call(
+        partial(_sums_kernel, plan=plan, config=config),
+        grid=grid,
+        out=partials,
+        warps=config.warps,
+        name="group_norm_backward_sums",
+        cost=cost(inputs, partials, flops=8 * x.size),
+    )(*inputs)
+    out = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (x, gamma, beta))
+    inputs = (*inputs, *found)
+    return triton_call(
+        partial(_dx_kernel, plan=plan, config=config, grid=grid),
+        grid=grid,
+        out=out,
+        warps=config.warps,
+        name="group_norm_backward",
+        cost=cost(inputs, out, flops=16 * x.size),
+    )(*inputs)
+
+
+def _of_a_share(program: Any, refs: tuple, plan: GroupPlan, config: GroupConfig, eviction: str) -> tuple:
+    """Image, share, what is known of the channels, their gamma and beta, and a function that loads h and dz of
+    positions; `refs` are x, dy, gamma, beta, mean, r."""
+    image, share, channels = _share(program, config)
+    parameters = [load_vector(ref, channels, plan.dtype) for ref in refs[2:4]]
+    known = _known(refs[4:6], image, channels, parameters, plan, config)
+
+    def load(positions):
+        x, dy = (load_tile(ref, plan.view, image, channels, positions, eviction) for ref in refs[:2])
+        return _h_and_dz(x, dy, known, plan)
+
+    return image, share, known, parameters, load
+
+
+def _sums_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig) -> None:
     view = plan.view
+    image, share, known, _, load = _of_a_share(triton_program_id(), refs[:6], plan, config, "evict_last")
 
-    def load(c, positions, eviction):
-        x, dy = (load_tile(ref, view, image, c.part, positions, eviction) for ref in (x_ref, dy_ref))
-        return _h_and_dz(x, dy, c, plan)
-
-    def add(c, positions, carry):
-        h, dz = load(c, positions, "evict_last")
+    def add(positions, carry):
+        h, dz = load(positions)
         return carry[0] + dz * h, carry[1] + dz
 
     shape = (config.chunk, config.width) if view.last else (config.width, config.chunk)
     zero = jnp.zeros(shape, jnp.dtype(plan.dtype))
-    sums = []
-    for c in known:
-        found = over_chunks(config, partial(add, c), (zero, zero))
-        sums.append(tuple(channel_sum(view, tile) for tile in found))
-    for c, means in zip(known, _means(sums, known, parameters, config), strict=True):
+    at = (image * config.shares + share) * view.channels + known.part.index
+    for ref, tile in zip(refs[6:], _over_share(config, share, add, (zero, zero)), strict=True):
+        triton_store(ref, at, channel_sum(view, tile), known.part.mask)
 
-        def write(positions, carry, c=c, means=means):
-            store_tile(dx_ref, view, image, c.part, positions, _dx(*load(c, positions, "evict_first"), c, means))
-            return carry
 
-        over_chunks(config, write, 0)
-    return [value for pair in sums for value in pair]
+def _dx_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig, grid: int) -> None:
+    program = grid - 1 - triton_program_id()
+    image, share, known, parameters, load = _of_a_share(program, refs[:6], plan, config, "evict_first")
+    dx_ref, *out = refs[8:]
+
+    def sums_of(image):
+        """Of dz h and dz, over the positions of an image."""
+        return tuple(jnp.sum(value, axis=0) for value in _found(refs[6:8], image, known.part, config)[2])
+
+    @triton_when(jnp.logical_and(image == 0, share == 0))
+    def _write_gradients() -> None:
+        def add(index, carry):
+            return tuple(total + value for total, value in zip(carry, sums_of(index), strict=True))
+
+        zero = jnp.zeros((config.width,), jnp.dtype(plan.dtype))
+        for ref, value in zip(out, jax.lax.fori_loop(0, config.view.images, add, (zero, zero)), strict=True):
+            triton_store(ref, known.part.index, value.astype(ref.dtype), known.part.mask)
+
+    (means,) = _means([sums_of(image)], [known], [parameters], config)
+
+    def write(positions, carry):
+        store_tile(dx_ref, plan.view, image, known.part, positions, _dx(*load(positions), known, means))
+        return carry
+
+    _over_share(config, share, write, 0)

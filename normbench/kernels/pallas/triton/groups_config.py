@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from normbench.kernels.pallas.hardware import (
     MULTIPROCESSORS,
+    VECTOR_BYTES,
     WARP,
     power_of_two_from,
     power_of_two_to,
@@ -42,11 +43,28 @@ CONTIGUOUS_BYTES = (64, 32, 16)
 where two do not fit; and half of one, whose other half a neighbouring program reads at about the same time from the L2
 cache, before a group is read twice."""
 
-STREAM_CONTIGUOUS_BYTES = (64, 32)
-"""The same where groups are streamed: fewer bytes where the first leaves multiprocessors idle."""
-
 STREAM_VECTORS = 2
 """Of each thread in a streamed tile."""
+
+LINE_BYTES = 128
+"""Of the L2 cache."""
+
+SHARED_BYTES = (64, 256)
+"""The least and the most of each position where the positions of a group are shared out among programs, of which there
+are enough whatever the number of blocks: as many groups as leave fewest lanes of a tile without a channel."""
+
+SHARED_WARPS = 8
+"""Of a program that has a share of a group's positions; several such programs fill a multiprocessor."""
+
+SHARED_PROGRAMS = 4 * MULTIPROCESSORS
+"""As of batch norm in training: enough warps to cover the latency of memory."""
+
+LEAST_STEPS = 2
+"""Tiles of a share at least, so that what it leaves is a small part of what it reads."""
+
+PARTIALS = 4096
+"""Of each of two quantities that a program of the second launch reads, at most: 16 for each of its threads; twice as
+many where multiprocessors were idle otherwise."""
 
 WIDEST = 8192
 """Channels of a group beyond which a tile of one position would not fit."""
@@ -65,6 +83,7 @@ class GroupConfig:
       warps: per program.
       resident: True where a program holds its groups in registers, False where it streams them.
       splits: how many programs share the images of a block in the backward pass.
+      steps: tiles of a share of the positions, where groups are streamed.
     """
 
     view: View
@@ -75,6 +94,16 @@ class GroupConfig:
     warps: int
     resident: bool
     splits: int = 1
+    steps: int = 1
+
+    @property
+    def shares(self) -> int:
+        """How many programs share the positions of a block of one image, where groups are streamed."""
+        return -(-self.chunks // self.steps)
+
+    @property
+    def padded_shares(self) -> int:
+        return power_of_two_from(self.shares)
 
     @property
     def parts(self) -> int:
@@ -103,14 +132,16 @@ class GroupConfig:
 
 
 def forward_config(view: View, groups: int, dtype: str) -> GroupConfig:
-    """One program for a block of groups of one image."""
-    return _config(view, groups, dtype, FORWARD_ELEMENTS)
+    """One program for a block of groups of one image; where they do not fit, several that share its positions."""
+    return _resident_config(view, groups, dtype, FORWARD_ELEMENTS) or _shared_config(view, groups, dtype)
 
 
 def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> GroupConfig:
     """The same, or fewer programs that walk over images, so that their partial sums of `wide_bytes` stay small."""
-    config = _config(view, groups, dtype, BACKWARD_ELEMENTS)
-    item = 16 // vector_elements(dtype)
+    config = _resident_config(view, groups, dtype, BACKWARD_ELEMENTS)
+    if config is None:
+        return _shared_config(view, groups, dtype)
+    item = VECTOR_BYTES // vector_elements(dtype)
     allowed = min(view.images, workspace_programs(view.size * item, 2 * wide_bytes * view.channels))
     enough = min(view.images, -(-8 * MULTIPROCESSORS // config.blocks))
     most = min(allowed, enough)
@@ -118,19 +149,49 @@ def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> Gro
     return replace(config, splits=splits)
 
 
-def _config(view: View, groups: int, dtype: str, most: int) -> GroupConfig:
+def _resident_config(view: View, groups: int, dtype: str, most: int) -> GroupConfig | None:
+    """Whole groups in registers, `most` elements for each thread; None where they do not fit."""
     each, vector = view.channels // groups, vector_elements(dtype)
-    most = most if vector > 2 else most // 2
     for block, width in _blocks(view, each, groups, vector, CONTIGUOUS_BYTES):
-        found = _resident(view, block, width, vector, most)
+        found = _resident(view, block, width, vector, most if vector > 2 else most // 2)
         if found:
             return GroupConfig(view, each, block, width, *found, True)
-    # One tile for all channels, some of it masked: loops over several in a row spill.
-    blocks = [(b, power_of_two_from(b)) for b, _ in _blocks(view, each, groups, vector, STREAM_CONTIGUOUS_BYTES)]
-    busy = [b for b in blocks if view.images * -(-view.channels // b[0]) >= MULTIPROCESSORS]
-    block, width = (busy or blocks[-1:])[0]
-    chunk = max(1, min(WARPS[-1] * WARP * vector * STREAM_VECTORS // width, power_of_two_from(view.spatial)))
-    return GroupConfig(view, each, block, width, chunk, min(WARPS[-1], _most_warps(chunk * width, vector)), False)
+    return None
+
+
+def _shared_config(view: View, groups: int, dtype: str) -> GroupConfig:
+    """Programs that share the positions of a block of groups of one image, in tiles of all channels of the block: loops
+    over several tiles in a row spill."""
+    vector = vector_elements(dtype)
+    block, width = _shared_block(view, groups, vector)
+    chunk = max(1, min(SHARED_WARPS * WARP * vector * STREAM_VECTORS // width, power_of_two_from(view.spatial)))
+    warps = min(SHARED_WARPS, _most_warps(chunk * width, vector))
+    config = GroupConfig(view, view.channels // groups, block, width, chunk, warps, False)
+    there = view.images * config.blocks
+    fitting = power_of_two_to(PARTIALS // width)
+    if there * fitting < MULTIPROCESSORS:
+        fitting *= 2
+    shares = max(1, min(-(-SHARED_PROGRAMS // there), config.chunks // LEAST_STEPS, fitting))
+    return replace(config, steps=-(-config.chunks // shares))
+
+
+def _shared_block(view: View, groups: int, vector: int) -> tuple[int, int]:
+    """(channels of a program, channels of its one tile), with the fewest lanes without a channel; of several such the
+    one nearest a cache line of each position."""
+    each, item = view.channels // groups, VECTOR_BYTES // vector
+    if not view.last:
+        (block, _), *_ = _blocks(view, each, groups, vector, SHARED_BYTES)
+        return block, power_of_two_from(block)
+    step = vector // math.gcd(each, vector)
+    least, most = (size // (item * each) for size in SHARED_BYTES)
+    counts = [min(n, groups) for n in range(step, most + 1, step) if n >= min(least, most)] or [min(step, groups)]
+    blocks = [(each * n, power_of_two_from(each * n)) for n in counts]
+
+    def lanes(blocked: tuple[int, int]) -> tuple[int, float]:
+        block, width = blocked
+        return -(-view.channels // block) * width, abs(math.log2(width * item / LINE_BYTES))
+
+    return min(blocks, key=lanes)
 
 
 def _blocks(view: View, each: int, groups: int, vector: int, sizes_bytes: tuple[int, ...]) -> list[tuple[int, int]]:

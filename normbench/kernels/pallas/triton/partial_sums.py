@@ -8,14 +8,15 @@ import jax.numpy as jnp
 
 from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import power_of_two_from
+from normbench.kernels.pallas.hardware import WARP, power_of_two_from
 from normbench.kernels.pallas.triton.tiles import columns_from, load_tile, rows_from
 
-BLOCK_COLUMNS = 128
-"""A warp with 16 bytes of float32 for each thread; 4096 columns then are 32 programs."""
-BLOCK_ROWS = 16
-"""Partial sums in flight together: 8 KiB for each program of 4 warps."""
-WARPS = 4
+BLOCK_COLUMNS = 32
+"""Half a kilobyte of four rows for a warp, 16 bytes of each thread: 4096 columns then are 128 programs, one for nearly
+each multiprocessor, as many programs' sums are otherwise added up by few."""
+BLOCK_ROWS = 256
+"""Partial sums in flight together: 32 KiB, all that two programs of each multiprocessor leave."""
+MOST_WARPS = 8
 
 
 def sum_partials(partials: Sequence[jax.Array], dtypes: Sequence[str]) -> tuple[jax.Array, ...]:
@@ -31,15 +32,24 @@ def sum_partials(partials: Sequence[jax.Array], dtypes: Sequence[str]) -> tuple[
         partial(_kernel, programs=programs, columns=columns),
         grid=-(-columns // BLOCK_COLUMNS),
         out=out,
-        warps=WARPS,
+        warps=_warps(programs),
         name="sum_partials",
         cost=cost(partials, out, flops=sum(array.size for array in partials)),
     )(*(array.reshape(-1) for array in partials))
 
 
+def _block_rows(programs: int) -> int:
+    return min(BLOCK_ROWS, power_of_two_from(programs))
+
+
+def _warps(programs: int) -> int:
+    """16 bytes of each thread and eight times that at most."""
+    return max(1, min(MOST_WARPS, _block_rows(programs) * BLOCK_COLUMNS // (4 * WARP * 2)))
+
+
 def _kernel(*refs, programs, columns):
     inputs, outputs = refs[: len(refs) // 2], refs[len(refs) // 2 :]
-    block_rows = min(BLOCK_ROWS, power_of_two_from(programs))
+    block_rows = _block_rows(programs)
     columns_here = columns_from(
         triton_program_id() * BLOCK_COLUMNS, BLOCK_COLUMNS, columns, columns % BLOCK_COLUMNS != 0
     )

@@ -79,7 +79,7 @@ def forward(x: jax.Array, residual: jax.Array | None, extras: tuple, plan: RowPl
     """
     rows, columns = x.shape
     key = problem_key(f"{plan.name}.forward", (rows, columns), x.dtype.name)
-    config = tuned(forward_config(rows, columns, x.dtype.name), key)
+    config = tuned(forward_config(rows, columns, x.dtype.name, plan.affine), key)
     y = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
     z = (jax.ShapeDtypeStruct((x.size,), x.dtype),) * (residual is not None)
     statistics = (jax.ShapeDtypeStruct((rows,), jnp.dtype(plan.dtype)),) * (save * (1 + plan.centered))
@@ -122,13 +122,15 @@ def _resident(inputs, outputs, rows, plan, config, residual):
     dtype = jnp.dtype(plan.dtype)
     columns = [_columns(k * config.chunk, config, k) for k in range(config.chunks)]
     tiles = [_load(inputs, outputs, rows, c, config, residual, "evict_first") for c in columns]
-    near = sum(row_sum(tile.astype(dtype)) for tile in tiles) / config.columns if plan.centered else 0
+    # Added up tile by tile in each thread, and across threads once for a row.
+    near = row_sum(sum(tile.astype(dtype) for tile in tiles)) / config.columns if plan.centered else 0
     left: Any = 0
     squares: Any = 0
     for tile, c in zip(tiles, columns, strict=True):
         centered = where(mask_of(rows, c) if plan.centered else None, tile.astype(dtype) - near)
-        left += row_sum(centered) if plan.centered else 0
-        squares += row_sum(jnp.square(centered))
+        left += centered if plan.centered else 0
+        squares += jnp.square(centered)
+    left, squares = (row_sum(left) if plan.centered else 0), row_sum(squares)
     # What the rounding of the mean has left of it: taken away, the error is that of one rounding whatever the mean.
     offset = left / config.columns
     r = jax.lax.rsqrt(jnp.maximum(squares / config.columns - offset * offset, 0) + plan.epsilon)
@@ -327,12 +329,14 @@ def _group(r, rows, columns, tiles, sums, plan, config):
     added = []
     for (w, dy), c in zip(tiles, columns, strict=True):
         h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
-        mean_dh += row_sum(pulled[0]) if plan.centered else 0
-        mean_dh_h += row_sum(pulled[0] * h)
+        mean_dh += pulled[0] if plan.centered else 0
+        mean_dh_h += pulled[0] * h
         added += pulled[1 : 1 + plan.vectors]
         for ref, value in zip(r.outputs[1:], pulled[1 + plan.vectors :], strict=False):
             store_tile(ref, rows, c, config.columns, value)
-    mean_dh, mean_dh_h = mean_dh / config.columns, mean_dh_h / config.columns
+    # Across the threads once for a row, not for each of its tiles.
+    mean_dh = row_sum(mean_dh) / config.columns if plan.centered else 0
+    mean_dh_h = row_sum(mean_dh_h) / config.columns
     for (w, dy), c in zip(tiles, columns, strict=True):
         h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
         _store(r, rows, c, rstd * (pulled[0] - mean_dh - h * mean_dh_h), config.columns)

@@ -7,7 +7,10 @@ fit, it is streamed: read once for the statistics and once more for the output. 
 from dataclasses import dataclass, replace
 
 from normbench.kernels.pallas.hardware import (
+    BACKWARD_PROGRAMS,
+    FEWER_MULTIPROCESSORS,
     MULTIPROCESSORS,
+    VECTOR_BYTES,
     WARP,
     power_of_two_from,
     power_of_two_to,
@@ -23,6 +26,11 @@ that a multiprocessor has room for (512 threads × 64 B = 32 KiB; 4.8 TB/s × 1 
 PROGRAM_BYTES = 8192
 """Of x per program at least: 128 threads of `THREAD_BYTES`; short rows share a program."""
 
+PAIRED_COLUMNS = 8192
+"""Up to this length two rows of 2-byte elements share a program, whose threads load their columns' parameters once for
+both: for one row, parameters in float32 are four times as many bytes as x, and the first-level cache is what bounds it.
+An activation is bound by instructions, and takes the registers of the second row."""
+
 THREAD_ELEMENTS = 48
 """In a resident row, so that the unrolled chunks of a thread, a vector each, stay within its registers."""
 
@@ -34,7 +42,20 @@ STREAM_CHUNK_BYTES = 32768
 """Of a streamed row: two vectors for each of 1024 threads, and 16 float32 registers for their statistics."""
 
 BACKWARD_ELEMENTS = 8192
-"""Of x and dy per step of a program: 16 for each of 512 threads, which have 128 registers each."""
+"""Of x and dy per step of a program that has a multiprocessor to itself: 16 for each of 512 threads, which have 128
+registers each."""
+
+SHARED_ELEMENTS = 4096
+"""The same where programs share a multiprocessor: one computes while the others' loads are under way."""
+
+SHARED_WARPS = 16
+"""Of the programs of one multiprocessor together: their threads have 128 registers each."""
+
+BUSY_PROGRAMS = 3 * MULTIPROCESSORS // 2
+"""Fewer than these share no multiprocessor: each then takes longer steps, with more of its loads in flight."""
+
+COLUMN_BYTES = 64
+"""The narrowest chunk of columns of a program that walks over all rows: half of a line of the L2 cache."""
 
 BACKWARD_VECTORS = 2
 """Of a thread in a tile of float32: with four the compiler for the A100 spills. Of narrower elements there are no more,
@@ -50,8 +71,10 @@ BACKWARD_COLUMNS = 8192
 takes registers, too."""
 
 LONG_ROW = 16384
-"""A row of 2-byte elements beyond it goes to 512 threads with 128 registers in chunks of half its length: 1024 threads
-with 64 registers spill, as every load is unpacked into twice its size before it is summed."""
+LONG_CHUNK = 8192
+"""A longer row of 2-byte elements goes to 512 threads in chunks of this: with 64 registers each up to `LONG_ROW`, so
+that two programs share a multiprocessor, and with 128 beyond. 1024 threads with 64 registers spill there, as every load
+is unpacked into twice its size before it is summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,46 +118,66 @@ class RowConfig:
         return self.steps * self.step_rows * self.programs != self.rows
 
 
-def forward_config(rows: int, columns: int, dtype: str) -> RowConfig:
-    """One program for a block of whole rows."""
+def forward_config(rows: int, columns: int, dtype: str, affine: bool = True) -> RowConfig:
+    """One program for a block of whole rows; `affine` says that nothing but an affine follows the norm."""
     vector, item = vector_elements(dtype), 16 // vector_elements(dtype)
     if columns > FORWARD_COLUMNS[item]:
         return _streamed(rows, columns, item, STREAM_CHUNK_BYTES)
-    if item == 2 and columns > LONG_ROW:
-        return RowConfig(rows, columns, 1, LONG_ROW // 2, 1, 16, True, rows)
+    if item == 2 and columns > LONG_CHUNK:
+        chunk = LONG_CHUNK if columns > LONG_ROW else min(_chunk(columns, vector), LONG_CHUNK)
+        return RowConfig(rows, columns, 1, chunk, 1, 16, True, rows)
     chunk = _chunk(columns, vector)
     padded = -(-columns // chunk) * chunk
     block_rows = min(power_of_two_to(PROGRAM_BYTES // item // padded), power_of_two_from(rows))
     warps = _warps(block_rows * padded, block_rows * chunk, vector, THREAD_BYTES // item)
+    if item == 2 and affine and block_rows == 1 < rows and padded <= PAIRED_COLUMNS:
+        block_rows = 2
     return RowConfig(rows, columns, block_rows, chunk, 1, warps, True, -(-rows // block_rows))
 
 
 def backward_config(rows: int, columns: int, dtype: str, vectors: int, affine: bool) -> RowConfig:
     """Programs that walk over the rows, each with sums of its own for the gradients of `vectors` parameters; `affine`
     says that nothing but an affine follows the norm."""
-    vector, item = vector_elements(dtype), 16 // vector_elements(dtype)
+    item = VECTOR_BYTES // vector_elements(dtype)
     wide = max(item, 4)
     fits = columns * (2 + max(vectors, 2)) * wide <= BACKWARD_STATE_BYTES
     if not fits or not (affine or columns <= BACKWARD_COLUMNS):
         return _streamed(rows, columns, item, STREAM_CHUNK_BYTES // 4)
+    allowed = workspace_programs(rows * columns * item, vectors * columns * wide)
+    shared = _backward_tile(rows, columns, item, SHARED_ELEMENTS)
+    each = SHARED_WARPS // shared.warps
+    if shared.block_rows * columns <= SHARED_ELEMENTS and min(allowed, rows // shared.block_rows) >= BUSY_PROGRAMS:
+        programs = each * (MULTIPROCESSORS if allowed >= each * MULTIPROCESSORS else FEWER_MULTIPROCESSORS)
+        return replace(shared, programs=_levelled(-(-rows // shared.step_rows), min(programs, allowed)))
+    config = _backward_tile(rows, columns, item, BACKWARD_ELEMENTS)
+    if item == 2 and config.block_rows * columns <= BACKWARD_ELEMENTS and rows > config.block_rows:
+        config = replace(config, unroll=2)
+    return replace(config, programs=_levelled(-(-rows // config.step_rows), min(MULTIPROCESSORS, allowed)))
+
+
+def _backward_tile(rows: int, columns: int, item: int, elements: int) -> RowConfig:
+    """Blocks of whole rows, of about `elements` where rows are short; one row of those that are longer."""
+    vector = VECTOR_BYTES // item
     chunk = _chunk(columns, vector)
     padded = -(-columns // chunk) * chunk
-    block_rows = min(power_of_two_to(BACKWARD_ELEMENTS // padded), power_of_two_from(rows))
-    unroll = 2 if item == 2 and padded <= BACKWARD_ELEMENTS and rows > block_rows else 1
+    block_rows = min(power_of_two_to(elements // padded), power_of_two_from(rows))
     warps = _warps(block_rows * padded, block_rows * chunk, vector, 16 if item < 8 else 8)
     warps = min(warps, 16 if padded <= BACKWARD_ELEMENTS else 8)
     if item == 4:
         chunk = min(chunk, max(1, BACKWARD_VECTORS * vector * WARP * warps // block_rows))
-    config = RowConfig(rows, columns, block_rows, chunk, unroll, warps, True, 1)
-    allowed = workspace_programs(rows * columns * item, vectors * columns * wide)
-    return replace(config, programs=_levelled(-(-rows // config.step_rows), min(MULTIPROCESSORS, allowed)))
+    return RowConfig(rows, columns, block_rows, chunk, 1, warps, True, 1)
 
 
 def column_config(rows: int, columns: int, dtype: str) -> RowConfig:
-    """The second launch of a streamed backward pass: a program has a chunk of the columns, and walks over all rows."""
+    """The second launch of a streamed backward pass: a program has a chunk of the columns, and walks over all rows.
+
+    Chunks are as narrow as it takes to give multiprocessors two programs each, down to `COLUMN_BYTES`.
+    """
     vector = vector_elements(dtype)
     chunk = WARP * vector
-    block_rows = min(BACKWARD_ELEMENTS // chunk, power_of_two_from(rows))
+    while chunk * VECTOR_BYTES // vector > COLUMN_BYTES and columns // chunk < BACKWARD_PROGRAMS:
+        chunk //= 2
+    block_rows = min(SHARED_ELEMENTS // chunk, power_of_two_from(rows))
     warps = _warps(block_rows * chunk, block_rows * chunk, vector, 16)
     return RowConfig(rows, columns, block_rows, chunk, 1, warps, False, 1)
 

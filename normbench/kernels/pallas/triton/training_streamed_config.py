@@ -17,15 +17,16 @@ WARPS = 8
 STREAM_VECTORS = 2
 """Of each thread in a tile: two loads in flight, and in a backward pass two of each tensor."""
 
-LAST_CHANNEL_BYTES = 128
-"""Of a position where channels come last: a whole cache line."""
+LAST_CHANNEL_BYTES = (128, 64)
+"""Of a position where channels come last: a whole cache line, and half of one where few channels would leave
+multiprocessors idle."""
 
 PROGRAMS = 4 * MULTIPROCESSORS
 """Four for each multiprocessor are enough warps to cover the latency of memory, and few enough that what every program
 of the second launch reads, the partial sums of its channels, is a small part of its traffic in the L2 cache."""
 
-MOST_SPLITS = 128
-"""So that the partial sums of a block of channels fit the registers of a program."""
+MOST_PARTIALS = 8192
+"""Of each of two quantities, shares × channels of a block: so that they fit the registers of a program."""
 
 LEAST_STEPS = 4
 """Tiles of a share at least: partial sums of float32 are then 1/256 of x in bfloat16, or less."""
@@ -93,14 +94,16 @@ def batch_config(view: View, dtype: str, least_steps: int = LEAST_STEPS) -> Batc
     vector = vector_elements(dtype)
     item, elements = 16 // vector, WARPS * WARP * vector * STREAM_VECTORS
     if view.last:
-        block = min(power_of_two_from(view.channels), LAST_CHANNEL_BYTES // item)
+        blocks = [min(power_of_two_from(view.channels), size // item) for size in LAST_CHANNEL_BYTES]
+        busy = [n for n in blocks if -(-view.channels // n) * (MOST_PARTIALS // n) >= PROGRAMS]
+        block = (busy or blocks[-1:])[0]
         chunk = min(elements // block, power_of_two_from(view.spatial))
     else:
         chunk = min(elements, power_of_two_from(view.spatial))
         block = min(elements // chunk, power_of_two_from(view.channels))
     warps = max(1, min(WARPS, block * chunk // (WARP * vector)))
     one = BatchConfig(view, block, chunk, 1, warps)
-    wanted = min(MOST_SPLITS, -(-PROGRAMS // one.blocks), max(1, one.tiles // least_steps))
+    wanted = min(MOST_PARTIALS // block, -(-PROGRAMS // one.blocks), max(1, one.tiles // least_steps))
     # Partial sums of two quantities in float32 or wider; counted at their widest.
     wanted = min(wanted, workspace_programs(view.size * item, 2 * max(item, 4) * view.channels))
     return BatchConfig(view, block, chunk, -(-one.tiles // wanted), warps)
