@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normbench.fusion.hlo import ATTRIBUTES
 from normbench.fusion.program.graph import CARRIED
+from normbench.fusion.wire import integers, message
 from normbench.norms.scalars import scalar
 from normbench.norms.values import Values
 
@@ -105,12 +107,14 @@ class _Sum:
       axes: reduced ones of the operand's shape.
       factor: by which the sum was multiplied.
       inside: values met.
+      of_squares: whether it is a product of the operand with itself, which adds its squares.
     """
 
     operand: int
     axes: tuple[int, ...]
     factor: float
     inside: set[int]
+    of_squares: bool = False
 
     def is_mean(self, values: Values) -> bool:
         """Whether the sum was divided by its number of terms, or one less."""
@@ -134,7 +138,7 @@ def _statistic(values: Values, value: int) -> Statistic | None:
 
 def _of_sum(values: Values, total: _Sum, inside: set[int]) -> Statistic | None:
     """The statistic where the terms of a mean are squares."""
-    squared = _squared(values, total.operand, total.inside)
+    squared = total.operand if total.of_squares else _squared(values, total.operand, total.inside)
     if squared is None or not total.is_mean(values):
         return None
     x, centred = _centred(values, squared, total.inside)
@@ -174,9 +178,9 @@ def _difference_of_means(values: Values, value: int) -> Statistic | None:
     squares = _sum(values, one.operands[0])
     square_of_mean = _squared(values, one.operands[1], inside)
     mean = None if square_of_mean is None else _sum(values, square_of_mean)
-    if squares is None or mean is None or not (squares.is_mean(values) and mean.is_mean(values)):
+    if squares is None or mean is None or mean.of_squares or not (squares.is_mean(values) and mean.is_mean(values)):
         return None
-    terms = _squared(values, squares.operand, squares.inside)
+    terms = squares.operand if squares.of_squares else _squared(values, squares.operand, squares.inside)
     if terms is None:
         return None
     x, _ = _centred(values, terms, squares.inside)
@@ -198,6 +202,8 @@ def _sum(values: Values, value: int) -> _Sum | None:
             found = _Sum(one.operands[0], axes if found is None else _merged(values, one.operands[0], axes, found),
                          factor, inside)  # fmt: skip
             value = one.operands[0]
+        elif found is None and (axes_of_squares := _contracted_with_itself(values, value)) is not None:
+            return _Sum(one.operands[0], axes_of_squares, factor, inside | {value}, of_squares=True)
         elif one.opcode in MOVES or one.opcode in ("all-reduce", "opt-barrier"):
             if found is None:
                 inside.add(value)
@@ -217,6 +223,18 @@ def _sum(values: Values, value: int) -> _Sum | None:
         else:
             return found
     return found
+
+
+def _contracted_with_itself(values: Values, value: int) -> tuple[int, ...] | None:
+    """The axes over which a product adds the squares of its operand: einsum("...d,...d->...", x, x)."""
+    one = values[value]
+    data = one.instruction.attributes.get(ATTRIBUTES["dot dimensions"]) if one.opcode == "dot" else None
+    if not isinstance(data, bytes) or not _same(values, *one.operands):
+        return None
+    fields = message(data)
+    left, right, left_batch, right_batch = (integers(fields.get(place, [])) for place in (1, 2, 3, 4))
+    whole = len(left) + len(left_batch) == len(values[one.operands[0]].shape.dimensions)
+    return left if left == right and left_batch == right_batch and whole else None
 
 
 def _leads_to_sum(values: Values, value: int) -> bool:
@@ -291,7 +309,12 @@ def _apart_from_zeros(values: Values, operands: tuple[int, ...]) -> list[int]:
 
 def _is_mean_of(values: Values, mean: int, x: int) -> bool:
     total = _sum(values, mean)
-    return total is not None and total.is_mean(values) and origin(values, total.operand) == origin(values, x)
+    return (
+        total is not None
+        and not total.of_squares
+        and total.is_mean(values)
+        and origin(values, total.operand) == origin(values, x)
+    )
 
 
 def _stored(values: Values, value: int, inside: set[int]) -> int | None:

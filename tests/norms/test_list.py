@@ -3,10 +3,14 @@
 `python -m tests.norms.test_list` prints the table of docs/norms.md.
 """
 
+from collections import Counter
+
+import jax
 import pytest
 
 from tests.norms.facts import agreement, counted
-from tests.norms.programs import MODELS, PROGRAMS, TRAPS
+from tests.norms.held_out import HELD_OUT, NO_GRADIENT, NOT_RIGHT
+from tests.norms.programs import MODELS, PROGRAMS, TRAPS, loss_of
 
 _LARGE = [name for name in PROGRAMS if name.startswith("ResNet-50")]
 
@@ -22,6 +26,18 @@ def test_what_only_looks_like_a_normalization_is_none(name):
     listed = TRAPS[name]()
     assert not listed.norms
     assert counted(listed.function, *listed.arguments) == listed.norms
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.xfail] * (n in NOT_RIGHT)) for n in HELD_OUT])
+@pytest.mark.parametrize("pass_", ["forward", "gradient"])
+def test_what_the_finder_was_not_made_with(name, pass_):
+    function, arguments, right = HELD_OUT[name]
+    if pass_ == "gradient":
+        if name in NO_GRADIENT:
+            pytest.skip("no gradient is taken of it")
+        function = jax.grad(loss_of(function), argnums=tuple(range(len(arguments))))
+    found = Counter((kind, axes) for kind, axes, _ in counted(function, *arguments).elements())
+    assert found == right
 
 
 def main():
