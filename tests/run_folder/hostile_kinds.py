@@ -275,7 +275,7 @@ TABLE_CHANGES: dict[str, Callable[[pa.Table], pa.Table]] = {
     "a column of times": _as(pa.timestamp("ns"), 0),
     "a column of texts": _as(pa.string(), UGLY),
     "five million equal rows": lambda table: pa.table(
-        {name: pa.DictionaryArray.from_arrays(pa.array([0] * 5_000_000, pa.int32()), pa.array(["x"])) for name in ("case",)}
+        {name: pa.DictionaryArray.from_arrays(pa.array([0] * 5_000_000, pa.int32()), pa.array(["x"])) for name in ("case",)}  # noqa: E501
     ),
     "columns of one name": lambda table: pa.Table.from_arrays([table.column(0)] * 2, names=[table.column_names[0]] * 2),
 }  # fmt: skip
