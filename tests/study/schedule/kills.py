@@ -68,7 +68,9 @@ def rows(run: Path) -> dict[str, list[tuple[str, ...]]]:
 
 def workers_of(parent: int) -> list[int]:
     """Process numbers of the workers that a study has started."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     ours = [line for line in listed if "normbench.study.worker.main" in line and f"--parent={parent}" in line]
     return [int(line.split()[0]) for line in ours]
 
