@@ -142,6 +142,9 @@ def check_run(path: Path) -> RunFolder:
         names = sorted(name for name, _ in walk(path) if not _is_ours_alone(name))
     except Unreadable as error:
         raise UserError(f"run {str(path)!r} {error}") from error
+    for folder in ("parts", "hlo"):
+        if folder in names:
+            raise UserError(f"run {str(path)!r} holds {folder!r}, which is a file where a folder is expected")
     checked = info["schema_version"] >= FIRST_CHECKED_VERSION
     complete = info["status"] == "complete"
     damaged = [*_check_sealed(path, info)] if checked else []

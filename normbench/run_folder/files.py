@@ -94,7 +94,8 @@ def walk(folder: Path) -> Iterator[tuple[str, int]]:
             with os.scandir(here) as entries:
                 for entry in entries:
                     count += 1
-                    mode = entry.stat(follow_symlinks=False).st_mode
+                    found = entry.stat(follow_symlinks=False)
+                    mode = found.st_mode
                     name = f"{prefix}{entry.name}"
                     if count > MAX_ENTRIES:
                         raise Unreadable(f"holds more than {MAX_ENTRIES:,} files")
@@ -102,6 +103,10 @@ def walk(folder: Path) -> Iterator[tuple[str, int]]:
                         if depth == MAX_DEPTH:
                             raise Unreadable(f"holds {name!r}, which is deeper than a run's folders are")
                         waiting.append((Path(entry.path), f"{name}/", depth + 1))
+                    elif stat.S_ISREG(mode) and found.st_size > MAX_FILE_BYTES:
+                        raise Unreadable(
+                            f"holds {name!r}, which has {found.st_size:,} bytes, more than any file of one"
+                        )
                     elif stat.S_ISREG(mode):
                         yield name, mode
                     else:

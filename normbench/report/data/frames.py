@@ -96,7 +96,15 @@ def load_run(path: Path) -> Run:
     """
     folder = read_run(Path(path))
     tables = _read_tables(folder) if folder.complete else _read_parts(folder)
+    _require_names(folder.path, tables["cases"])
     return Run(folder.path, MappingProxyType(dict(folder.info)), MappingProxyType(tables), folder.note)
+
+
+def _require_names(path: Path, cases: pd.DataFrame) -> None:
+    """Raises UserError where a case has no name: nothing could be said of it."""
+    for column in ("case", "operator", "variant", "problem", "shape", "layout", "dtype", "pass"):
+        if cases[column].isna().any():
+            raise UserError(f"run {str(path)!r}: the table of cases has a row without {column!r}")
 
 
 def _read_tables(folder: RunFolder) -> dict[str, pd.DataFrame]:
@@ -134,6 +142,8 @@ def conform(table: pa.Table, name: str) -> pa.Table:
     if "predicted_s" in table.column_names and "bytes_s" not in table.column_names:
         # Before predictions were made from the compiled code, the prediction was what is now `bytes_s`.
         table = table.rename_columns({"predicted_s": "bytes_s"})
+    if len(set(table.column_names)) < len(table.column_names):
+        raise ValueError("it has several columns of one name")
     columns = []
     for field in arrow_schema(name):
         if field.name in table.column_names:

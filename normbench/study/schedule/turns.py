@@ -124,7 +124,8 @@ class Turns:
         else:
             self._start_unit(lane)
         lane.progress.worker_s += self._hear(lane) - began_s
-        if lane.progress.unit.process == 0:
+        # A first process that died before its first round has not yet found out what cannot be timed.
+        if lane.progress.unit.process == 0 and (lane.prepared or not lane.progress.remaining):
             self._found[lane.progress.unit.name] = lane.progress.untimed
             self._right[lane.progress.unit.name] = lane.progress.right
         if lane.asked is None and not lane.progress.remaining:

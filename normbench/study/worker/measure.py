@@ -85,7 +85,8 @@ class Measurement:
         except Exception as error:
             status, reason = outcome_of(case, error)
             if status == "unsupported" and self._interpreted(case):
-                self.emit(case.slug, {"compiled": [self._compiled_row(case.slug, status, reason)]})
+                if self.first:
+                    self.emit(case.slug, {"compiled": [self._compiled_row(case.slug, status, reason)]})
                 return case
             self._end(case.slug, status, reason, compiled=True, accuracy=True)
             return None
@@ -143,7 +144,7 @@ class Measurement:
             found, reason = None, str(refusal)
         if found:
             self._emit_accuracy(case, found)
-        else:
+        elif self.first:
             self.emit(case.slug, {"accuracy": [self._accuracy_row(case.slug, "unsupported", reason)]})
         self._end(case.slug, "unsupported", unsupported(case, "cpu") or INTERPRETED)
 

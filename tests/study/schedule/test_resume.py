@@ -83,7 +83,7 @@ def test_a_killed_study_leaves_no_worker_and_is_resumed_to_the_same_rows(tmp_pat
 
 def children_of_dead(parent):
     """Workers that were started by a process that is gone: their command line names it."""
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    found = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in found if "normbench.study.worker.main" in line and f"--parent={parent}" in line]
 
 

@@ -16,7 +16,10 @@ ROUNDS = 3
 
 
 class FakeWorker:
-    """Times each case in ROUNDS rounds; dies once on a case called "dies"; never times one called "wrong"."""
+    """Times each case in ROUNDS rounds; dies once on a case called "dies"; never times one called "wrong".
+
+    On a unit with a case called "killed" it is killed from outside, once, before its first round.
+    """
 
     log: ClassVar[list[tuple[int, str]]] = []
     dead: ClassVar[set[tuple[int, str]]] = set()
@@ -40,7 +43,8 @@ class FakeWorker:
         process = self._unit.process
         self.log.append((process, self._unit.problem_name))
         dies = [case for case in self._unit.cases if case == "dies" and (process, self._unit.name) not in self.dead]
-        if self._round == 1 and dies:
+        killed = "killed" in self._unit.cases and (process, self._unit.name) not in self.dead
+        if (self._round == 1 and dies) or killed:
             self.dead.add((process, self._unit.name))
             self._ended = True
         elif self._round < ROUNDS:
@@ -69,6 +73,8 @@ class FakeWorker:
         return found, self._ended
 
     def death(self):
+        if "killed" in self._unit.cases:
+            return Death(None, "killed", "SIGKILL", from_outside=True)
         return Death(self._unit.cases.index("dies"), "crashed", "SIGSEGV")
 
     def watch(self, limit_s):
@@ -153,3 +159,13 @@ def test_a_worker_that_dies_costs_one_case_and_the_turns_go_on(worker):
         rows = {row["case"]: row for row in progress.tables()["timings"]}
         assert rows["dies"]["status"] == "crashed"
         assert rows["a"]["seconds"] == rows["b"]["seconds"] == 1.0
+
+
+def test_a_worker_that_others_kill_costs_nothing(worker):
+    """The other process waits until the first has found out, in its second attempt, what cannot be timed."""
+    found = carry_out([unit("x", process, "a", "wrong", "killed") for process in range(2)])
+    assert found["measure-cpu-p1-x"].unit.cases == ("a", "killed")
+    for progress in found.values():
+        rows = progress.tables()["timings"]
+        assert {row["case"]: row["attempts"] for row in rows} == dict.fromkeys(progress.unit.cases, 2)
+        assert len(rows) == len(progress.unit.cases)
