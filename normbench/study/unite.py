@@ -7,7 +7,7 @@ case that two runs hold for the same target is refused: two measurements of one 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -246,8 +246,7 @@ def _united_info(sources: Sequence[Source], name: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "complete",
-        "created": min(str(info.get("created")) for info in infos),
-        "finished": max(str(info.get("finished")) for info in infos),
+        **{name: choose(times) for name, choose, times in _times(infos) if times},
         "preset": "+".join(presets),
         "command": "; ".join(dict.fromkeys(str(info["command"]) for info in infos if info.get("command"))),
         "targets": list(dict.fromkeys(target for info in infos for target in info.get("targets") or ())),
@@ -258,6 +257,12 @@ def _united_info(sources: Sequence[Source], name: str) -> dict[str, Any]:
         "cost": _united_cost([info.get("cost") or {} for info in infos]),
         "members": {digest: member for source in sources for digest, member in source.members.items()},
     }
+
+
+def _times(infos: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Callable[[list[str]], str], list[str]]]:
+    """When the first member was begun and the last one finished, of those that tell."""
+    for name, choose in (("created", min), ("finished", max)):
+        yield name, choose, [str(info[name]) for info in infos if info.get(name)]
 
 
 def _united_cost(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:

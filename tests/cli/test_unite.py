@@ -175,6 +175,13 @@ def test_links_in_a_run_are_not_followed(shards, tmp_path, capsys):
     assert b"secret" not in files(tmp_path / "all").values()
 
 
+def test_a_time_that_no_member_tells_is_not_told(shards, tmp_path, capsys):
+    merge(capsys, *shards, "--into", tmp_path / "all")
+    info = load_run(tmp_path / "all").info
+    assert info["created"] == "2026-01-01T00:00:00"
+    assert "finished" not in info
+
+
 def test_costs_add_up(shards, tmp_path, capsys):
     for run, seconds in zip(shards, (1.0, 2.0, 4.0), strict=True):
         info = json.loads((run / "run.json").read_text())

@@ -74,9 +74,15 @@ class RayStudy:
     def compile(
         self, units: Sequence[Unit], settings: Callable[[Unit], Settings], finished: Callable[[Progress], None]
     ) -> None:
-        """Carries out compile units, as many at once as the cluster has cores."""
+        """Carries out compile units, as many at once as the cluster has cores.
+
+        Raises:
+          UserError: where no node lends a core.
+        """
         ray = require_ray()
-        cores = max(1, sum(node.cpus for node in self.nodes))
+        cores = sum(node.cpus for node in self.nodes)
+        if not cores:
+            raise UserError("no node of the Ray cluster lends a CPU to compile on")
         task = ray.remote(num_cpus=1, max_retries=0)(_carry_out)
         hosts = {node.id: node for node in self.nodes}
 

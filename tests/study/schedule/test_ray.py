@@ -158,3 +158,19 @@ def test_the_users_threads_are_kept_and_rays_are_not(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "7"
     ray_study._restore_threads(None)
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("second", "sound"),
+    [((2.0, 3.0, "q.naive", "0"), True), ((0.5, 3.0, "q.naive", "0"), False), ((0.5, 3.0, "q.naive", "1"), True),
+     ((1.2, 1.4, "q.naive", "0"), False)],
+    ids=["after", "overlapping", "on another device", "between two bursts"],
+)  # fmt: skip
+def test_the_proof_of_exclusive_devices_finds_two_that_share_one(second, sound):
+    rows = [(0.0, 1.0, "p.naive", "0"), (1.5, 1.9, "p.folded", "0"), second]
+    measured = pd.DataFrame(rows, columns=["began_unix_s", "ended_unix_s", "case", "device_id"]).assign(host="here")
+    if sound:
+        assert_each_device_was_held_by_one(measured)
+    else:
+        with pytest.raises(AssertionError):
+            assert_each_device_was_held_by_one(measured)

@@ -128,3 +128,11 @@ def test_what_loses_its_node_each_time_is_given_up_and_the_rest_goes_on(tmp_path
 def test_an_error_of_ours_is_not_taken_for_a_lost_node(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         drive(tmp_path, monkeypatch, 1, [batch(0)], lambda place, one: ZeroDivisionError(), places=1)
+
+
+def test_a_cluster_that_lends_nothing_is_one_line_and_no_waiting(monkeypatch):
+    monkeypatch.setattr(ray_study, "require_ray", lambda: FakeRay(0))
+    study = RayStudy.__new__(RayStudy)
+    study.nodes = ()
+    with pytest.raises(UserError, match="lends a CPU"):
+        study.compile([], lambda unit: unit, lambda progress: None)
