@@ -1,4 +1,4 @@
-"""Programs over 8, 2 x 4 and 64 devices: what they send, read in two ways, under the oldest and the newest JAX at hand."""
+"""Programs over 8, 2 x 4 and 64 devices: what they send, read in two ways, under the oldest and newest JAX at hand."""
 
 import importlib.util
 import json
