@@ -1,4 +1,4 @@
-"""Programs over 8, 2 x 4 and 64 devices: what they send, by three independent ways, under every JAX at hand."""
+"""Programs over 8, 2 x 4 and 64 devices: what they send, read in two ways, under the oldest and newest JAX at hand."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERPRETERS = [sys.executable, *(str(path) for path in sorted(ROOT.glob(".venv-*/bin/python")))]
+INTERPRETERS = [sys.executable, *(str(path) for path in sorted(ROOT.glob(".venv-0.12*/bin/python")))]
 GATHERED = 4096 * 16384 * 2
 """Bytes of one weight of the MLP."""
 
