@@ -14,7 +14,7 @@ from normbench.kernels.pytensor.checks import check_rank, float_tensor
 from normbench.kernels.pytensor.conv import arrays
 from normbench.kernels.pytensor.conv.ops import Convolution, TransposedConvolution, WindowOp, derivative
 from normbench.kernels.pytensor.conv.sizes import output_sizes
-from normbench.kernels.pytensor.conv.window import Padding, Sizes, per_axis
+from normbench.kernels.pytensor.conv.window import Padding, Sizes, Window, per_axis, window
 from normbench.kernels.pytensor.sums import element_count, sum_over
 
 
@@ -170,10 +170,11 @@ def avg_pool2d(
     """
     x = float_tensor("x", x)
     check_rank("x", x, 4)
-    sizes = PoolOp(kernel, stride, padding)
+    sizes = per_axis("kernel", kernel, 2)
+    taken = window(sizes if stride is None else stride, padding, 1, 1)
     if count_include_pad:
-        return _each_channel(sizes, x, 1.0 / (sizes.kernel[0] * sizes.kernel[1]))
-    return _each_channel(sizes, x, 1.0) / _each_channel(sizes, pt.ones_like(x), 1.0)
+        return _each_channel(taken, sizes, x, 1.0 / (sizes[0] * sizes[1]))
+    return _each_channel(taken, sizes, x, 1.0) / _each_channel(taken, sizes, pt.ones_like(x), 1.0)
 
 
 def upsample2d(x: Any, factor: int | Sequence[int] = 2) -> TensorVariable:
@@ -194,9 +195,9 @@ def global_avg_pool(x: Any) -> TensorVariable:
     return (sum_over(wide, axes) / element_count(wide, axes)).astype(x.type.dtype)
 
 
-def _each_channel(op: PoolOp, x: TensorVariable, weight: float) -> TensorVariable:
+def _each_channel(taken: Window, kernel: Sizes, x: TensorVariable, weight: float) -> TensorVariable:
     """The sum of weight * x under the kernel: the channels are the depth of a convolution over three axes."""
-    filters = pt.constant(np.full((1, 1, 1, *op.kernel), weight, x.type.dtype))
-    padding = op.padding if isinstance(op.padding, str) else ((0, 0), *op.padding)
-    y = Convolution((1, *op.stride), padding)(x.dimshuffle(0, "x", 1, 2, 3), filters)
+    filters = pt.constant(np.full((1, 1, 1, *kernel), weight, x.type.dtype))
+    padding = taken.padding if isinstance(taken.padding, str) else ((0, 0), *taken.padding)
+    y = Convolution((1, *taken.stride), padding)(x.dimshuffle(0, "x", 1, 2, 3), filters)
     return y.dimshuffle(0, 2, 3, 4)

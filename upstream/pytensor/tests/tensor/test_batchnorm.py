@@ -154,6 +154,9 @@ class TestBatchNormalizationContract(utt.OpContractTestMixin):
     ops = [BatchNormalization(1e-3, 2), BatchNormalization(1e-5, 4)]
     other_op = BatchNormalization(1e-3, 4)
 
+    def clone(self, op):
+        return BatchNormalization(op.epsilon, op.ndim)
+
 
 class TestBlockwise(BlockwiseOpTester):
     core_op = BatchNormalization(1e-3, 2)
