@@ -157,9 +157,9 @@ table(llama.norms[0].variants())
 
 # %% [markdown]
 # ## The train step of a ResNet-50
-# Flax, bfloat16, 32 images, momentum and weight decay. Half of the bytes of its normalizations are shared with something
-# else, mostly the sums of their gradients. Where the report names a kernel here, the figure is the most that it would save;
-# for the largest the registry's kernel moves as much as the site does, and nothing is replaced.
+# Flax, bfloat16, 32 images, momentum and weight decay. Where the report names a kernel here, the figure is the most
+# that it would save; for the largest site the registry's best variant moves about as much as the site does, and nothing is
+# replaced.
 
 # %%
 from tests.explanation.resnet import train_step
