@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from normbench.norms.recognise import MOVES, Match
+from normbench.norms.recognise import Match
+from normbench.norms.statistics import MOVES
 from normbench.norms.values import Values
 
 

@@ -136,6 +136,8 @@ def source_of(frames: Frames) -> str:
     own = [(file, line) for file, line in usable if not any(part in file for part in _LIBRARIES)]
     for file, line in (own or usable)[:1]:
         path = Path(file)
+        if path.parent.name.startswith("ipykernel_"):  # a new name in each session
+            return f"a cell:{line}"
         short = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else Path(*path.parts[-2:])
         return f"{short}:{line}"
     return ""

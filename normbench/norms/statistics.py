@@ -1,0 +1,307 @@
+"""What a square root is taken of: the mean of the squares of a tensor, of its deviations, or a stored variance."""
+
+import math
+from dataclasses import dataclass
+
+from normbench.fusion.hlo import ATTRIBUTES
+from normbench.fusion.program.graph import CARRIED
+from normbench.fusion.wire import integers, message
+from normbench.norms.scalars import scalar
+from normbench.norms.values import Values
+
+MOVES = frozenset(["broadcast", "reshape", "convert", "bitcast", "transpose", "copy", "reverse"])
+"""Opcodes that leave the numbers as they are."""
+STORED = frozenset(["parameter", "constant", "slice", "dynamic-slice", "gather", CARRIED])
+STEPS = 60
+"""How far a chain of operations is followed."""
+_ROUNDING = 5e-3  # of 1/n in bfloat16
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """The variance, or the mean of squares, of which the root is taken.
+
+    Attributes:
+      x: what was reduced, before conversions; None where the statistics are given.
+      reduced: the operand of the reduction; its shape and `axes` say over what.
+      axes: reduced ones of that shape.
+      centred: whether the mean is subtracted.
+      inside: values between x, or the stored statistic, and the root.
+      one_pass: whether it is E[x²] - E[x]².
+    """
+
+    x: int | None
+    reduced: int
+    axes: tuple[int, ...]
+    centred: bool
+    inside: frozenset[int]
+    one_pass: bool = False
+
+
+@dataclass
+class _Sum:
+    """A reduction by addition, followed back to what is added.
+
+    Attributes:
+      operand: what the first of several reductions adds.
+      axes: reduced ones of the operand's shape.
+      factor: by which the sum was multiplied.
+      inside: values met.
+      of_squares: whether it is a product of the operand with itself, which adds its squares.
+    """
+
+    operand: int
+    axes: tuple[int, ...]
+    factor: float
+    inside: set[int]
+    of_squares: bool = False
+
+    def is_mean(self, values: Values) -> bool:
+        """Whether the sum was divided by its number of terms, or one less."""
+        shape = values[self.operand].shape.dimensions
+        count = math.prod(shape[axis] for axis in self.axes)
+        return any(abs(self.factor * terms - 1) < _ROUNDING for terms in (count, *([count - 1] if count > 2 else [])))
+
+
+def statistic_of(values: Values, value: int) -> Statistic | None:
+    inside: set[int] = set()
+    start = _without_epsilon(values, value, inside)
+    difference = _difference_of_means(values, start)
+    if difference is not None:
+        return difference
+    total = _sum(values, start)
+    if total is not None:
+        return _of_sum(values, total, inside)
+    array = stored(values, start, inside)
+    return None if array is None else Statistic(None, array, (), True, frozenset(inside))
+
+
+def _of_sum(values: Values, total: _Sum, inside: set[int]) -> Statistic | None:
+    """The statistic where the terms of a mean are squares."""
+    squared = total.operand if total.of_squares else _squared(values, total.operand, total.inside)
+    if squared is None or not total.is_mean(values):
+        return None
+    x, centred = _centred(values, squared, total.inside)
+    return Statistic(x, total.operand, total.axes, centred, frozenset(inside | total.inside))
+
+
+def _without_epsilon(values: Values, value: int, inside: set[int]) -> int:
+    """Below the addition of a constant, a bound from below, and the choice of a number where the variance is none."""
+    for _ in range(STEPS):
+        one = values[value]
+        inside.add(value)
+        if one.opcode in MOVES or one.opcode == "abs":
+            value = one.operands[0]
+        elif one.opcode in ("add", "maximum"):
+            rest = [operand for operand in one.operands if scalar(values, operand) is None]
+            if len(rest) != 1:
+                return value
+            value = rest[0]
+        elif one.opcode == "clamp":
+            value = one.operands[1]
+        elif one.opcode == "select":
+            rest = [operand for operand in one.operands[1:] if scalar(values, operand) is None]
+            if len(rest) != 1:
+                return value
+            value = rest[0]
+        else:
+            return value
+    return value
+
+
+def _difference_of_means(values: Values, value: int) -> Statistic | None:
+    """E[x²] - E[x]²."""
+    one = values[value]
+    if one.opcode != "subtract":
+        return None
+    inside = {value}
+    squares = _sum(values, one.operands[0])
+    square_of_mean = _squared(values, one.operands[1], inside)
+    mean = None if square_of_mean is None else _sum(values, square_of_mean)
+    if squares is None or mean is None or mean.of_squares or not (squares.is_mean(values) and mean.is_mean(values)):
+        return None
+    terms = squares.operand if squares.of_squares else _squared(values, squares.operand, squares.inside)
+    if terms is None:
+        return None
+    x, _ = _centred(values, terms, squares.inside)
+    if origin(values, mean.operand) != origin(values, x):
+        return None
+    inside |= squares.inside | mean.inside
+    return Statistic(x, squares.operand, squares.axes, True, frozenset(inside), one_pass=True)
+
+
+def _sum(values: Values, value: int) -> _Sum | None:
+    """The sum that a value is, up to constant factors; of sums over several axes one after the other the whole."""
+    inside: set[int] = set()
+    factor, found = 1.0, None
+    for _ in range(STEPS):
+        one = values[value]
+        if one.opcode == "reduce" and one.combiner == "add" and len(one.operands) == 2:
+            inside.add(value)
+            axes = one.instruction.dimensions
+            found = _Sum(one.operands[0], axes if found is None else _merged(values, one.operands[0], axes, found),
+                         factor, inside)  # fmt: skip
+            value = one.operands[0]
+        elif found is None and (axes_of_squares := _contracted_with_itself(values, value)) is not None:
+            return _Sum(one.operands[0], axes_of_squares, factor, inside | {value}, of_squares=True)
+        elif one.opcode in MOVES or one.opcode in ("all-reduce", "opt-barrier"):
+            if found is None:
+                inside.add(value)
+            value = one.operands[0]
+            if found is not None and not _leads_to_sum(values, value):
+                return found
+        elif found is None and one.opcode in ("multiply", "divide"):
+            numbers = [scalar(values, operand) for operand in one.operands]
+            if one.opcode == "divide" and numbers[1]:
+                factor, value = factor / numbers[1], one.operands[0]
+            elif one.opcode == "multiply" and (numbers[0] is None) != (numbers[1] is None):
+                place = 0 if numbers[0] is None else 1
+                factor, value = factor * (numbers[1 - place] or 0.0), one.operands[place]
+            else:
+                return None
+            inside.add(one.id)
+        else:
+            return found
+    return found
+
+
+def _contracted_with_itself(values: Values, value: int) -> tuple[int, ...] | None:
+    """The axes over which a product adds the squares of its operand: einsum("...d,...d->...", x, x)."""
+    one = values[value]
+    data = one.instruction.attributes.get(ATTRIBUTES["dot dimensions"]) if one.opcode == "dot" else None
+    if not isinstance(data, bytes) or not _same(values, *one.operands):
+        return None
+    fields = message(data)
+    left, right, left_batch, right_batch = (integers(fields.get(place, [])) for place in (1, 2, 3, 4))
+    whole = len(left) + len(left_batch) == len(values[one.operands[0]].shape.dimensions)
+    return left if left == right and left_batch == right_batch and whole else None
+
+
+def _leads_to_sum(values: Values, value: int) -> bool:
+    while values[value].opcode in MOVES:
+        value = values[value].operands[0]
+    return values[value].opcode == "reduce"
+
+
+def _merged(values: Values, operand: int, axes: tuple[int, ...], later: _Sum) -> tuple[int, ...]:
+    """Axes of the operand of an earlier sum over which both sums go, where the shapes between them agree."""
+    shape = values[operand].shape.dimensions
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    after = values[later.operand].shape.dimensions
+    left = [size for axis, size in enumerate(after) if axis not in later.axes]
+    gone = [axis for axis in kept if shape[axis] not in left]
+    return tuple(sorted((*axes, *gone)))
+
+
+def _squared(values: Values, value: int, inside: set[int]) -> int | None:
+    """z of a value that is z² or |z|², perhaps masked with zeros and converted."""
+    for _ in range(STEPS):
+        one = values[value]
+        inside.add(value)
+        if one.opcode in MOVES:
+            value = one.operands[0]
+        elif one.opcode == "select":
+            rest = [operand for operand in one.operands[1:] if scalar(values, operand) != 0.0]
+            if len(rest) != 1:
+                return None
+            value = rest[0]
+        elif (one.opcode == "multiply" and _same(values, *one.operands)) or (
+            one.opcode == "power" and scalar(values, one.operands[1]) == 2.0
+        ):
+            return one.operands[0]
+        else:
+            return None
+    return None
+
+
+def _same(values: Values, a: int, b: int) -> bool:
+    def below(value: int) -> int:
+        while values[value].opcode in ("convert", "abs", "reshape"):
+            value = values[value].operands[0]
+        return value
+
+    return below(a) == below(b)
+
+
+def _centred(values: Values, value: int, inside: set[int]) -> tuple[int, bool]:
+    """x of x - mean or of x, below conversions and changes of shape; and whether something broadcast is subtracted."""
+    centred = False
+    for _ in range(STEPS):
+        one = values[value]
+        if one.opcode in ("convert", "reshape", "abs", "bitcast"):
+            inside.add(value)
+            value = one.operands[0]
+        elif one.opcode == "subtract" and not centred and is_broadcast(values, one.operands[1]):
+            inside.add(value)
+            centred = _is_mean_of(values, one.operands[1], one.operands[0])
+            value = one.operands[0]
+        elif one.opcode == "select" and len(_apart_from_zeros(values, one.operands[1:])) == 1:
+            inside.add(value)
+            value = _apart_from_zeros(values, one.operands[1:])[0]
+        else:
+            return value, centred
+    return value, centred
+
+
+def _apart_from_zeros(values: Values, operands: tuple[int, ...]) -> list[int]:
+    return [operand for operand in operands if scalar(values, operand) != 0.0]
+
+
+def _is_mean_of(values: Values, mean: int, x: int) -> bool:
+    total = _sum(values, mean)
+    return (
+        total is not None
+        and not total.of_squares
+        and total.is_mean(values)
+        and origin(values, total.operand) == origin(values, x)
+    )
+
+
+def stored(values: Values, value: int, inside: set[int]) -> int | None:
+    """The stored array that a value is up to conversions, where it is more than one number."""
+    for _ in range(STEPS):
+        one = values[value]
+        inside.add(value)
+        if one.opcode in STORED:
+            return value if one.elements > 1 and scalar(values, value) is None else None
+        if one.opcode not in MOVES:
+            return None
+        value = one.operands[0]
+    return None
+
+
+def is_broadcast(values: Values, value: int) -> bool:
+    """Whether a value repeats a smaller one."""
+    return before_broadcast(values, value) is not None
+
+
+def before_broadcast(values: Values, value: int) -> int | None:
+    """The smaller array that a value repeats."""
+    elements = values[value].elements
+    for _ in range(STEPS):
+        one = values[value]
+        if one.elements < elements or one.opcode == "constant":
+            return value
+        if one.opcode not in MOVES:
+            return None
+        value = one.operands[0]
+    return None
+
+
+def origin(values: Values, value: int) -> int:
+    """x of a value that is x converted, in another shape, or with something broadcast subtracted or multiplied."""
+    for _ in range(STEPS):
+        one = values[value]
+        if one.opcode in ("convert", "reshape", "bitcast", "transpose"):
+            value = one.operands[0]
+        elif one.opcode == "select" and len(_apart_from_zeros(values, one.operands[1:])) == 1:
+            value = _apart_from_zeros(values, one.operands[1:])[0]
+        elif (one.opcode == "subtract" and is_broadcast(values, one.operands[1])) or (
+            one.opcode in ("multiply", "divide") and is_broadcast(values, one.operands[1])
+        ):
+            value = one.operands[0]
+        elif one.opcode == "multiply" and is_broadcast(values, one.operands[0]):
+            value = one.operands[1]
+        else:
+            return value
+    return value
