@@ -49,7 +49,8 @@ def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:
         parsed.preset, cases=chosen.chosen, targets=TARGET, out=out, command=shlex.join(parsed.command_line),
         imports=tuple(parsed.imports), attribution=True, processes=1,
     )  # fmt: skip
-    signal.signal(signal.SIGALRM, _out_of_time)
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, _out_of_time)
     signal.setitimer(signal.ITIMER_REAL, budget_s)
     try:
         folder = study(config)
