@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from normbench.cli.arguments import check_compilers, chosen_cases
-from normbench.cli.gpu_target import describe, dump_target_config
 from normbench.cli.study import DEFAULT_OUT, writable_folder
 from normbench.errors import UserError
 from normbench.study.clocks.device_records import missing
+from normbench.study.machine.gpu_target import describe, dump_target_config
 from normbench.study.schedule.gpu_plan import Plan, plan, seconds, with_peers
 from normbench.study.user_modules import import_modules
 

@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from normbench.cli.gpu_target import NAME
 from normbench.errors import UserError
 from normbench.fusion import compile_environment
 from normbench.fusion.targets import Target, packaged, read_target
@@ -31,6 +30,7 @@ from normbench.report.model.device_target import (
     difference_rows,
 )
 from normbench.schema import TABLES
+from normbench.study.machine.gpu_target import NAME
 from normbench.study.schedule.store import Store, Tables, write_parquet
 from normbench.study.user_modules import import_modules
 

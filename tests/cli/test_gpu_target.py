@@ -11,9 +11,8 @@ import pytest
 from normbench import start
 from normbench.cases.case import Case
 from normbench.cli import gpu as cli_gpu
-from normbench.cli import gpu_described, gpu_target
+from normbench.cli import gpu_described
 from normbench.cli import main as cli
-from normbench.cli.gpu_target import NAME
 from normbench.errors import UserError
 from normbench.fusion.targets import deviceless_target, packaged, read_target, target_from_config
 from normbench.goldens.make import toolchain
@@ -21,6 +20,8 @@ from normbench.goldens.renew import repeat
 from normbench.report import load_run
 from normbench.report.model.device_target import DEVICE, OWN, device_structures
 from normbench.report.model.error import launch_errors
+from normbench.study.machine import gpu_target
+from normbench.study.machine.gpu_target import NAME
 from tests.report.synthetic_runs import write_run
 
 H200 = deviceless_target("h200").config

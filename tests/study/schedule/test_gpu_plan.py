@@ -10,8 +10,8 @@ from normbench import kernels
 from normbench.cases.case import cases
 from normbench.cli import main as cli
 from normbench.cli.gpu import PRECISION
-from normbench.cli.gpu_target import dump_target_config
 from normbench.study.clocks.device_records import missing
+from normbench.study.machine.gpu_target import dump_target_config
 from normbench.study.schedule.gpu_plan import MEASURED_SHARE, plan, runs, seconds, stratum
 
 CASES = cases("standard")
