@@ -104,12 +104,14 @@ OPERATOR_CASES = '''"""Problems of l2 norm: the queries of Qwen3-0.6B."""
 from normbench.cases.presets.family import Family, Layer
 
 _QUERIES = Layer((8192, 128), "nc", "Qwen3-0.6B queries of 512 tokens")
+_KEYS = Layer((4096, 128), "nc", "Qwen3-0.6B keys of 512 tokens")
+_HEADS = Layer((512, 16, 128), "nlc", "Qwen3-0.6B queries of 512 tokens, by head")
 
 L2_NORM = Family(
     operator="l2_norm",
     smoke_layers=((Layer((512, 128), "nc", "Qwen3-0.6B queries of 32 tokens"), "bfloat16"),),
-    quick_layers=((_QUERIES, "bfloat16"),),
-    layers=(_QUERIES,),
+    quick_layers=((_QUERIES, "bfloat16"), (_KEYS, "float32"), (_HEADS, "float64")),
+    layers=(_QUERIES, _KEYS, _HEADS),
     trained=(_QUERIES,),
     odd=(),
     contexts=("alone",),
