@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_target_files import CARD
-
 ROOT = Path(__file__).resolve().parents[1]
 VARIANT = '''"""The mean square of twice x, a fourth of it."""
 
@@ -68,9 +66,10 @@ def naive(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
 
 from typing import Any
 
+from normbench.kernels.common.checks import check_problem
 from normbench.kernels.l2_norm.naive import naive
 from normbench.kernels.l2_norm.reference import reference
-from normbench.kernels.problem import Problem, check_problem
+from normbench.kernels.problem import Problem
 from normbench.kernels.registry import Argument, Operator, Variant, register_operator, register_variant
 
 _NAME = "l2_norm"
@@ -103,12 +102,14 @@ OPERATOR_CASES = '''"""Problems of l2 norm: the queries of Qwen3-0.6B."""
 from normbench.cases.presets.family import Family, Layer
 
 _QUERIES = Layer((8192, 128), "nc", "Qwen3-0.6B queries of 512 tokens")
+_KEYS = Layer((4096, 128), "nc", "Qwen3-0.6B keys of 512 tokens")
+_HEADS = Layer((512, 16, 128), "nlc", "Qwen3-0.6B queries of 512 tokens, by head")
 
 L2_NORM = Family(
     operator="l2_norm",
     smoke_layers=((Layer((512, 128), "nc", "Qwen3-0.6B queries of 32 tokens"), "bfloat16"),),
-    quick_layers=((_QUERIES, "bfloat16"),),
-    layers=(_QUERIES,),
+    quick_layers=((_QUERIES, "bfloat16"), (_KEYS, "float32"), (_HEADS, "float64")),
+    layers=(_QUERIES, _KEYS, _HEADS),
     trained=(_QUERIES,),
     odd=(),
     contexts=("alone",),
@@ -238,28 +239,27 @@ def test_an_operator_ends_green(clone):
 
 
 def _add_target(clone):
-    clone.write("normbench/fusion/targets/rtx6000pro.txtpb", re.sub(r"  (scalar_unit|a_field).*\n", "", CARD % 12))
+    text = (clone.folder / "normbench/fusion/targets/h100.txtpb").read_text(encoding="utf-8")
+    text = re.sub(r"core_count: \d+", "core_count: 100", text).replace(
+        "NVIDIA H100 80GB HBM3", "made up: a smaller H100"
+    )
+    clone.write("normbench/fusion/targets/h100_small.txtpb", text)
     for name in ("TARGETS", "DEVICELESS_TARGETS"):
         text = (clone.folder / "normbench/schema.py").read_text(encoding="utf-8")
         line = re.search(rf"^{name} = \(.*\)$", text, re.MULTILINE)[0]
-        clone.edit("normbench/schema.py", line, f'{line[:-1]}, "rtx6000pro")')
+        clone.edit("normbench/schema.py", line, f'{line[:-1]}, "h100_small")')
     text = (clone.folder / "normbench/kernels/pallas/hardware.py").read_text(encoding="utf-8")
     for name in ("TRITON_TARGETS", "MOSAIC_TARGETS"):
         line = re.search(rf"^{name} = \(.*\)$", text, re.MULTILINE)[0]
-        clone.edit("normbench/kernels/pallas/hardware.py", line, f'{line[:-1]}, "rtx6000pro")')
-    facts = clone.folder / "normbench/fusion/targets/rtx6000pro.txtpb"
-    named = facts.read_text(encoding="utf-8").replace(
-        "gpu_device_info {", 'gpu_device_info {\n  name: "RTX PRO 6000"', 1
-    )
-    facts.write_text(named, encoding="utf-8")
+        clone.edit("normbench/kernels/pallas/hardware.py", line, f'{line[:-1]}, "h100_small")')
 
 
 def test_a_target_that_is_added_is_compiled_for(clone):
     if find_spec("jax_cuda13_plugin") is None:
         pytest.skip("needs the extra gpu-targets")
     _add_target(clone)
-    shape = ("--shape", "8x197x768", "--dtype", "bfloat16", "--target", "rtx6000pro")
-    assert "on rtx6000pro" in clone.command("explain", "layer_norm", "pallas_triton", *shape)
+    shape = ("--shape", "8x197x768", "--dtype", "bfloat16", "--target", "h100_small")
+    assert "on h100_small" in clone.command("explain", "layer_norm", "pallas_triton", *shape)
 
 
 @pytest.mark.torture
