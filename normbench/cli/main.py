@@ -295,10 +295,10 @@ def _imports(parser: argparse.ArgumentParser) -> None:
 _COMMANDS = {
     "list": ("list cases, and for each unsupported one the reason", ("normbench.cli.list", "run"), _list_options),
     "study": ("compile and measure cases; makes a run", ("normbench.cli.study", "run"), _study_options),
-    "explain": ("what the compiler does with one program", ("normbench.cli.explain", "run"), _explain_options),
+    "explain": ("what the compiler does with one program", ("normbench.cli.program.explain", "run"), _explain_options),
     "norms": (
         "where in a program the normalizations are, and what they cost",
-        ("normbench.cli.norms", "run"),
+        ("normbench.cli.program.norms", "run"),
         _norms_options,
     ),
     "report": ("write a run as one HTML file", ("normbench.cli.report", "run"), _report_options),

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from pytensor.graph.basic import Apply
 from pytensor.link.numba.dispatch.basic import (
-    default_hash_key_from_props,
     numba_njit,
     register_funcify_and_cache_key,
 )
@@ -24,10 +23,10 @@ from normbench.kernels.pytensor.conv.ops import (
     WindowOp,
 )
 from normbench.kernels.pytensor.conv.sizes import AxisSize
+from normbench.kernels.pytensor.dispatch import numba_pool as numba_pool  # registers the poolings
+from normbench.kernels.pytensor.dispatch.numba_common import check_dtypes, key, real_type, window_of
 from normbench.kernels.pytensor.dispatch.numba_window import PADDINGS, columns_of, padding_of, scatter_columns
 from normbench.kernels.pytensor.reshape import ReshapeLike, SplitGroups
-
-CACHE_VERSION = 2  # raise it when a function of this module, numba_pool or numba_window changes: Numba caches on disk
 
 
 @register_funcify_and_cache_key(BatchNormalization)
@@ -239,30 +238,6 @@ def reshape_like(op: ReshapeLike, node: Apply, **kwargs: Any) -> tuple[Callable,
     return reshape, key(op, node)
 
 
-def key(op: Any, node: Apply) -> str:
-    """What tells compiled functions apart on disk: the Op's properties, and the ranks and dtypes of its arrays."""
-    types = ",".join(f"{variable.type.ndim}{variable.type.dtype}" for variable in (*node.inputs, *node.outputs))
-    return default_hash_key_from_props(op, types=types, cache_version=CACHE_VERSION)
-
-
-def real_type(dtype: str) -> type:
-    """The scalar type of that name, which compiled code can call and allocate with."""
-    return np.dtype(dtype).type
-
-
-def check_dtypes(op: Any, node: Apply) -> None:
-    if any(variable.type.dtype == "float16" for variable in (*node.inputs, *node.outputs)):
-        raise NotImplementedError(f"Numba has no float16 on a CPU: cast the inputs of {op} to float32")
-
-
-def window_of(op: WindowOp) -> tuple[Any, Any, int, Any]:
-    """Stride, dilation, the place of the padding in `PADDINGS`, and its pairs, all for three axes."""
-    missing = 3 - op.window.rank
-    kind, pairs = (PADDINGS.index(op.padding), ()) if isinstance(op.padding, str) else (0, op.padding)
-    explicit = ((0, 0),) * (3 - len(pairs)) + pairs
-    return (1,) * missing + op.stride, (1,) * missing + op.dilation, kind, explicit
-
-
 def _transposed(op: WindowOp, real: type) -> Callable:
     """(filters, gradient of y, shape of x) to the gradient of x."""
     groups = op.groups
@@ -310,6 +285,3 @@ def _from_volume(op: WindowOp) -> Callable:
     if op.window.rank == 2:
         return numba_njit(lambda y: y.reshape((y.shape[0], y.shape[1], y.shape[3], y.shape[4])))
     return numba_njit(lambda y: y)
-
-
-from normbench.kernels.pytensor.dispatch import numba_pool as numba_pool  # noqa: E402  registers the poolings

@@ -8,7 +8,7 @@ from pytensor.graph.basic import Apply
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
 
 from normbench.kernels.pytensor.conv.pool import MaxPool, MaxPoolGradient, MaxPoolSelect, PoolOp
-from normbench.kernels.pytensor.dispatch.numba_ops import check_dtypes, key, real_type, window_of
+from normbench.kernels.pytensor.dispatch.numba_common import check_dtypes, key, real_type, window_of
 from normbench.kernels.pytensor.dispatch.numba_window import first_maximum, padding_of
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from normbench.cli.arguments import chosen_target
-from normbench.cli.explain import called_function, explained, prepare_process, write_page
+from normbench.cli.program.explain import called_function, explained, prepare_process, write_page
 from normbench.errors import UserError
 
 

@@ -43,7 +43,7 @@ def explained(name: str, function: Callable, args: Sequence[Any], kwargs: dict[s
       CompileError: where the compiler failed.
     """
     from normbench import explain_call
-    from normbench.cli.function_arguments import called_with
+    from normbench.cli.program.function_arguments import called_with
     from normbench.fusion.isolation import CompileError
 
     try:
@@ -108,7 +108,7 @@ def _of_function(parsed: argparse.Namespace) -> tuple[str, Callable, tuple, dict
 
 def called_function(parsed: argparse.Namespace) -> tuple[str, Callable, tuple, dict[str, Any]]:
     """Name, function and arguments that --function, --args, --shape and --dtype say."""
-    from normbench.cli.function_arguments import abstract, find, made
+    from normbench.cli.program.function_arguments import abstract, find, made
 
     function = find("function", parsed.function)
     if parsed.args is None:
