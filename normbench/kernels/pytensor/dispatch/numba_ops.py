@@ -310,6 +310,3 @@ def _from_volume(op: WindowOp) -> Callable:
     if op.window.rank == 2:
         return numba_njit(lambda y: y.reshape((y.shape[0], y.shape[1], y.shape[3], y.shape[4])))
     return numba_njit(lambda y: y)
-
-
-from normbench.kernels.pytensor.dispatch import numba_pool as numba_pool  # noqa: E402  registers the poolings
