@@ -46,10 +46,10 @@ CASES = {
         lambda x: max_pool2d(x, 3, stride=2, padding=1),
         lambda x: F.max_pool2d(x, 3, stride=2, padding=1),
     ),
-    "max_pool2d dilated": (
+    "max_pool2d uneven": (
         [IMAGE],
-        lambda x: max_pool2d(x, (2, 3), stride=(1, 2), padding=(0, 1), dilation=2),
-        lambda x: F.max_pool2d(x, (2, 3), stride=(1, 2), padding=(0, 1), dilation=2),
+        lambda x: max_pool2d(x, (2, 3), stride=(1, 2), padding=(0, 1)),
+        lambda x: F.max_pool2d(x, (2, 3), stride=(1, 2), padding=(0, 1)),
     ),
     "avg_pool2d": (
         [IMAGE],

@@ -19,25 +19,24 @@ from normbench.kernels.pytensor.sums import element_count, sum_over
 
 
 class PoolOp(WindowOp):
-    """A window with its kernel; `groups` is always 1."""
+    """A window with its kernel, without groups or dilation: JAX has no gradient of a dilated maximum."""
 
-    __props__ = ("kernel", "stride", "padding", "dilation")
+    __props__ = ("kernel", "stride", "padding")
 
     def __init__(
         self,
         kernel: int | Sequence[int],
         stride: int | Sequence[int] | None = None,
         padding: Padding = 0,
-        dilation: int | Sequence[int] = 1,
     ):
         self.kernel: Sizes = per_axis("kernel", kernel, 2)
-        super().__init__(self.kernel if stride is None else stride, padding, dilation, rank=2)
+        super().__init__(self.kernel if stride is None else stride, padding, rank=2)
         for size, (low, high) in zip(self.kernel, self.window.pads(self.kernel, self.kernel), strict=True):
             if max(low, high) >= size and self.padding != "same":
                 raise UserError(f"padding {padding!r} reaches past a kernel of {self.kernel}; allowed: less than it")
 
     def of(self, kind: type["PoolOp"]) -> "PoolOp":
-        return kind(self.kernel, self.stride, self.padding, self.dilation)
+        return kind(self.kernel, self.stride, self.padding)
 
     def output_shape(self, x: Any) -> tuple[int | None, ...]:
         return (*x.type.shape[:2], *self.static_sizes(x.type.shape[2:], self.kernel))
@@ -136,7 +135,6 @@ def max_pool2d(
     *,
     stride: int | Sequence[int] | None = None,
     padding: Padding = 0,
-    dilation: int | Sequence[int] = 1,
 ) -> TensorVariable:
     """The largest element under the kernel at each place.
 
@@ -145,7 +143,6 @@ def max_pool2d(
       kernel: one number or two.
       stride: one number or two; by default the kernel.
       padding: as for `conv2d`, less than the kernel; what is outside of x is less than any element.
-      dilation: one number or two.
 
     Returns:
       (N, C, OH, OW) in x's dtype. Of equal maxima the first one gets the gradient, as in PyTorch.
@@ -153,7 +150,7 @@ def max_pool2d(
     Raises:
       UserError: keywords, ranks or sizes that do not fit, naming the argument.
     """
-    return MaxPool(kernel, stride, padding, dilation)(x)
+    return MaxPool(kernel, stride, padding)(x)
 
 
 def avg_pool2d(

@@ -15,7 +15,13 @@ from types import ModuleType
 
 from normbench.errors import unknown
 
-BACKENDS = ("jax", "numba", "pytorch", "mlx")
+_MODULES = {
+    "jax": ("jax_ops",),
+    "numba": ("numba_ops", "numba_pool"),
+    "pytorch": ("pytorch_ops",),
+    "mlx": ("mlx_ops",),
+}
+BACKENDS = tuple(_MODULES)
 
 
 def register(backend: str) -> None:
@@ -29,7 +35,8 @@ def register(backend: str) -> None:
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
-    importlib.import_module(f"normbench.kernels.pytensor.dispatch.{backend}_ops")
+    for module in _MODULES[backend]:
+        importlib.import_module(f"normbench.kernels.pytensor.dispatch.{module}")
 
 
 class _Follower(importlib.abc.MetaPathFinder):
