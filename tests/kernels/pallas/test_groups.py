@@ -10,6 +10,7 @@ import pytest
 from normbench import kernels
 from normbench.errors import UserError
 from normbench.kernels.group_norm.pallas_triton import pallas_triton
+from normbench.kernels.pallas.hardware import MULTIPROCESSORS
 from normbench.kernels.pallas.triton.channel_tiles import View
 from normbench.kernels.pallas.triton.groups_config import WIDEST, backward_config, forward_config
 from normbench.kernels.problem import Problem
@@ -114,5 +115,16 @@ def test_what_is_refused_has_a_reason():
     assert "interpret" in variant.supports(Problem("group_norm", (2, 32, 4, 4)), "cpu")
     assert variant.supports(Problem("group_norm", (2, 32, 4, 4)), "h200") is None
     assert "32-bit" in variant.supports(Problem("group_norm", (2**16, 32, 64, 64)), "h200")
+    whole = Problem("group_norm", (16, 64, 64, 320), "nhwc", "bfloat16", pass_="forward_backward")
+    assert "moves more than XLA" in variant.supports(whole, "h200")
+
+
+def test_few_groups_that_do_not_fit_keep_multiprocessors_busy():
+    """Of one image and few channels each program has a share of the positions, so that none is refused for it."""
     few = Problem("instance_norm", (1, 512, 512, 8), "nhwc")
-    assert "multiprocessors" in kernels.get("instance_norm", "pallas_triton").supports(few, "h200")
+    assert kernels.get("instance_norm", "pallas_triton").supports(few, "h200") is None
+    for config in (
+        forward_config(View(1, 8, 512 * 512, True), 8, "float32"),
+        backward_config(View(1, 8, 512 * 512, True), 8, "float32", 4),
+    ):
+        assert config.blocks * config.shares >= MULTIPROCESSORS

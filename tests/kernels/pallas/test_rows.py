@@ -47,7 +47,7 @@ def test_parameters_in_another_dtype_and_several_axes(operator):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_partial_sums_of_several_programs(operator):
-    """Enough short rows that 2 % of x leave room for the sums of several programs; the last step is ragged."""
+    """Enough short rows that 11 % of x leave room for the sums of several programs; the last step is ragged."""
     rows = 2501
     config = rows_config.backward_config(rows, 8, "float32", 2, True)
     assert config.programs > 1

