@@ -99,12 +99,17 @@ class Progress:
 
     def tables(self) -> Tables:
         """All rows, each with the host and the device that it was found on, and how often it was tried."""
-        tables: Tables = {table: list(rows) for table, rows in self._of_lost_workers.items()}
+        tables: Tables = {}
         place = {"host": self.host, "device_id": self.device_id}
-        for (slug, table), rows in self.rows.items():
-            told: dict[str, Any] = {"attempts": 1 + min(self.deaths[slug], RETRIES)} if slug else {}
-            told = {name: value for name, value in (told | place).items() if name in TABLES[table]}
+
+        def add(table: str, rows: list[dict[str, Any]], **more: Any) -> None:
+            told = {name: value for name, value in (place | more).items() if name in TABLES[table]}
             tables.setdefault(table, []).extend({**row, **told} for row in rows)
+
+        for table, rows in self._of_lost_workers.items():
+            add(table, rows)
+        for (slug, table), rows in self.rows.items():
+            add(table, rows, **({"attempts": 1 + min(self.deaths[slug], RETRIES)} if slug else {}))
         return tables
 
     @classmethod

@@ -54,7 +54,8 @@ class Batch:
         found = []
         for unit, settings in zip(self.units, self.settings, strict=True):
             progress = Progress.at(unit, replace(settings, host=None))
-            progress.bury(Death(None, "crashed", f"the Ray node it ran on was lost {self.attempts} times"), unit.cases)
+            progress.deaths.update(dict.fromkeys(unit.cases, self.attempts - 1))
+            progress.bury(Death(None, "killed", f"the Ray node it ran on was lost {self.attempts} times"), unit.cases)
             found.append(progress)
         return found
 
@@ -173,6 +174,7 @@ class RayStudy:
             for name, data in modules.items():
                 write_hlo_file(self._run, name, data)
             for progress in found:
+                progress.deaths.update(dict.fromkeys(progress.unit.cases, batch.attempts - 1))
                 finished(progress)
 
 
