@@ -87,5 +87,5 @@ def test_forward_and_backward_against_autodiff_of_the_textbook_formula():
         report = explain(program.function, *program.inputs, target="h200")
         sizes[name] = report.declared_bytes or report.bytes
     assert sizes["naive"] >= 2.5 * sizes["pallas_triton"]
-    # 6 walks against 5, and what 216 programs leave for gamma and beta: fewer programs, and fewer bytes, would take longer.
+    # 6 walks against 5, and what 216 programs leave for gamma and beta; fewer would leave less and take longer.
     assert sizes["custom_vjp"] >= 1.15 * sizes["pallas_triton"]
