@@ -168,7 +168,7 @@ def _r(squares: list, offsets: list, plan: GroupPlan) -> list:
 def _streamed_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
     view, x = plan.view, inputs[0]
     grid = view.images * config.shares * config.blocks
-    partials = (jax.ShapeDtypeStruct((view.images * config.shares * view.channels,), jnp.dtype(plan.dtype)),) * 2
+    partials = (jax.ShapeDtypeStruct((view.images * config.shares * plan.groups,), jnp.dtype(plan.dtype)),) * 2
     found = triton_call(
         partial(_statistics_kernel, plan=plan, config=config),
         grid=grid,
@@ -213,7 +213,7 @@ def _terms(share: Any, config: GroupConfig, dtype: Any) -> Any:
 
 def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: GroupPlan, config: GroupConfig) -> None:
     """Of each channel, sums of x - p and of its square, p its mean over the share's first tile: what cancels is bounded
-    by how often the share holds that tile, whatever the data."""
+    by how often the share holds that tile, whatever the data. The channels of a group are put together by Chan."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     image, share, channels = _share(triton_program_id(), config)
     terms = _terms(share, config, dtype)
@@ -231,22 +231,28 @@ def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: GroupPlan, config:
     zero = jnp.zeros(first.shape, dtype)
     sums, squares = (channel_sum(view, total) for total in _over_share(config, share, add, (zero, zero)))
     offset = sums / terms
-    at = (image * config.shares + share) * view.channels + channels.index
-    triton_store(mean_ref, at, pivot + offset, channels.mask)
-    triton_store(squares_ref, at, jnp.maximum(squares - sums * offset, 0), channels.mask)
+    mean = pivot + offset
+
+    def of_group(values):
+        return over_groups([where(channels.mask, values)], [channels], config.each, config.block)[0]
+
+    near = of_group(mean) / config.each
+    left = of_group(mean - near) / config.each  # by the rounding of a sum of large means
+    around = jnp.maximum(squares - sums * offset, 0) + terms * jnp.square(mean - near - left)
+    for ref, value in ((mean_ref, near + left), (squares_ref, of_group(around))):
+        store_statistic(ref, image * config.shares + share, channels, value, config)
 
 
-def _found(
-    refs: tuple, image: Any, channels: Part, config: GroupConfig
-) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-    """What the shares of an image have left for the channels of a program: the shares, which of (shares, channels)
-    there are, and their values, zero elsewhere."""
+def _found(refs: tuple, image: Any, channels: Part, each: int, config: GroupConfig) -> list[jax.Array]:
+    """What the shares of an image have left for the channels of a program, or for their groups of `each`, as (shares,
+    channels); zero where there is none."""
     shares = span(config.padded_shares)
     mask = jnp.broadcast_to((shares < config.shares)[:, None], (config.padded_shares, config.width))
     if channels.mask is not None:
         mask = mask & channels.mask[None, :]
-    index = ((image * config.shares + shares) * config.view.channels)[:, None] + channels.index[None, :]
-    return shares, mask, [triton_load(ref, index, mask, "evict_last") for ref in refs]
+    first = (image * config.shares + shares) * (config.view.channels // each)
+    index = first[:, None] + (channels.index // each)[None, :]
+    return [triton_load(ref, index, mask, "evict_last") for ref in refs]
 
 
 def _forward_kernel(
@@ -256,19 +262,19 @@ def _forward_kernel(
     which the L2 cache may still hold."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     image, share, channels = _share(grid - 1 - triton_program_id(), config)
-    shares, mask, (means, squares) = _found((means_ref, squares_ref), image, channels, config)
-    terms = _terms(shares, config, dtype)[:, None]
+    means, squares = _found((means_ref, squares_ref), image, channels, config.each, config)
+    terms = _terms(span(config.padded_shares), config, dtype)[:, None]
 
-    def over(values):
-        """The mean over the group of what belongs to shares and channels."""
-        (total,) = over_groups([jnp.sum(where(mask, values), axis=0)], [channels], config.each, config.block)
-        return total / config.count
+    def over_shares(values):
+        """The mean over the positions of an image; shares that are none have no terms."""
+        return jnp.sum(values, axis=0) / view.spatial
 
     # Around a mean of the data, as a sum of means that are large beside their differences would be rounded.
-    near = over(terms * means)
-    offset = over(terms * (means - near))
+    near = over_shares(terms * means)
+    offset = over_shares(terms * (means - near[None, :]))
     mean = near + offset
-    r = jax.lax.rsqrt(over(squares + terms * jnp.square(means - near - offset)) + plan.epsilon)
+    variance = over_shares(squares / config.each + terms * jnp.square(means - near[None, :] - offset[None, :]))
+    r = jax.lax.rsqrt(variance + plan.epsilon)
     if saved:
 
         @triton_when(share == 0)
@@ -460,7 +466,7 @@ def _dx_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig, grid: int) -> N
 
     def sums_of(image):
         """Of dz h and dz, over the positions of an image."""
-        return tuple(jnp.sum(value, axis=0) for value in _found(refs[6:8], image, known.part, config)[2])
+        return tuple(jnp.sum(value, axis=0) for value in _found(refs[6:8], image, known.part, 1, config))
 
     @triton_when(jnp.logical_and(image == 0, share == 0))
     def _write_gradients() -> None:

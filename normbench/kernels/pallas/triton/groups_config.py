@@ -60,7 +60,9 @@ SHARED_PROGRAMS = 4 * MULTIPROCESSORS
 """As of batch norm in training: enough warps to cover the latency of memory."""
 
 LEAST_STEPS = 2
-"""Tiles of a share at least, so that what it leaves is a small part of what it reads."""
+LEAST_STEPS_OF_SUMS = 6
+"""Tiles of a share at least, so that what it leaves is a small part of what it reads: two values for each group in the
+forward pass, and for each channel in the backward pass."""
 
 PARTIALS = 4096
 """Of each of two quantities that a program of the second launch reads, at most: 16 for each of its threads; twice as
@@ -133,14 +135,14 @@ class GroupConfig:
 
 def forward_config(view: View, groups: int, dtype: str) -> GroupConfig:
     """One program for a block of groups of one image; where they do not fit, several that share its positions."""
-    return _resident_config(view, groups, dtype, FORWARD_ELEMENTS) or _shared_config(view, groups, dtype)
+    return _resident_config(view, groups, dtype, FORWARD_ELEMENTS) or _shared_config(view, groups, dtype, LEAST_STEPS)
 
 
 def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> GroupConfig:
     """The same, or fewer programs that walk over images, so that their partial sums of `wide_bytes` stay small."""
     config = _resident_config(view, groups, dtype, BACKWARD_ELEMENTS)
     if config is None:
-        return _shared_config(view, groups, dtype)
+        return _shared_config(view, groups, dtype, LEAST_STEPS_OF_SUMS)
     item = VECTOR_BYTES // vector_elements(dtype)
     allowed = min(view.images, workspace_programs(view.size * item, 2 * wide_bytes * view.channels))
     enough = min(view.images, -(-8 * MULTIPROCESSORS // config.blocks))
@@ -159,7 +161,7 @@ def _resident_config(view: View, groups: int, dtype: str, most: int) -> GroupCon
     return None
 
 
-def _shared_config(view: View, groups: int, dtype: str) -> GroupConfig:
+def _shared_config(view: View, groups: int, dtype: str, least_steps: int) -> GroupConfig:
     """Programs that share the positions of a block of groups of one image, in tiles of all channels of the block: loops
     over several tiles in a row spill."""
     vector = vector_elements(dtype)
@@ -171,7 +173,7 @@ def _shared_config(view: View, groups: int, dtype: str) -> GroupConfig:
     fitting = power_of_two_to(PARTIALS // width)
     if there * fitting < MULTIPROCESSORS:
         fitting *= 2
-    shares = max(1, min(-(-SHARED_PROGRAMS // there), config.chunks // LEAST_STEPS, fitting))
+    shares = max(1, min(-(-SHARED_PROGRAMS // there), config.chunks // least_steps, fitting))
     return replace(config, steps=-(-config.chunks // shares))
 
 

@@ -18,8 +18,8 @@ STREAM_VECTORS = 2
 """Of each thread in a tile: two loads in flight, and in a backward pass two of each tensor."""
 
 LAST_CHANNEL_BYTES = (128, 64)
-"""Of a position where channels come last: a whole cache line, and half of one where few channels would leave
-multiprocessors idle."""
+"""Of a position where channels come last: a whole cache line; half of one of narrower elements than float32, which are
+twice as many channels, where few channels would leave multiprocessors idle."""
 
 PROGRAMS = 4 * MULTIPROCESSORS
 """Four for each multiprocessor are enough warps to cover the latency of memory, and few enough that what every program
@@ -94,7 +94,8 @@ def batch_config(view: View, dtype: str, least_steps: int = LEAST_STEPS) -> Batc
     vector = vector_elements(dtype)
     item, elements = 16 // vector, WARPS * WARP * vector * STREAM_VECTORS
     if view.last:
-        blocks = [min(power_of_two_from(view.channels), size // item) for size in LAST_CHANNEL_BYTES]
+        sizes = LAST_CHANNEL_BYTES if item < 4 else LAST_CHANNEL_BYTES[:1]
+        blocks = [min(power_of_two_from(view.channels), size // item) for size in sizes]
         busy = [n for n in blocks if -(-view.channels // n) * (MOST_PARTIALS // n) >= PROGRAMS]
         block = (busy or blocks[-1:])[0]
         chunk = min(elements // block, power_of_two_from(view.spatial))
