@@ -272,10 +272,9 @@ def test_a_target_ends_green(clone):
 def _add_preset(clone):
     clone.write("normbench/cases/presets/warps.py", PRESET)
     presets = "normbench/cases/presets/__init__.py"
-    text = (clone.folder / presets).read_text(encoding="utf-8")
-    before = re.search(r"^SPECIAL: .*\}$", text, re.MULTILINE)[0]
-    clone.edit(presets, before, f'{before[:-1]}, "warps": warps}}')
-    clone.edit(presets, "pytensor, repeatability\n", "pytensor, repeatability, warps\n")
+    line = '    "sharding": sharding,\n'
+    clone.edit(presets, line, f'{line}    "warps": warps,\n')
+    clone.edit(presets, "repeatability, sharding\n", "repeatability, sharding, warps\n")
     line = '    "repeatability": Budget('
     clone.edit("normbench/study/schedule/study.py", line, f'    "warps": Budget(1, 10, 200, 0.02, 0.5),\n{line}')
 
