@@ -125,8 +125,9 @@ keys = ["operator", "context", "passes"]
 pairs = known[known["variant"].isin(["naive", "merged"])].pivot_table(
     ["number", "bytes", "wire_bytes"], keys, "variant", sort=False
 )
+pairs.index = [" ".join(names).replace("_", " ") for names in pairs.index]
 shares = {
-    title: (pairs[column, "merged"] / pairs[column, "naive"]).rename(lambda names: " ".join(names).replace("_", " "))
+    title: pairs[column, "merged"] / pairs[column, "naive"]
     for title, column in (("collectives", "number"), ("memory", "bytes"), ("wire", "wire_bytes"))
 }
 panels = {f"{title}: merged ÷ textbook": values for title, values in shares.items()}

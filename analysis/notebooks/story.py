@@ -136,7 +136,8 @@ def in_one_figure(panels: Mapping[str, pd.Series], caption: str) -> Figure:
         places = figure.subplots(1, len(known), squeeze=False).flat
         for axes, each, shown, (title, values) in zip(places, names, named, known.items(), strict=True):
             bars = axes.barh(each, values, color=BLUE, height=0.7)
-            axes.bar_label(bars, [_number(value) for value in values], padding=3)
+            counts = bool((values == values.round()).all())
+            axes.bar_label(bars, [f"{value:,.0f}" if counts else _number(value) for value in values], padding=3)
             axes.margins(x=0.25)
             axes.invert_yaxis()
             axes.set_title(title, loc="left")
