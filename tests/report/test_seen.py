@@ -85,7 +85,7 @@ _CASES = """
   const links = [...document.querySelectorAll("#table tbody a")].map((each) => each.getAttribute("href"));
   result.opened = 0;
   result.cut = [];
-  for (const link of links.filter((_, place) => place % 4 === 0)) {
+  for (const link of links.filter((_, place) => place % 10 === 0)) {
     location.hash = link;
     await until(() => dialog.open && dialog.querySelector(".scroll table"));
     result.opened += 1;
@@ -122,7 +122,7 @@ def test_nothing_is_cut_and_the_answer_comes_first(kept_page, tmp_path, name, wi
 def test_no_table_of_a_case_is_cut(kept_page, tmp_path, name):
     seen = drive(kept_page(name), tmp_path, _CASES, 1280)
     assert seen["errors"] == []
-    assert seen["opened"] >= 20
+    assert seen["opened"] >= 8
     assert seen["cut"] == []
 
 
