@@ -178,7 +178,9 @@ share a fusion.
 # %%
 halves = best[(best["dtype"] == "bfloat16") & (best["context"] == "alone")]
 panels = {
-    f"best of each, {name}": halves[halves["pass"].isin(passes)].groupby("operator", sort=False)["traffic_ratio"].median()
+    f"best of each, {name}": halves[halves["pass"].isin(passes)]
+    .groupby("operator", sort=False)["traffic_ratio"]
+    .median()
     for name, passes in (("forward", ["forward"]), ("with a backward pass", ["backward", "forward_backward"]))
 }
 panels["the cliffs, forward"] = pd.Series(

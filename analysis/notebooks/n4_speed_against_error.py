@@ -141,5 +141,7 @@ panels = {
     "float32, a mean of 1000: error": errors_at("float32", 1e3),
     "bfloat16, a mean of 1000: error": errors_at("bfloat16", 1e3),
 }
-in_words = "Times: geometric mean of measured ones. Errors: the largest of layer_norm 64×1024, whose results are about 1."
+in_words = (
+    "Times: geometric mean of measured ones. Errors: the largest of layer_norm 64×1024, whose results are about 1."
+)
 show(in_one_figure(panels, f"{in_words} {source(run)}"), "answer")
