@@ -173,9 +173,10 @@ class _Clone:
         return self.run("-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *words)
 
     def renew(self, operator: str) -> None:
-        """The goldens of an operator, and that a sample of them is found as they say when it is compiled anew."""
+        """As `make goldens` with this JAX; then a sample of them is found as they say when it is compiled anew."""
         words = ("-m", "normbench.goldens.renew", "--operator", operator)
         self.run(*words)
+        self.run("-m", "analysis.pages.history")
         assert self.run(*words, "--check", "--sample", "4").strip() == "as the goldens say"
 
     def command(self, *words: str) -> str:
@@ -244,7 +245,7 @@ def test_an_operator_ends_green(clone):
         "tests/cases",
         "tests/test_house.py",
     )
-    clone.test(*paths, "tests/cli/test_main.py")
+    clone.test(*paths, "tests/cli/test_main.py", "tests/analysis/test_history.py")
     clone.test("tests/goldens", *_OTHER_OPERATORS)
 
 

@@ -17,9 +17,9 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from normbench.display.palette import BLUE
 from normbench.explanation.explain import Report, explain
 from normbench.report import Run, load_run, summary
-from normbench.display.palette import BLUE
 from normbench.report.plots.figure_parts import STYLE, add_caption, longest_in, to_svg
 
 _BARS_IN = 2.3  # a panel of bars, beside its names
@@ -122,7 +122,7 @@ def answer(text: str) -> Answer:
 
 
 def in_one_figure(panels: Mapping[str, pd.Series], caption: str) -> Figure:
-    """The answer that a notebook closes with: beside each other, bars from zero with their figures, a panel per question.
+    """The answer that a notebook closes with: bars from zero with their figures, a panel per question.
 
     Args:
       panels: by what is drawn, in words with its unit: the figures by name. Those that are missing are left out.

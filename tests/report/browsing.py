@@ -152,7 +152,7 @@ class _Site(http.server.SimpleHTTPRequestHandler):
 
 
 def tour(site: Path, names: list[str], widths: tuple[int, ...], folder: Path) -> dict:
-    """Of each page of a folder at each width: its `title`, by how much it is `wide` of its window, its script `errors`."""
+    """Of each page of a folder at each width: its `title`, how `wide` it is beyond its window, its script `errors`."""
     assert CHROMIUM, "no Chromium, though NORMBENCH_BROWSER says that it is required"
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Site, directory=str(site)))
     server.results = queue.Queue()
