@@ -20,6 +20,7 @@ SHORT = (
     "normbench list --preset full",
     "normbench gpu --dry-run",
     "normbench explain batch_norm folded --shape 64x56x56x256 --layout nhwc --dtype bfloat16 --target h200",
+    "normbench norms --function jax.nn:standardize --shape 8192x4096 --dtype bf16 --target h200",
 )
 """Lines of README that are run here; the studies among the others are run by tests of their own."""
 

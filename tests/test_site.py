@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.report.browsing import CHROMIUM, REQUIRED, tour
 from tools.site_hooks import on_page_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,9 +41,18 @@ def test_it_loads_nothing_from_the_network(site):
         assert not re.findall(r'<link[^>]+rel="(?:stylesheet|preconnect)"[^>]+href="https?:', text), page
 
 
+@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium: apt-get install chromium")
+def test_no_page_is_wider_than_its_window_or_has_a_script_error(site, tmp_path):
+    names = sorted(str(path.relative_to(site)) for path in site.rglob("*.html") if path.name != "404.html")
+    seen = tour(site, names, (390, 1280), tmp_path)
+    assert len(seen) == 2 * len(names) >= 50
+    assert [name for name, page in seen.items() if not page["title"].endswith("normbench")] == []
+    assert {name: page for name, page in seen.items() if page["wide"] or page["errors"] != []} == {}
+
+
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
-    named = set(re.findall(r"([\w/]+\.md)", menu))
+    named = set(re.findall(r"([\w/-]+\.md)", menu))
     assert named == {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
 
 

@@ -32,7 +32,7 @@
 #   bytes moved over that minimum: 1.00 is perfect.
 
 # %%
-from story import answer, committed, compiled, facts, rows_of, show, source, table
+from story import answer, committed, compiled, facts, in_one_figure, rows_of, show, source, table
 
 import jax
 import jax.numpy as jnp
@@ -214,3 +214,11 @@ ratio is {cast.traffic_ratio:.2f}. Over the preset, `naive_promoting` has ratios
 {len(around["pallas_triton"].launches)} launches against {len(around["naive"].launches)} and moves {wall:.2f} times the bytes
 ({around["pallas_triton"].bytes / 1e6:.1f} MB against {around["naive"].bytes / 1e6:.1f} MB), because XLA cannot fuse into it.
 """)
+
+# %%
+programs = {f"{variant}, {dtype}": report for (dtype, variant), report in reports.items()}
+programs |= {f"{name}, bf16, in a block": report for name, report in around.items()}
+drawn = pd.DataFrame({name: facts(report) for name, report in programs.items()}).T
+in_words = "batch_norm 32×56×56×256 nhwc, compiled for the H200. In a block: after a residual, before a ReLU."
+panels = {"launches": drawn["launches"], "MB moved": drawn["moved MB"], "bytes moved ÷ minimum": drawn["traffic ratio"]}
+show(in_one_figure(panels, in_words), "answer")

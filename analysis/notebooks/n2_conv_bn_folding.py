@@ -24,7 +24,7 @@
 # `prefolded` folds once ahead of the call; that fold is timed, too, as the stage *prepare*.
 
 # %%
-from story import answer, committed, compiled, rows_of, show, source, table
+from story import answer, committed, compiled, in_one_figure, rows_of, show, source, table
 
 import numpy as np
 import pandas as pd
@@ -158,3 +158,13 @@ Folding within each call instead takes {mean(within):.2f} times the baseline's t
 the noise. Its time is {mean(gain):.2f} times the baseline's in the geometric mean ({gain.min():.2f} to {gain.max():.2f}).
 {"On a GPU nothing was measured yet." if gpu is None else ""}
 """)
+
+# %%
+on_cpu = cpu[(cpu["variant"] != "unfused") & cpu["wall_cold_ratio"].notna()]
+panels = {
+    "H200: launches saved (median)": joined.groupby("variant")["saved_launches"].median().drop("unfused"),
+    "H200: bytes ÷ unfused (median)": joined.groupby("variant")["moved"].median().drop("unfused"),
+    "CPU: time ÷ unfused": on_cpu.groupby("variant")["wall_cold_ratio"].agg(lambda values: mean(values.astype(float))),
+    "CPU: layers": pd.Series({"fold pays": len(faster), "fold is slower": len(slower), "not told apart": len(unclear)}),
+}
+show(in_one_figure(panels, f"{source(standard)} {source(quick)} Times: geometric mean of measured ones."), "answer")

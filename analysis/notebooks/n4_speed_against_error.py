@@ -20,7 +20,7 @@
 # **The questions.** How much faster are they, how wrong can they get, and does bfloat16 make it worse?
 
 # %%
-from story import answer, committed, rows_of, show, source, table
+from story import answer, committed, in_one_figure, rows_of, show, source, table
 
 import jax
 import jax.numpy as jnp
@@ -127,3 +127,21 @@ by {at("pivoted", "float32", 1e3)} and the textbook by {at("naive", "float32", 1
 So: `pivoted` reads x as seldom as `one_pass` and does not cancel while its pivot is near the mean; `docs/pivot.md` has the
 data where it fails.
 """)
+
+
+# %%
+def errors_at(dtype, offset):
+    mine = found[(found["dtype"] == dtype) & (found["offset"] == offset)]
+    return mine.set_index("variant")["error"]
+
+
+panels = {
+    "CPU: time ÷ the textbook's": pd.Series({variant: ratio(variant)[0] for variant in VARIANTS}),
+    "float32, a mean of 10: error": errors_at("float32", 10.0),
+    "float32, a mean of 1000: error": errors_at("float32", 1e3),
+    "bfloat16, a mean of 1000: error": errors_at("bfloat16", 1e3),
+}
+in_words = (
+    "Times: geometric mean of measured ones. Errors: the largest of layer_norm 64×1024, whose results are about 1."
+)
+show(in_one_figure(panels, f"{in_words} {source(run)}"), "answer")

@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # 5. PyTensor's backends against plain JAX
+# # 5. What does PyTensor cost beside plain JAX?
 #
 # PyTensor compiles one graph for several backends: JAX, Numba, C. normbench adds two Ops to it, `batch_normalization` and
 # `conv2d`.
@@ -23,7 +23,7 @@
 # are of a CPU.
 
 # %%
-from story import RESULTS, answer, show, table
+from story import RESULTS, answer, in_one_figure, show, table
 
 import numpy as np
 import pandas as pd
@@ -104,3 +104,11 @@ written{": " + ", ".join(f"{name} ({row.low} to {row.high})" for name, row in di
 **Which backend is fastest for the backbone?** At {image}×{image} pixels {first[0]} ({first[1]}) with {best.iloc[0] / 1000:.1f} ms; the
 slowest is {last[0]} ({last[1]}) with {best.iloc[-1] / 1000:.1f} ms, {best.iloc[-1] / best.iloc[0]:.1f} times as much.
 """)
+
+# %%
+panels = {
+    f"a call on {smallest}, µs": least,
+    "launches on an H200: most ÷ fewest": spread["high"] / spread["low"],
+    f"backbone at {image}×{image}, best form, ms": best.groupby(level="backend", sort=False).min() / 1000,
+}
+show(in_one_figure(panels, "results/pytensor; times are measured on a CPU."), "answer")

@@ -23,7 +23,7 @@
 # tests of this repository hold them. They are counts, so nothing here is noise.
 
 # %%
-from story import RESULTS, answer, show, table
+from story import RESULTS, answer, in_one_figure, show, table
 
 from itertools import pairwise
 
@@ -125,3 +125,15 @@ for step, part in steps.groupby("step", sort=False):
         words += f"The largest change is `{extreme['case']}`: {extreme['traffic_ratio_a']:.2f} before, {extreme['traffic_ratio_b']:.2f} after."
     lines.append(words)
 answer("\n\n".join(lines))
+
+# %%
+touched = steps[(steps["change"] != "same") | steps["fewer_launches"] | steps["more_launches"]]
+counts = {
+    "fewer bytes": touched["change"] == "fewer",
+    "more bytes": touched["change"] == "more",
+    "changed with the same input: by XLA": touched["same_input"],
+}
+panels = {"cases": summary["cases"]} | {
+    title: which.groupby(touched["step"]).sum().reindex(summary.index, fill_value=0) for title, which in counts.items()
+}
+show(in_one_figure(panels, caption), "answer")

@@ -11,23 +11,26 @@
 # ---
 
 # %% [markdown]
-# # 7. On a GPU
+# # 7. How fast are the norms on a GPU?
 #
 # Everything so far was read from compiled programs, or measured on a CPU. **The questions** that only a GPU answers: what
 # fraction of the bandwidth that a plain copy reaches do the norms reach? Are they faster than what a user would pick instead?
 # And how far is a prediction from bytes and launches from the truth?
 #
-# The notebook reads the committed run `results/runs/gpu`. **Where none is committed yet, it says so in place of the plots**:
-# nothing in this repository stands in for a measurement. To make one, on a machine with an NVIDIA GPU:
+# It reads the committed run `results/runs/gpu`; nothing in this repository stands in for a measurement. Until there is a run,
+# this is what it will show:
+# 1. the roofline: the bandwidth of each case against the fastest streaming program of its size, measured in the same run;
+# 2. the speed-up of each variant and peer over the baseline, with its noise;
+# 3. the predicted against the measured time, and how far the one is off the other.
+#
+# To make one, on a machine with an NVIDIA GPU, and execute this notebook again:
 #
 #     pip install 'normbench[cuda]'
 #     normbench study --preset standard --target gpu
 #     python tools/keep_run.py results/runs/<run id> gpu
-#
-# and execute this notebook again.
 
 # %%
-from story import answer, committed, rows_of, show, source
+from story import answer, committed, in_one_figure, rows_of, show, source
 
 from normbench.report.plots.speed import predicted_against_measured, roofline, speed_up
 from normbench.report.data.summary import ceiling_rates
@@ -88,3 +91,22 @@ else:
            f"{factor.quantile(0.25):.2f} and {factor.quantile(0.75):.2f}." if len(factor) else "")
     )  # fmt: skip
 answer(words)
+
+
+# %%
+def by_operator(values):
+    """The median of each operator's cases."""
+    known = values.dropna().astype(float)
+    return known.groupby(timed.loc[known.index, "operator"].astype(str), sort=False).median()
+
+
+def in_short():
+    panels = {
+        "share of the ceiling (median)": by_operator(timed["wall_cold_ceiling_fraction"]),
+        "time ÷ baseline's (median)": by_operator(others["wall_cold_ratio"]),
+        "predicted ÷ measured (median)": by_operator(timed["predicted_s"] / timed["wall_cold_median_s"]),
+    }
+    return in_one_figure(panels, source(run))
+
+
+shown(in_short, "answer")

@@ -23,7 +23,7 @@
 # the network's were compared with nothing.
 
 # %%
-from story import RESULTS, answer, compiled, show, table
+from story import RESULTS, answer, compiled, in_one_figure, show, table
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -119,3 +119,16 @@ for (operator, context, passes), part in known.groupby(["operator", "context", "
         f"{1e6 * after['predicted_s']:.0f} us."
     )
 answer("\n\n".join(lines))
+
+# %%
+keys = ["operator", "context", "passes"]
+pairs = known[known["variant"].isin(["naive", "merged"])].pivot_table(
+    ["number", "bytes", "wire_bytes"], keys, "variant", sort=False
+)
+pairs.index = [" ".join(names).replace("_", " ") for names in pairs.index]
+shares = {
+    title: pairs[column, "merged"] / pairs[column, "naive"]
+    for title, column in (("collectives", "number"), ("memory", "bytes"), ("wire", "wire_bytes"))
+}
+panels = {f"{title}: merged ÷ textbook": values for title, values in shares.items()}
+show(in_one_figure(panels, "results/sharding/h200.csv: compiled for H200s; bytes are of one device."), "answer")

@@ -4,7 +4,8 @@ Import it before JAX: it lets a process without a GPU compile for one.
 """
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,24 @@ from normbench.fusion.targets import compile_environment
 
 os.environ.update(compile_environment())
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from normbench.display.palette import BLUE
 from normbench.explanation.explain import Report, explain
 from normbench.report import Run, load_run, summary
-from normbench.report.plots.figure_parts import to_svg
+from normbench.report.plots.figure_parts import STYLE, add_caption, longest_in, to_svg
 
+_BARS_IN = 2.3  # a panel of bars, beside its names
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 @dataclass(frozen=True)
 class Svg:
-    """A figure, as a notebook shows it."""
+    """A figure, as a notebook shows it; not in its repr, which the notebook stores beside it."""
 
-    svg: str
+    svg: str = field(repr=False)
 
     def _repr_svg_(self) -> str:
         return self.svg
@@ -34,7 +38,7 @@ class Svg:
 
 @dataclass(frozen=True)
 class Html:
-    html: str
+    html: str = field(repr=False)
 
     def _repr_html_(self) -> str:
         return self.html
@@ -44,7 +48,7 @@ class Html:
 class Answer:
     """Words with figures in them, in Markdown."""
 
-    text: str
+    text: str = field(repr=False)
 
     def _repr_markdown_(self) -> str:
         return self.text
@@ -115,3 +119,28 @@ def _number(value: Any) -> str:
 
 def answer(text: str) -> Answer:
     return Answer(text)
+
+
+def in_one_figure(panels: Mapping[str, pd.Series], caption: str) -> Figure:
+    """The answer that a notebook closes with: bars from zero with their figures, a panel per question.
+
+    Args:
+      panels: by what is drawn, in words with its unit: the figures by name. Those that are missing are left out.
+    """
+    known = {title: values.dropna().astype(float) for title, values in panels.items()}
+    names = [[str(name) for name in values.index] for values in known.values()]
+    named = [not place or each != names[place - 1] for place, each in enumerate(names)]  # not twice beside each other
+    widths = [_BARS_IN + longest_in(each) * shown for each, shown in zip(names, named, strict=True)]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(sum(widths), 0.8 + 0.27 * max(map(len, names))), layout="constrained")
+        places = figure.subplots(1, len(known), squeeze=False).flat
+        for axes, each, shown, (title, values) in zip(places, names, named, known.items(), strict=True):
+            bars = axes.barh(each, values, color=BLUE, height=0.7)
+            counts = bool((values == values.round()).all())
+            axes.bar_label(bars, [f"{value:,.0f}" if counts else _number(value) for value in values], padding=3)
+            axes.margins(x=0.25)
+            axes.invert_yaxis()
+            axes.set_title(title, loc="left")
+            axes.tick_params(axis="y", length=0, labelleft=shown)
+        add_caption(figure, caption)
+    return figure

@@ -74,10 +74,24 @@ def test_it_begins_with_a_question_and_ends_with_answers_that_have_figures(sourc
     first = _text(cells[0]["source"])
     assert first.startswith("# ")
     assert "question" in first.lower()
-    assert "## Answers" in _text(cells[-2]["source"])
-    answer = _text(cells[-1]["outputs"][0]["data"]["text/markdown"])
+    heading = max(place for place, cell in enumerate(cells) if "## " in _text(cell["source"]))
+    assert re.search("## (?:The a|A)nswer", _text(cells[heading]["source"]))
+    answer = _text(cells[heading + 1]["outputs"][0]["data"]["text/markdown"])
     assert "nan" not in answer.split()
     assert re.search(r"\d", answer) or _ABSENT in answer
+
+
+@pytest.mark.parametrize(
+    "source", [each for each in SOURCES if each.stem != "n8_norms_of_a_model"], ids=lambda each: each.stem
+)
+def test_it_closes_with_its_answer_in_one_figure(source):
+    closing = _notebook(source)["cells"][-1]["outputs"][0]["data"]
+    assert "image/svg+xml" in closing or _ABSENT in json.dumps(closing)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_it_is_smaller_than_a_megabyte(source):
+    assert source.with_suffix(".ipynb").stat().st_size < 1_000_000
 
 
 def test_no_path_of_the_machine_that_executed_them_is_left():
@@ -87,7 +101,7 @@ def test_no_path_of_the_machine_that_executed_them_is_left():
 
 
 def test_the_first_one_answers_its_four_questions():
-    answer = _text(_notebook(FOLDER / "n1_batch_norm.py")["cells"][-1]["outputs"][0]["data"]["text/markdown"])
+    answer = _text(_notebook(FOLDER / "n1_batch_norm.py")["cells"][-2]["outputs"][0]["data"]["text/markdown"])
     questions = (
         "How many kernels",
         "Does folding reduce them",

@@ -7,6 +7,7 @@ import queue
 import shutil
 import subprocess
 import threading
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -80,6 +81,20 @@ def axe() -> str:
     return _AXE % json.dumps(source.read_text(encoding="utf-8")).replace("<", "\\u003c")
 
 
+def _result(server: http.server.ThreadingHTTPServer, folder: Path, dark: bool = False) -> dict:
+    """What the page at the server's root posts, opened in Chromium."""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder / 'profile'}", f"http://127.0.0.1:{server.server_port}/"]
+    command[1:1] = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        return server.results.get(timeout=120)
+    finally:
+        browser.terminate()
+        browser.wait(timeout=30)
+        server.shutdown()
+
+
 def drive(page: Path, folder: Path, script: str, width: int = 1400, dark: bool = False) -> dict:
     """What `script` left in `result`, acting on the page through `window`, `document` and `until(test)`.
 
@@ -94,15 +109,52 @@ def drive(page: Path, folder: Path, script: str, width: int = 1400, dark: bool =
         [],
         queue.Queue(),
     )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder / 'profile'}", f"http://127.0.0.1:{server.server_port}/"]
-    command[1:1] = ["--blink-settings=preferredColorScheme=0"] if dark else []
-    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        result = server.results.get(timeout=120)
-    finally:
-        browser.terminate()
-        browser.wait(timeout=30)
-        server.shutdown()
+    result = _result(server, folder, dark)
     assert "failed" not in result, result["failed"]
     return {**result, "asked": sorted(set(server.asked) - {"/favicon.ico"})}
+
+
+_SITE_FRAME = """<!doctype html><body><script>
+(async () => {
+  const result = {};
+  for (const width of %s) for (const name of %s) {
+    const frame = document.createElement("iframe");
+    frame.style = `width:${width}px;height:900px;border:0`;
+    frame.src = "/" + name;
+    document.body.replaceChildren(frame);
+    await new Promise((done) => frame.addEventListener("load", done));
+    const page = frame.contentDocument.documentElement;
+    result[`${name} at ${width}`] = { wide: page.scrollWidth - page.clientWidth, errors: frame.contentWindow.errors,
+      title: frame.contentDocument.title };
+  }
+  await fetch("/result", { method: "POST", body: JSON.stringify(result) });
+})();
+</script>"""
+
+
+class _Site(http.server.SimpleHTTPRequestHandler):
+    do_POST, log_message = _Handler.do_POST, _Handler.log_message
+
+    def do_GET(self):
+        if self.path == "/":
+            self._hand_out(self.server.frame)
+        elif self.path.endswith(".html"):
+            text = Path(self.directory, self.path.lstrip("/")).read_text(encoding="utf-8")
+            self._hand_out(text.replace("<head>", f"<head>{_CATCH}", 1))
+        else:
+            super().do_GET()
+
+    def _hand_out(self, text):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+def tour(site: Path, names: list[str], widths: tuple[int, ...], folder: Path) -> dict:
+    """Of each page of a folder at each width: its `title`, how `wide` it is beyond its window, its script `errors`."""
+    assert CHROMIUM, "no Chromium, though NORMBENCH_BROWSER says that it is required"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Site, directory=str(site)))
+    server.results = queue.Queue()
+    server.frame = _SITE_FRAME % (json.dumps(widths), json.dumps(names))
+    return _result(server, folder)

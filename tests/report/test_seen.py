@@ -79,6 +79,23 @@ _AUDIT = """
   result.dialog = await audit(dialog);
   result.command = dialog.querySelector("pre").textContent;
 """
+_CASES = """
+  const dialog = document.getElementById("case");
+  await until(() => document.querySelector("#table tbody a"));
+  const links = [...document.querySelectorAll("#table tbody a")].map((each) => each.getAttribute("href"));
+  result.opened = 0;
+  result.cut = [];
+  for (const link of links.filter((_, place) => place % 10 === 0)) {
+    location.hash = link;
+    await until(() => dialog.open && dialog.querySelector(".scroll table"));
+    result.opened += 1;
+    result.cut.push(...[...dialog.querySelectorAll(".scroll:has(table)")]
+      .filter((each) => each.scrollWidth > each.clientWidth + 1)
+      .map((each) => `${link}: ${each.scrollWidth} of ${each.clientWidth}: ${each.querySelector("thead").innerText}`));
+    dialog.close();
+    await until(() => !location.hash);
+  }
+"""
 
 
 @pytest.mark.parametrize("name", ["quick", "standard"])
@@ -99,6 +116,14 @@ def test_nothing_is_cut_and_the_answer_comes_first(kept_page, tmp_path, name, wi
         assert "Which variant to use" not in seen["cut"]
     if (name, width) == ("quick", 1400):
         assert seen["height"] < 12_000
+
+
+@pytest.mark.parametrize("name", ["quick", "standard"])
+def test_no_table_of_a_case_is_cut(kept_page, tmp_path, name):
+    seen = drive(kept_page(name), tmp_path, _CASES, 1280)
+    assert seen["errors"] == []
+    assert seen["opened"] >= 8
+    assert seen["cut"] == []
 
 
 def test_one_atlas_shows_every_target_and_measure_and_marks_what_to_use(kept_page, tmp_path):

@@ -18,8 +18,12 @@ from normbench.kernels.problem import Problem
 
 PRESETS = ("smoke", "quick", "standard", "full")
 """smoke: a problem or two of each operator; quick: some minutes; standard: every distinct layer; full: the product."""
-SPECIAL: dict[str, Any] = {"peers": peers, "pytensor": pytensor, "repeatability": repeatability,
-                           "sharding": sharding}  # fmt: skip
+SPECIAL: dict[str, Any] = {
+    "peers": peers,
+    "pytensor": pytensor,
+    "repeatability": repeatability,
+    "sharding": sharding,
+}
 """Presets of one question: a module with `problems`, and `variants` of an operator."""
 
 _FAMILIES: tuple[Family, ...] = (

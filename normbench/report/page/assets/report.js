@@ -221,6 +221,8 @@
       return name === slug ? element("strong", {}, label) : element("a", { href: `#case=${encodeURIComponent(name)}` }, label);
     });
   };
+  const DEVICE_USE = new Set(["grid", "block", "shared_bytes", "registers", "spill_bytes", "load_bytes", "store_bytes",
+    "occupancy", "waves", "bytes_in_flight"]); // one table of all columns would be cut off
   const compiledSection = (slug, row, drawn) => {
     const names = details.compiled.columns;
     const fact = Object.fromEntries(names.map((name, place) => [name, row[place]]));
@@ -242,7 +244,11 @@
     if (launches.length) {
       const columns = details.launches.columns.slice(1);
       const last = columns.indexOf("refusals");
-      parts.push(tableOf(columns.filter((_, place) => place !== last), launches.map((row) => row.filter((_, place) => place !== last))));
+      const part = (wanted, caption) => tableOf(columns.filter(wanted), launches.map((row) => row.filter((_, place) => wanted(columns[place]))), caption);
+      parts.push(part((name) => name !== "refusals" && !DEVICE_USE.has(name), "What each launch moves"));
+      if (columns.some((name, place) => DEVICE_USE.has(name) && launches.some((row) => row[place] !== null))) {
+        parts.push(part((name) => name === "index" || name === "name" || DEVICE_USE.has(name), "How each launch uses the device"));
+      }
       const refusals = launches.flatMap((row) => row[last]);
       if (refusals.length) {
         parts.push(element("details", {}, element("summary", {}, `Not fused, in ${refusals.length} sentence${refusals.length > 1 ? "s" : ""}`),
