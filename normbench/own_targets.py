@@ -47,4 +47,5 @@ def names() -> tuple[str, ...]:
 
 
 def _known() -> dict[str, dict]:
-    return json.loads(os.environ.get(_VARIABLE, "{}"))
+    described = os.environ.get(_VARIABLE)
+    return json.loads(described) if described else {}

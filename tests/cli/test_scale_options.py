@@ -116,7 +116,9 @@ def test_shards_of_a_study_are_united_to_the_whole_study(tmp_path, capsys):
             pd.read_parquet(run / f"{name}.parquet").sort_values([*key, *more]).reset_index(drop=True)
             for run in (tmp_path / "all", whole)
         )
-        times = [column for column in ("lower_s", "compile_s", "read_s", "predict_s") if column in found]
+        times = [
+            column for column in ("lower_s", "compile_s", "read_s", "predict_s", "module_sha256") if column in found
+        ]
         pd.testing.assert_frame_equal(found.drop(columns=times), wanted.drop(columns=times))
-    modules = [{path.name for path in (run / "hlo").rglob("*.zst")} for run in (tmp_path / "all", whole)]
-    assert modules[0] == modules[1]
+    modules = [len(list((run / "hlo").rglob("*.zst"))) for run in (tmp_path / "all", whole)]
+    assert modules[0] == modules[1]  # their names hold a number that XLA counts up in each process

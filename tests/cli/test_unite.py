@@ -1,5 +1,6 @@
 """`normbench merge A B --into C`: runs of several hosts, or shards of one study, become one run."""
 
+import hashlib
 import json
 import shutil
 
@@ -8,9 +9,11 @@ import pytest
 
 from normbench.cli import main as cli
 from normbench.report import load_run, write_report
+from normbench.run_folder import check_run
 from normbench.schema import TABLES
 from normbench.study import unite as uniting
-from tests.report.synthetic_runs import full_tables, write_run
+from normbench.study.schedule.store import module_path
+from tests.report.synthetic_runs import full_tables, seal_again, write_run
 
 SHAPES = ("8x16x32x32", "1x64x56x56", "4x8x28x28")
 
@@ -26,9 +29,10 @@ def write(folder, shape, host, status="complete", packages=None, **info):
         folder, full_tables(shapes=(shape,), dtypes=("float32",)), status,
         environment=found, environments={host: found}, created=f"2026-01-0{len(host)}T00:00:00", **info,
     )  # fmt: skip
-    (run / "hlo" / "ab").mkdir(parents=True)
-    (run / "hlo" / "same.pb.zst").write_bytes(b"0")
-    (run / "hlo" / "ab" / f"{host}.pb.zst").write_bytes(host.encode())
+    for module in (b"same", host.encode()):
+        place = module_path(run, hashlib.sha256(module).hexdigest())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(module)
     return run
 
 
@@ -72,9 +76,7 @@ def test_a_united_run_has_every_row_and_module_and_tells_each_host(shards, tmp_p
     assert run.timings.groupby("host")["case"].nunique().to_dict() == {"a": 8, "bb": 8, "ccc": 8}
     assert set(run.info["environments"]) == {"a", "bb", "ccc"}
     assert run.info["config"]["cases"] == list(SHAPES)
-    assert {path.name for path in (into / "hlo").rglob("*.zst")} == {
-        "same.pb.zst", "a.pb.zst", "bb.pb.zst", "ccc.pb.zst",
-    }  # fmt: skip
+    assert {path.read_bytes() for path in (into / "hlo").rglob("*.zst")} == {b"same", b"a", b"bb", b"ccc"}
     assert write_report(run).stat().st_size > 0
 
 
@@ -114,6 +116,7 @@ def test_two_measurements_of_one_case_are_not_mixed(shards, tmp_path, capsys):
     table = pd.read_parquet(other / "timings.parquet")
     table["seconds"] *= 2
     table.to_parquet(other / "timings.parquet")
+    seal_again(other)
     refused(capsys, [shards[0], other], tmp_path / "all", "both hold batch_norm", "normbench compare")
 
 
@@ -135,7 +138,7 @@ def test_what_is_there_is_not_overwritten(shards, tmp_path, capsys):
     assert merge(capsys, *shards)[0] == 2
 
 
-@pytest.mark.parametrize("at", ["rename", "write_atomically"])
+@pytest.mark.parametrize("at", ["rename", "seal_run"])
 def test_a_union_that_is_cut_short_leaves_what_was_there(shards, tmp_path, capsys, monkeypatch, at):
     into = tmp_path / "all"
     merge(capsys, *shards[:2], "--into", into)
@@ -167,12 +170,19 @@ def test_a_kill_between_two_renames_is_mended_the_next_time(shards, tmp_path, ca
     assert "holds them already" in merge(capsys, *shards[:2], "--into", into)[1]
 
 
-def test_links_in_a_run_are_not_followed(shards, tmp_path, capsys):
+def test_links_in_a_run_are_refused(shards, tmp_path, capsys):
     (tmp_path / "secret").write_text("secret")
-    (shards[0] / "hlo" / "link.pb.zst").symlink_to(tmp_path / "secret")
     (shards[0] / "hlo" / "more").symlink_to(tmp_path)
-    merge(capsys, *shards, "--into", tmp_path / "all")
-    assert b"secret" not in files(tmp_path / "all").values()
+    refused(capsys, shards, tmp_path / "all", "more")
+
+
+def test_a_damaged_run_is_refused_and_a_united_one_is_sealed(shards, tmp_path, capsys):
+    merge(capsys, *shards[:2], "--into", tmp_path / "all")
+    assert not check_run(tmp_path / "all").damaged
+    written = bytearray((shards[2] / "timings.parquet").read_bytes())
+    written[100] ^= 1
+    (shards[2] / "timings.parquet").write_bytes(written)
+    refused(capsys, shards, tmp_path / "all", "timings.parquet")
 
 
 def test_a_time_that_no_member_tells_is_not_told(shards, tmp_path, capsys):
@@ -184,9 +194,8 @@ def test_a_time_that_no_member_tells_is_not_told(shards, tmp_path, capsys):
 
 def test_costs_add_up(shards, tmp_path, capsys):
     for run, seconds in zip(shards, (1.0, 2.0, 4.0), strict=True):
-        info = json.loads((run / "run.json").read_text())
         cost = {"workers": 1, "compile": {"h200": {"cases": 3, "worker_s": seconds, "seconds_per_case": 0.3}}}
-        (run / "run.json").write_text(json.dumps({**info, "cost": cost}))
+        seal_again(run, cost=cost)
     merge(capsys, *shards, "--into", tmp_path / "all")
     info = json.loads((tmp_path / "all" / "run.json").read_text())
     assert info["cost"]["compile"] == {"h200": {"cases": 9, "worker_s": 7.0}}

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from normbench.predict.known_error import told_apart
-from normbench.report.data.frames import _conform
+from normbench.report.data.frames import conform
 from normbench.report.findings.foretold import foretold, foretold_lines
 
 
@@ -54,6 +54,6 @@ def test_what_has_no_prediction_is_left_out():
 
 @pytest.mark.parametrize("table", ["compiled", "launches"])
 def test_an_older_run_s_prediction_was_by_bytes(table):
-    old = _conform(pa.table({"case": ["a"], "predicted_s": [1e-6]}), table)
+    old = conform(pa.table({"case": ["a"], "predicted_s": [1e-6]}), table)
     assert old.column("bytes_s").to_pylist() == [1e-6]
     assert old.column("predicted_s").to_pylist() == [None]

@@ -200,7 +200,7 @@ def a_gpu_that_is_faked(monkeypatch, tmp_path):
         (unit,) = measure_units((Case(SMALL, "naive"), Case(SMALL, "folded")), ("gpu",), 1)
         emitted = {}
 
-        def emit(case, tables, done=False):
+        def emit(case, tables, done=False, right=""):
             for name, rows in tables.items():
                 emitted.setdefault(name, []).extend(rows)
 

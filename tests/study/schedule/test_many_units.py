@@ -8,8 +8,9 @@ import pytest
 
 from normbench.study.schedule import compiling, turns
 from normbench.study.schedule.compiling import WorkerPool, worn_out
+from normbench.study.schedule.progress import Log, bar_of
 from normbench.study.schedule.store import Store
-from normbench.study.schedule.study import StudyConfig, _sweep
+from normbench.study.schedule.study import StudyConfig, Watch, _sweep
 from normbench.study.schedule.turns import Turns
 from normbench.study.schedule.units import Unit
 
@@ -95,11 +96,11 @@ def sweep(tmp_path, kind, number, untimed_known):
     config = StudyConfig(cases=(), targets=("cpu",), out=tmp_path, workers=2)
     store = Store.create(tmp_path / f"{kind}-{number}-{untimed_known}", {"preset": "smoke"}, {})
     every = units(kind, number, 1 if kind == "compile" else 2)
-    bar = SimpleNamespace(update=lambda count=1: None)
+    watch = Watch(store, bar_of(len(every), 1, quiet=True), Log(store.path), None)
     if untimed_known:
         for unit in every[::2]:
             store.write_part(unit.name, {"timings": [{"case": unit.cases[0], "seconds": 1.0}]})
-    made = calls(lambda: _sweep(config, store, every, bar, None))
+    made = calls(lambda: _sweep(config, store, every, watch, None))
     assert len(store.done()) == 1 + len(every)
     return made / number
 

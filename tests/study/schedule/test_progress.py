@@ -8,17 +8,17 @@ from normbench.study.schedule.progress import Failures, Lines, Log, bar_of
 def test_a_line_has_the_estimate_and_the_failures(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with Lines(10) as bar:
+    with Lines(10, 5) as bar:
         bar.skip(4)
         now[0] += 60.0
         bar.set_postfix_str("1 failed")
         bar.update(2)
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "study: 6 of 10 problems, 60 s, about 120 s left, 1 failed"
+    assert told[0] == "study: 6 of 10 steps for 5 problems, 60 s, about 120 s left, 1 failed"
 
 
 def test_quiet_says_nothing(capsys):
-    with bar_of(3, quiet=True) as bar:
+    with bar_of(3, 1, quiet=True) as bar:
         bar.update(3)
     assert capsys.readouterr().err == ""
 

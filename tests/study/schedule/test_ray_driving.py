@@ -121,7 +121,7 @@ def test_what_loses_its_node_each_time_is_given_up_and_the_rest_goes_on(tmp_path
     found = {one.unit.problem: one for one in drive(tmp_path, monkeypatch, 1, [batch(n) for n in range(3)], answer, 2)}
     assert set(found) == {"p0", "p1", "p2"}
     (row,) = found["p1"].tables()["compiled"]
-    assert (row["status"], row["host"]) == ("crashed", None)
+    assert (row["status"], row["host"]) == ("killed", None)
     assert f"was lost {ATTEMPTS} times" in row["reason"]
 
 
