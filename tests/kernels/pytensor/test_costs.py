@@ -94,7 +94,8 @@ def _everything(x, filters, *vectors):
     return conv_transpose(avg_pool2d(y, 2, stride=1), filters, stride=2, padding=1)
 
 
-@pytest.mark.parametrize("mode", ["JAX", "NUMBA", "CVM"])
+# Numba takes minutes to compile all of it
+@pytest.mark.parametrize("mode", ["JAX", pytest.param("NUMBA", marks=pytest.mark.torture), "CVM"])
 def test_a_stack_in_every_backend(mode):
     values = [*arrays(), *draw_parameters(4, "float64")]
     inputs = symbols(values)
