@@ -1,8 +1,8 @@
 """Goldens: what each JAX version makes of `smoke`, `standard` and `sharding`, as data in `results/golden/`.
 
 `python -m normbench.goldens.renew` renews those of the installed JAX (`make goldens` also docs/history.md);
-`--check` compares, and says in words what changed; `--target-config FILE` does so for a real device, as XLA described it
-in FILE.
+`--check` compares, and says in words what changed; `--target-config FILE` does so for a real device, as XLA described
+it in FILE.
 Peers are left out: their fusion is their own, and changes with their version.
 """
 
