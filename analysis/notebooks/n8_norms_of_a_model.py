@@ -26,6 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pandas as pd
+from IPython.display import Markdown, display
 
 from normbench import explain, kernels
 
@@ -34,6 +35,11 @@ BF16 = jnp.bfloat16
 
 def shape(*sizes, dtype=BF16):
     return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+def show(text):
+    """Text as it is, in the columns that it has."""
+    display(Markdown(f"```\n{text}\n```"))
 
 
 def expected(report):
@@ -104,14 +110,14 @@ def unet(norm):
 
 
 before = unet(FlaxNorm)
-print(before.norms)
+show(before.norms)
 
 # %%
 table(before.norms[0].variants())
 
 # %%
 calls, said = expected(before)
-print(calls[0][1])
+show(calls[0][1])
 unet_rows = compared("U-Net block", before, said, unet(Replaced))
 table(unet_rows)
 
@@ -147,7 +153,7 @@ def llama_block(x, w):
 
 
 llama = explain(llama_block, shape(2, 2048, WIDTH), weights)
-print(llama.norms)
+show(llama.norms)
 
 # %% [markdown]
 # Where the report says "nothing", nothing is replaced, and the best variant of the registry bears it out:
@@ -166,11 +172,11 @@ from tests.explanation.resnet import train_step
 
 step, arguments = train_step()
 resnet = explain(step, *arguments)
-print(resnet.norms)
+show(resnet.norms)
 
 # %%
 largest = max(resnet.norms, key=lambda site: site.own_bytes)
-print(largest.replacement())
+show(largest.replacement())
 
 # %%
 table(resnet.norms.accounting.reset_index().tail(2))

@@ -114,6 +114,7 @@ _COMPILED_FACTS = [
     "predicted_low_s",
     "predicted_high_s",
     "hlo_sha256",
+    "module_sha256",
 ]
 
 

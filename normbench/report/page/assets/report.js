@@ -228,7 +228,7 @@
     const fact = Object.fromEntries(names.map((name, place) => [name, row[place]]));
     const parts = [element("h3", {}, `Compiled for ${fact.target}`)];
     if (fact.status !== "ok") parts.push(element("p", { class: "status" }, `${fact.status}: ${fact.reason ?? ""}`));
-    const facts = names.filter((name) => !["target", "status", "reason", "hints", "bytes_s", "predicted_s", "predicted_low_s", "predicted_high_s", "hlo_sha256"].includes(name));
+    const facts = names.filter((name) => !["target", "status", "reason", "hints", "bytes_s", "predicted_s", "predicted_low_s", "predicted_high_s", "hlo_sha256", "module_sha256"].includes(name));
     if (facts.some((name) => fact[name] !== null)) parts.push(tableOf(facts, [facts.map((name) => fact[name])]));
     if (fact.predicted_s !== null) {
       parts.push(element("p", { class: "missing" }, `Predicted from the compiled code, not measured: ${duration(fact.predicted_s)}, between ` +
@@ -255,8 +255,8 @@
           element("ul", {}, ...refusals.map((each) => element("li", {}, each)))));
       }
     }
-    if (fact.hlo_sha256) {
-      parts.push(element("p", {}, "Optimised module: ", element("code", {}, `hlo/${fact.hlo_sha256}.pb.zst`)));
+    if (fact.module_sha256) {
+      parts.push(element("p", {}, "Optimised module: ", element("code", {}, `hlo/${fact.module_sha256.slice(0, 2)}/${fact.module_sha256}.pb.zst`)));
     }
     parts.push(element("p", {}, "See it again:"), element("pre", {}, `${details.commands[slug]} --target ${fact.target}`));
     return parts;
