@@ -20,7 +20,7 @@
 # each is compiled for an H200, before and after; times are predicted, not measured.
 
 # %%
-from story import answer, table
+from story import answer, in_one_figure, show, table
 
 import flax.linen as nn
 import jax
@@ -37,7 +37,7 @@ def shape(*sizes, dtype=BF16):
     return jax.ShapeDtypeStruct(sizes, dtype)
 
 
-def show(text):
+def words(text):
     """Text as it is, in the columns that it has."""
     display(Markdown(f"```\n{text}\n```"))
 
@@ -110,14 +110,14 @@ def unet(norm):
 
 
 before = unet(FlaxNorm)
-show(before.norms)
+words(before.norms)
 
 # %%
 table(before.norms[0].variants())
 
 # %%
 calls, said = expected(before)
-show(calls[0][1])
+words(calls[0][1])
 unet_rows = compared("U-Net block", before, said, unet(Replaced))
 table(unet_rows)
 
@@ -153,7 +153,7 @@ def llama_block(x, w):
 
 
 llama = explain(llama_block, shape(2, 2048, WIDTH), weights)
-show(llama.norms)
+words(llama.norms)
 
 # %% [markdown]
 # Where the report says "nothing", nothing is replaced, and the best variant of the registry bears it out:
@@ -172,11 +172,11 @@ from tests.explanation.resnet import train_step
 
 step, arguments = train_step()
 resnet = explain(step, *arguments)
-show(resnet.norms)
+words(resnet.norms)
 
 # %%
 largest = max(resnet.norms, key=lambda site: site.own_bytes)
-show(largest.replacement())
+words(largest.replacement())
 
 # %%
 table(resnet.norms.accounting.reset_index().tail(2))
@@ -198,3 +198,15 @@ answer(
     f"as it had said within {worst:.1f} % of the change. "
     + (f"For {' and '.join(nothing)} it names nothing to replace." if nothing else "")
 )
+
+# %%
+panels = {
+    name: pd.Series(
+        {
+            "launches of norms alone": 100 * sum(norms.launch_bytes[i] for i in norms.alone) / norms.bytes,
+            "launches that touch a norm": 100 * sum(norms.launch_bytes[i] for i in norms.touching) / norms.bytes,
+        }
+    )
+    for name, norms in shares.items()
+}
+show(in_one_figure(panels, "Per cent of a program's bytes, compiled for an H200."), "answer")

@@ -45,7 +45,8 @@ _USE = """
   result.title = document.getElementById("case-title").textContent;
   result.tables = dialog.querySelectorAll("table").length;
   result.pictures = dialog.querySelectorAll(".fusion svg").length;
-  result.targets = [...dialog.querySelectorAll("h3")].filter((each) => each.textContent.startsWith("Compiled for")).length;
+  const headings = [...dialog.querySelectorAll("h3")].map((each) => each.textContent);
+  result.targets = headings.filter((text) => text.startsWith("Compiled for")).length;
   result.command = dialog.querySelector("pre").textContent;
   dialog.querySelector("header button").click();
   await until(() => !location.hash);
