@@ -81,11 +81,10 @@ def _products_summed(problem: Problem) -> int:
 
 def _takes_another_side(problem: Problem, conditioning: float) -> float:
     """In half precision what is activated has been rounded as folded weight, folded bias, convolution and sum, each to
-    x's dtype, where `unfused` rounds the convolution alone: within that of 0, relu's derivative jumps from 0 to 1, and
-    that of the others moves."""
-    if problem.pass_ == "forward" or problem.dtype not in ("bfloat16", "float16"):
+    x's dtype, where `unfused` rounds the convolution alone. Within that of 0, relu's derivative jumps from 0 to 1."""
+    if problem.dtype not in ("bfloat16", "float16"):
         return 1.0
-    return 8.0 if problem.context == "relu" else 2.0
+    return 8.0 if problem.context == "relu" and problem.pass_ != "forward" else 2.0
 
 
 register_operator(

@@ -53,7 +53,7 @@ def backward(saved: tuple, dy: jax.Array, plan: ChannelsPlan) -> tuple[jax.Array
     dtypes = tuple(parameter.dtype.name for parameter in parameters)
     shared = backward_shared_bytes(width, x.dtype.name, dtypes, plan.output_dtype)
     config = channels_config(
-        rows, channels, shared, (x.size * x.dtype.itemsize, 2 * 4 * fewest_positions(channels) * channels)
+        rows, channels, shared, (x.size * x.dtype.itemsize, PARAMETERS * 4 * fewest_positions(channels) * channels)
     )
     block = (config.lines, config.line)
     whole = (config.tiles, *block)
