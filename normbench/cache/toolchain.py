@@ -11,7 +11,7 @@ from pathlib import Path
 
 import normbench
 from normbench.fusion.ptx import find_ptxas
-from normbench.fusion.targets import compile_environment, facts_of
+from normbench.fusion.targets import compile_environment, compiler_versions, facts_of
 
 READERS = ("fusion", "jax_compat", "declared.py")
 """The code that reads what the compiler made."""
@@ -33,8 +33,6 @@ def flags_that_matter(target: str, xla_flags: str) -> list[str]:
 def toolchain(target: str, code: tuple[str, ...] = READERS) -> str:
     """A digest of all but the program that decides what comes out: packages, flags, the device, the assembler, and the
     files and folders of this package in `code`."""
-    from normbench.goldens.make import compiler_versions  # imports JAX, which the pytest plugin is not to do
-
     facts = facts_of(target)
     flags = flags_that_matter(target, compile_environment()["XLA_FLAGS"])
     machine = list(os.uname())[-1:] if facts is None and hasattr(os, "uname") else []

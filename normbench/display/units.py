@@ -31,6 +31,17 @@ def duration(seconds: float) -> str:
     return f"{digits(seconds / scale)} {name}"
 
 
+def microseconds(seconds: float) -> str:
+    """In microseconds, from 10 ms on in milliseconds."""
+    return f"{seconds * 1e6:.1f} us" if seconds < 1e-2 else f"{digits(seconds * 1e3, 4)} ms"
+
+
+def predicted_text(seconds: float, low_and_high_s: tuple[float, float] | None) -> str:
+    """A prediction in words, with its range; nothing that could be taken for a measurement."""
+    low, high = low_and_high_s or (seconds, seconds)
+    return f"predicted (not measured) {microseconds(seconds)}, between {microseconds(low)} and {microseconds(high)}"
+
+
 def relative(ratio: float) -> str:
     """A ratio: two decimals, more where it would otherwise read 0.0."""
     return f"{ratio:.2f}" if 0.1 <= ratio < 100 else digits(ratio, 2)

@@ -1,9 +1,7 @@
 """The collectives of a program, as a table and in sentences."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from normbench.display.units import count
 from normbench.explanation.picture_parts import size_text
@@ -11,6 +9,9 @@ from normbench.fusion.launches import meanwhile
 from normbench.fusion.program.partition import Partition
 from normbench.fusion.program.wires import RING
 from normbench.fusion.reading import Reading
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "index", "name", "collective", "axes", "group_size", "groups", "whole_bytes", "wire_bytes", "algorithm",
@@ -62,8 +63,10 @@ def collective_rows(reading: Reading, rows: Sequence[Mapping[str, Any]]) -> list
     return found
 
 
-def collective_table(reading: Reading, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def collective_table(reading: Reading, rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """`collective_rows` as a table; empty for a program of one device."""
+    import pandas as pd
+
     return pd.DataFrame(collective_rows(reading, rows), columns=list(COLUMNS))
 
 

@@ -199,7 +199,11 @@ class Report:
 
         if not self.module:
             raise UserError("report has no module: normalizations are found in a report that `explain` made")
-        return norms_of(self.name, self.compilation, self.module, [row["predicted_s"] for row in self.rows])
+        ranges = [
+            None if row["predicted_s"] is None else (row["predicted_low_s"], row["predicted_high_s"])
+            for row in self.rows
+        ]
+        return norms_of(self.name, self.compilation, self.module, [row["predicted_s"] for row in self.rows], ranges)
 
     def text(self, full: bool = False) -> str:
         """The report as it is printed; with `full` every launch, hint and refusal, however many there are."""

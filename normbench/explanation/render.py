@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from normbench.display.units import count, digits, shorten
+from normbench.display.units import count, digits, predicted_text, shorten
 from normbench.explanation.collectives import collective_sentences, devices_text
 from normbench.explanation.groups import (
     SHOWN,
@@ -144,12 +144,6 @@ def sum_line(report: "Report") -> str:
     return "; ".join(parts)
 
 
-def predicted_text(seconds: float, low_and_high_s: tuple[float, float] | None) -> str:
-    """A prediction in words, with its range; nothing that could be taken for a measurement."""
-    low, high = low_and_high_s or (seconds, seconds)
-    return f"predicted (not measured) {_microseconds(seconds)}, between {_microseconds(low)} and {_microseconds(high)}"
-
-
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """What the marks in the table mean."""
     unknown = [row for row in rows if not length_known(row)]
@@ -160,10 +154,6 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
 
 def megabytes(size: int) -> str:
     return f"{size / 1e6:.3f}" if size < 1e6 else f"{size / 1e6:.1f}"
-
-
-def _microseconds(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} us" if seconds < 1e-2 else f"{digits(seconds * 1e3, 4)} ms"
 
 
 def _scaled(number: float) -> str:

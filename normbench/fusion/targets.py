@@ -6,11 +6,15 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from normbench import own_targets
 from normbench.errors import UserError, unknown
 from normbench.schema import DEVICELESS_TARGETS, TARGETS
+
+_PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt")
+"""What makes a program of what JAX traced."""
 
 
 @dataclass(frozen=True)
@@ -142,3 +146,14 @@ def packaged(target: Target) -> Target | None:
     """The target that comes with the package and names the same device, or None."""
     known = (deviceless_target(name) for name in DEVICELESS_TARGETS)
     return next((one for one in known if one.device_name == target.device_name), None)
+
+
+def compiler_versions() -> dict[str, str]:
+    """The versions of the packages that make a program of what JAX traced; empty for one that is not installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found

@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from normbench.fusion import compile_environment
 from normbench.fusion.changes import Structure, launch_facts
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import CompileError, Compiler
-from normbench.fusion.targets import Target, deviceless_target, require_gpu_targets
+from normbench.fusion.targets import Target, compiler_versions, deviceless_target, require_gpu_targets
 from normbench.goldens.program import lowered, wide
 from normbench.goldens.store import Goldens
 
@@ -31,7 +30,6 @@ JOURNALS = Path("build/golden")
 TIMEOUT_S = 600.0
 COMPILES_PER_WORKER = 300
 """After which a worker is replaced: compiled programs stay in its memory."""
-_PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt")
 _READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "reading", "wire", "program/*")
 ProgramOf = Callable[[str, str], Any]
 
@@ -68,17 +66,6 @@ def toolchain(target: str | Target) -> str:
 
 def _name(target: str | Target) -> str:
     return target if isinstance(target, str) else target.name
-
-
-def compiler_versions() -> dict[str, str]:
-    """The versions of the packages that make a program of what JAX traced; empty for one that is not installed."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = ""
-    return found
 
 
 class Journal:

@@ -15,19 +15,25 @@ from normbench.norms.kinds import Kind, below_moves, kind_of
 from normbench.norms.members import BACKWARD, FORWARD, REPEATED, Found, found_in
 from normbench.norms.problem import DTYPE_NAMES, problem_of
 from normbench.norms.recognise import epsilon_of
-from normbench.norms.site import Norms, Site, seconds_of
+from normbench.norms.site import Norms, Site, range_of, seconds_of
 from normbench.norms.values import Frames, Values, read_values
 from normbench.norms.values import Path as Numbers
 
 
-def norms_of(name: str, compilation: Compilation, bytecode: bytes, launch_s: Sequence[float | None]) -> Norms:
+def norms_of(
+    name: str,
+    compilation: Compilation,
+    bytecode: bytes,
+    launch_s: Sequence[float | None],
+    launch_range_s: Sequence[tuple[float, float] | None],
+) -> Norms:
     """The normalizations of a program.
 
     Args:
       name: of the program.
       compilation: of the numbered module.
       bytecode: that module, StableHLO with a number on each operation (`normbench.jax_compat.provenance`).
-      launch_s: predicted seconds of each launch.
+      launch_s: predicted seconds of each launch; launch_range_s: low and high around them.
     """
     values = read_values(read_module(unoptimised_hlo(bytecode)))
     found = found_in(values)
@@ -37,7 +43,7 @@ def norms_of(name: str, compilation: Compilation, bytecode: bytes, launch_s: Seq
     share = shares(program, known, members, [_paths(values, one.around) for one in found])
     refusals = _refusals(compilation)
     sites = [
-        _site(index, values, one, program, share, launch_s, refusals, compilation.target)
+        _site(index, values, one, program, share, launch_s, launch_range_s, refusals, compilation.target)
         for index, one in enumerate(found)
     ]
     return Norms(
@@ -47,6 +53,7 @@ def norms_of(name: str, compilation: Compilation, bytecode: bytes, launch_s: Seq
         groups=share.of,
         launch_bytes=tuple(launch.read_bytes + launch.write_bytes for launch in program.launches),
         launch_s=tuple(launch_s),
+        launch_range_s=tuple(launch_range_s),
     )
 
 
@@ -69,6 +76,7 @@ def _site(
     program: Program,
     share: Shares,
     launch_s: Sequence[float | None],
+    launch_range_s: Sequence[tuple[float, float] | None],
     refusals: Mapping[int, list[str]],
     target: str,
 ) -> Site:
@@ -104,6 +112,7 @@ def _site(
         "shared_bytes": bytes_of(program, shared),
         "least_bytes": least_bytes(program, (*own, *shared)),
         "predicted_s": seconds_of(launch_s, own),
+        "predicted_range_s": range_of(launch_range_s, own),
         "shared_predicted_s": seconds_of(launch_s, shared),
         "refusals": tuple(sentence for i in (*own, *shared) for sentence in refusals.get(i, ())),
         "repetitions": max((program.launches[i].repetitions for i in (*own, *shared)), default=1),
@@ -133,7 +142,11 @@ def source_of(frames: Frames) -> str:
     usable = [
         (file, line) for file, line in frames if not file.startswith("<") and not any(part in file for part in _OWN)
     ]
-    own = [(file, line) for file, line in usable if not any(part in file for part in _LIBRARIES)]
+    # A console script is no .py file: who calls this program from a shell did not write it.
+    own = [
+        (file, line) for file, line in usable
+        if not any(part in file for part in _LIBRARIES) and Path(file).name != "normbench"
+    ]  # fmt: skip
     for file, line in (own or usable)[:1]:
         path = Path(file)
         if path.parent.name.startswith("ipykernel_"):  # a new name in each session

@@ -53,6 +53,7 @@ class Site:
       own_bytes, shared_bytes: what those move.
       least_bytes: what enters and leaves all of them, once each.
       predicted_s, shared_predicted_s: by the model, not measured; None where it knows nothing of the device.
+      predicted_range_s: around predicted_s, low and high, as the model's known error leaves it.
       refusals: what the compiler says of not fusing its own launches.
       advice: what to do, the most worthwhile first.
       problem: the same as a problem of the registry; None where it has none of that shape.
@@ -84,6 +85,7 @@ class Site:
     shared_bytes: int
     least_bytes: int
     predicted_s: float | None
+    predicted_range_s: tuple[float, float] | None
     shared_predicted_s: float | None
     refusals: tuple[str, ...]
     advice: tuple[Advice, ...]
@@ -108,7 +110,8 @@ class Site:
         return variants_table(self)
 
     def replacement(self) -> "Replacement":
-        """The call that would take its place: the variant that moves least, with the shapes and what it would change.
+        """The call that would take its place: the variant that is predicted to take least time, or where nothing is
+        known of the device the one that moves least, with the shapes and what it would change.
 
         Raises:
           UserError: where the registry has no such problem.
@@ -127,7 +130,7 @@ class Norms(Sequence[Site]):
       target: what it was compiled for.
       sites: in the order of the program.
       groups: for each launch the sites that compute in it, and -1 where something else does.
-      launch_bytes: of each launch; launch_s: predicted, None where nothing is known.
+      launch_bytes: of each launch; launch_s: predicted, launch_range_s: around it; None where nothing is known.
     """
 
     name: str
@@ -136,6 +139,7 @@ class Norms(Sequence[Site]):
     groups: tuple[frozenset[int], ...]
     launch_bytes: tuple[int, ...]
     launch_s: tuple[float | None, ...]
+    launch_range_s: tuple[tuple[float, float] | None, ...]
 
     @overload
     def __getitem__(self, index: int) -> Site: ...
@@ -211,10 +215,18 @@ def seconds_of(launch_s: Sequence[float | None], launches: Sequence[int]) -> flo
     return sum(known) if len(known) == len(found) else None
 
 
+def range_of(
+    launch_range_s: Sequence[tuple[float, float] | None], launches: Sequence[int]
+) -> tuple[float, float] | None:
+    """The range of the predicted time of some launches, low and high; None where that of one is not known."""
+    known = [pair for pair in (launch_range_s[i] for i in launches) if pair is not None]
+    return (sum(low for low, _ in known), sum(high for _, high in known)) if len(known) == len(launches) else None
+
+
 _COLUMNS = (
     "kind", "statistics", "shape", "axes", "groups", "layout", "dtype", "output_dtype", "param_dtype", "activation",
     "residual", "passes", "scope", "source", "launches", "shared_launches", "own_bytes", "shared_bytes", "least_bytes",
-    "predicted_s", "refusals", "action", "saved_bytes",
+    "predicted_s", "predicted_range_s", "refusals", "action", "saved_bytes",
 )  # fmt: skip
 
 

@@ -5,9 +5,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from normbench.display.units import count
+from normbench.display.units import count, microseconds, predicted_text
 from normbench.fusion.program.words import megabytes
-from normbench.norms.site import REST, SHARED, Advice, Norms, Site, seconds_of
+from normbench.norms.site import REST, SHARED, Advice, Norms, Site, range_of, seconds_of
 
 _WIDTH = 150
 _SHOWN = 20
@@ -63,10 +63,9 @@ def accounting_lines(norms: Norms) -> list[str]:
     alone = seconds_of(norms.launch_s, norms.alone)
     timed = ""
     if seconds and alone is not None:
-        timed = (
-            f"; predicted (not measured) {seconds * 1e6:.1f} us in all, {alone * 1e6:.1f} us "
-            f"({100 * alone / seconds:.0f} %) in launches that are theirs alone"
-        )
+        whole = predicted_text(seconds, range_of(norms.launch_range_s, range(len(norms.launch_s))))
+        share = f"{microseconds(alone)} ({100 * alone / seconds:.0f} %)"
+        timed = f"; {whole}; of it {share} in launches that are theirs alone"
     return [f"{megabytes(norms.bytes)} in all: {', '.join(parts)}{timed}"]
 
 

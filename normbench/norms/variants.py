@@ -1,10 +1,11 @@
 """The registry's variants for a site, compiled for its target, and the call that would take its place."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from normbench import kernels
-from normbench.display.units import count
+from normbench.display.units import count, predicted_text
 from normbench.errors import UserError
 from normbench.fusion.compilation import lower_with_text
 from normbench.fusion.isolation import CompileError, compiler
@@ -16,20 +17,24 @@ from normbench.predict.program import predict
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("variant", "status", "launches", "bytes", "predicted_s", "reason")
+COLUMNS = (
+    "variant", "status", "launches", "bytes", "predicted_s", "predicted_low_s", "predicted_high_s", "reason",
+)  # fmt: skip
 _TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """The call that computes a site's normalization with the variant that moves least.
+    """The call that computes a site's normalization with the variant that is predicted to take least time.
 
     Attributes:
       variant: its name in the registry.
       call: Python, with the shapes and dtypes of its arguments.
       bytes, predicted_s: of the variant, compiled alone, for all repetitions of the site.
+      predicted_range_s: around predicted_s, low and high.
       saved_bytes, saved_s: own launches of the site less those; negative where it would cost more.
-      is_worthwhile: whether it moves fewer bytes than the site's own launches.
+      is_worthwhile: whether it is predicted to take less time than the site's own launches, or where nothing is known
+        of the device, whether it moves less.
       words: the same in a sentence or two.
     """
 
@@ -37,13 +42,14 @@ class Replacement:
     call: str
     bytes: int
     predicted_s: float | None
+    predicted_range_s: tuple[float, float] | None
     saved_bytes: int
     saved_s: float | None
     words: str
 
     @property
     def is_worthwhile(self) -> bool:
-        return self.saved_bytes > 0
+        return self.saved_bytes > 0 if self.saved_s is None else self.saved_s > 0
 
     def __repr__(self) -> str:
         return f"{self.call}\n{self.words}"
@@ -60,7 +66,7 @@ def variants_table(site: Site) -> "pd.DataFrame":
 
 
 def replacement(site: Site) -> Replacement:
-    """The variant that moves least; see `Site.replacement`."""
+    """The variant that takes least; see `Site.replacement`."""
     problem = _required(site)
     table = site.variants()
     compiled = table[table["status"] == "ok"]
@@ -68,18 +74,20 @@ def replacement(site: Site) -> Replacement:
         raise UserError(
             f"{site.name}: no variant of {problem.operator} compiles for {site.target!r}: {table['reason'][0]}"
         )
-    best = compiled.sort_values(["bytes", "predicted_s"], kind="stable").iloc[0]
+    best = compiled.sort_values(["predicted_s", "bytes"], kind="stable").iloc[0]
     moved = int(best["bytes"]) * site.repetitions
-    seconds = None if best["predicted_s"] is None else float(best["predicted_s"]) * site.repetitions
+    seconds, low_s, high_s = (_all(best[name], site) for name in ("predicted_s", "predicted_low_s", "predicted_high_s"))
+    around = None if low_s is None or high_s is None else (low_s, high_s)
     saved_s = None if seconds is None or site.predicted_s is None else site.predicted_s - seconds
     return Replacement(
         variant=best["variant"],
         call=call_of(problem, best["variant"]),
         bytes=moved,
         predicted_s=seconds,
+        predicted_range_s=around,
         saved_bytes=site.own_bytes - moved,
         saved_s=saved_s,
-        words=_words(site, int(best["launches"]), moved, seconds),
+        words=_words(site, int(best["launches"]), moved, seconds, around),
     )
 
 
@@ -94,10 +102,15 @@ def call_of(problem: Problem, variant: str) -> str:
     return f'normbench.kernels.get("{problem.operator}", "{variant}")({joined})  # {shapes}'
 
 
-def _words(site: Site, launches: int, moved: int, seconds: float | None) -> str:
+def _all(seconds: float | None, site: Site) -> float | None:
+    """For all repetitions of the site."""
+    return None if seconds is None or math.isnan(seconds) else float(seconds) * site.repetitions
+
+
+def _words(site: Site, launches: int, moved: int, seconds: float | None, around: tuple[float, float] | None) -> str:
     own = count(len(site.launches), "launch", "launches")
-    now = f"{own} of its own, {megabytes(site.own_bytes)}{_time(site.predicted_s)}"
-    then = f"{count(launches, 'launch', 'launches')}, {megabytes(moved)}{_time(seconds)}"
+    now = f"{own} of its own, {megabytes(site.own_bytes)}{_time(site.predicted_s, site.predicted_range_s)}"
+    then = f"{count(launches, 'launch', 'launches')}, {megabytes(moved)}{_time(seconds, around)}"
     shared = (
         f"; {len(site.shared)} more launches ({megabytes(site.shared_bytes)}) also compute something else and stay"
         if site.shared
@@ -106,8 +119,8 @@ def _words(site: Site, launches: int, moved: int, seconds: float | None) -> str:
     return f"now {now}; then {then}{shared}."
 
 
-def _time(seconds: float | None) -> str:
-    return "" if seconds is None else f", predicted (not measured) {seconds * 1e6:.1f} us"
+def _time(seconds: float | None, around: tuple[float, float] | None) -> str:
+    return "" if seconds is None else f", {predicted_text(seconds, around)}"
 
 
 def _required(site: Site) -> Problem:
@@ -135,6 +148,6 @@ def _row(problem: Problem, name: str, target: str) -> dict[str, Any]:
         "status": "ok",
         "launches": len(reading.launches),
         "bytes": reading.bytes,
-        "predicted_s": predict(reading, target).seconds,
+        **predict(reading, target).columns(),
         "reason": "",
     }

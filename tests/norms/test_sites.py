@@ -7,7 +7,7 @@ import pytest
 
 from normbench import explain
 from normbench.errors import UserError
-from normbench.norms.text import norms_html, norms_json, norms_text
+from normbench.norms.text import accounting_lines, norms_html, norms_json, norms_text
 from tests.norms.programs import PROGRAMS
 
 pytestmark = pytest.mark.skipif(
@@ -97,6 +97,22 @@ def test_a_replacement_names_the_call_and_its_variants_are_compiled(reports):
     assert "bfloat16[2,8,8,16]" in replacement.call
     assert "groups=4" in replacement.call
     assert replacement.saved_bytes == site.own_bytes - replacement.bytes
+    quickest = table[table["status"] == "ok"].sort_values(["predicted_s", "bytes"]).iloc[0]
+    assert (replacement.variant, replacement.predicted_s) == (quickest["variant"], quickest["predicted_s"])
+    assert replacement.is_worthwhile == (replacement.saved_s > 0)
+    low_s, high_s = replacement.predicted_range_s
+    assert low_s <= replacement.predicted_s <= high_s
+    assert "between" in replacement.words, "a prediction is told with its range"
+
+
+def test_the_predicted_time_of_a_program_is_told_with_its_range(reports):
+    norms = reports("U-Net").norms
+    (line,) = accounting_lines(norms)
+    assert "predicted (not measured)" in line
+    assert " between " in line
+    for site in norms:
+        low_s, high_s = site.predicted_range_s
+        assert low_s <= site.predicted_s <= high_s
 
 
 def test_numbers_do_not_show(reports):

@@ -1,10 +1,15 @@
-"""A small project outside of this one, with a Llama block and a convolutional network, and how its tests are run."""
+"""A small project outside of this one, with a Llama block and a convolutional network, and how its tests are run.
+
+`python -m tests.testing.project` times a first and two later runs of its tests: the figures of docs/testing.md.
+"""
 
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -122,3 +127,17 @@ class Project:
         own = {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(self.cache), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed here is none of the project's
         return {**os.environ, **own, **more}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project(Path(folder) / "project", Path(folder) / "cache")
+        project.write(model=MODEL, test_model=TESTS)
+        for options in (["--fusion-update"], [], []):
+            start = perf_counter()
+            ran = project.pytest(*options)
+            print(f"{perf_counter() - start:.2f} s: {ran.output.strip().splitlines()[-1]}")
+
+
+if __name__ == "__main__":
+    main()
