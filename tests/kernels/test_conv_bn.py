@@ -165,3 +165,17 @@ def test_jit_and_vmap_change_nothing(variant):
     np.testing.assert_allclose(jax.jit(function)(x), function(x), rtol=1e-5, atol=1e-5)
     mapped = jax.vmap(function)(jnp.stack([x, x + 1]))
     np.testing.assert_allclose(mapped[1], function(x + 1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["folded", "prefolded"])
+def test_a_float16_gradient_over_many_positions_is_refused_with_another_variant_named(variant):
+    def reason(shape, pass_="forward_backward", dtype="float16", **options):
+        problem = Problem("conv_bn", shape, "nhwc", dtype, pass_=pass_, options=tuple(options.items()))
+        return kernels.get("conv_bn", variant).supports(problem, "cpu")
+
+    assert "25088 products" in reason((8, 56, 56, 8))
+    assert "use unfused" in reason((8, 56, 56, 8))
+    assert reason((8, 56, 56, 8), stride=3) is None  # 19 x 19 positions of each image
+    assert "10000 products" in reason((1, 100, 100, 8), transposed=True, stride=2)  # of x, not of y
+    assert reason((8, 56, 56, 8), "forward") is None
+    assert reason((8, 56, 56, 8), dtype="bfloat16") is None

@@ -4,6 +4,7 @@ Options of a problem: features (output channels; x's channels by default), kerne
 dilation (1), groups (1), bias (False), transposed (False). Context "alone" means no activation.
 """
 
+import math
 from typing import Any
 
 from normbench.errors import UserError
@@ -21,6 +22,7 @@ from normbench.kernels.registry import Argument, Operator, Variant, register_ope
 
 _NAME = "conv_bn"
 _OPTIONS = ("features", "kernel", "stride", "padding", "dilation", "groups", "bias", "transposed")
+_FLOAT16_POSITIONS = 65504 // 16
 _ROLES = {"gamma": "scale", "beta": "shift", "mean": "mean", "variance": "variance"}
 
 
@@ -87,6 +89,22 @@ def _takes_another_side(problem: Problem, conditioning: float) -> float:
     return 8.0 if problem.context == "relu" and problem.pass_ != "forward" else 2.0
 
 
+def _holds_in_float16(problem: Problem, target: str) -> str | None:
+    """The gradient of the folded weight sums over all positions of all images and is stored in the weight's dtype, not
+    yet multiplied by gamma / deviation, as that of the weight is. It may leave float16 where all else stays in it."""
+    if problem.dtype != "float16" or problem.pass_ == "forward":
+        return None
+    shape, _, kernel = _sizes(problem)
+    spatial = shape.spatial(problem.shape)
+    positions = problem.shape[0] * math.prod(spatial if shape.transposed else shape.output_spatial(spatial, kernel))
+    if positions <= _FLOAT16_POSITIONS:
+        return None
+    return (
+        f"the gradient of the folded weight sums {positions} products and is stored in float16, which ends at 65504: "
+        f"allowed: {_FLOAT16_POSITIONS} products, of up to 16 each; use unfused, or bfloat16"
+    )
+
+
 register_operator(
     Operator(
         name=_NAME,
@@ -100,7 +118,16 @@ register_operator(
     )
 )
 register_variant(Variant(_NAME, "unfused", unfused, "convolution, then the textbook batch norm, then the activation"))
-register_variant(Variant(_NAME, "folded", folded, "weight and bias folded inside the call", excess=_takes_another_side))
+register_variant(
+    Variant(
+        _NAME,
+        "folded",
+        folded,
+        "weight and bias folded inside the call",
+        supports_problem=_holds_in_float16,
+        excess=_takes_another_side,
+    )
+)
 register_variant(
     Variant(
         _NAME,
@@ -109,6 +136,7 @@ register_variant(
         "weight and bias folded once, ahead of the call",
         prepare=_prefolded.prepare,
         apply=_prefolded.apply,
+        supports_problem=_holds_in_float16,
         excess=_takes_another_side,
     )
 )

@@ -120,9 +120,8 @@ class Oracle:
 
     @property
     def _arithmetic(self) -> float:
-        """The roundoff of the sums: float32, unless all arguments are of float64."""
-        wide = {argument.dtype for argument in self._arguments} == {"float64"}
-        return roundoff("float64" if wide else "float32")
+        """The roundoff of the sums: float32, unless x is of float64, whatever its parameters are of."""
+        return roundoff("float64" if self.problem.dtype == "float64" else "float32")
 
     def _terms(self) -> int:
         terms = self.definition.reduction(self.problem)
@@ -153,8 +152,10 @@ class Oracle:
         leaves, structure = jax.tree.flatten(self.arrays_for(program))
         doubles = [leaf.astype(np.float64) for leaf in leaves]
         roles = [*(argument.role for argument in self._arguments), *["cotangent"] * len(leaves)]
+        # A folded parameter may be stored as the parameters are; beside a float64 x it is kept in float64.
+        exact = ("activation", "residual") if self.problem.dtype != "float64" else set(roles)
         inputs = [
-            self._arithmetic if role in ("activation", "residual") else max(self._arithmetic, roundoff(leaf.dtype))
+            self._arithmetic if role in exact else max(self._arithmetic, roundoff(leaf.dtype))
             for leaf, role in zip(leaves, roles, strict=False)
         ]
         with in_float64():

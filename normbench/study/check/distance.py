@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from normbench.study.check.rounding import roundoff
@@ -203,11 +204,13 @@ def _judge(result: Any, exact: Exact, allowance: Allowance) -> Error:
         return Error(0.0, 0.0, 0.0, dtype, 0.0, 0.0)
     found = np.asarray(result)
     stored, found = exact.stored(found.dtype), found.astype(np.float64)
-    beyond = ~np.isfinite(stored)  # more than the dtype can hold: infinite is right, and nothing else is
-    if beyond.any():
-        if (found[beyond] != stored[beyond]).any():
+    beyond, edge = ~np.isfinite(stored), _at_the_edge(exact, allowance, np.asarray(result).dtype)
+    if beyond.any() or edge.any():
+        infinite = np.isinf(found) & (np.sign(found) == np.sign(exact.values)) & (beyond | edge)  # and right there
+        if (beyond & ~edge & ~infinite).any():
             return refused("a result is finite where its dtype cannot hold the float64 reference", dtype)
-        exact, found, stored = exact.without(beyond), np.where(beyond, 0.0, found), np.where(beyond, 0.0, stored)
+        exact, found = exact.without(infinite), np.where(infinite, 0.0, found)
+        stored = np.where(infinite, 0.0, np.where(beyond, exact.values, stored))
     difference = found - exact.values
     if not np.isfinite(difference).all():
         return refused("a result is not finite where the float64 reference is", dtype)
@@ -216,6 +219,16 @@ def _judge(result: Any, exact: Exact, allowance: Allowance) -> Error:
     max_rel = float((absolute / exact.scale).max())
     max_ulp = float((absolute / exact.binade).max()) / (2 * roundoff(dtype))
     return Error(float(absolute.max()), max_rel, max_ulp, dtype, max_rel / worst if worst else tightest, worst)
+
+
+def _at_the_edge(exact: Exact, allowance: Allowance, dtype: Any) -> np.ndarray:
+    """By element, whether the largest number of a dtype is within what the result may differ by: above it or below, the
+    result may be infinite or finite."""
+    largest = float(jnp.finfo(dtype).max)
+    near = (np.abs(exact.values) >= largest / 2) & (np.abs(exact.values) <= 2 * largest)
+    if not near.any():
+        return near
+    return near & (np.abs(np.abs(exact.values) - largest) <= allowance.of_elements(exact.without(~near)))
 
 
 def _shares(difference: np.ndarray, exact: Exact, allowance: Allowance, stored: np.ndarray) -> tuple[float, float]:

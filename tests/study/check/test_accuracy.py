@@ -101,12 +101,49 @@ def test_the_tolerance_in_bfloat16_is_of_a_few_roundings():
     assert oracle.check(*run(problem, "naive", oracle)).tolerance < 8 * roundoff("bfloat16")
 
 
+@pytest.mark.parametrize("pass_", ["forward", "forward_backward"])
+def test_float64_x_is_held_to_float64_beside_float32_parameters(pass_):
+    problem = Problem("layer_norm", (8, 64), "nc", "float64", "float32", pass_)
+    with jax.enable_x64(True):
+        oracle = Oracle(problem, 0)
+        program, result = run(problem, "custom_vjp", oracle)
+        assert oracle.check(program, result).ok
+        coarse = jax.tree.map(lambda leaf: leaf.astype("float32").astype(leaf.dtype), result)
+        assert not oracle.check(program, coarse).ok
+
+
 def test_an_error_that_all_elements_share_is_found_below_a_rounding():
     """0.1 % too large in bfloat16: each element is within its rounding, all together are not."""
     exact = np.random.default_rng(0).normal(size=100_000)
     allowance = Allowance(roundoff("bfloat16"), 0.0)
     assert judge([jnp.asarray(exact, jnp.bfloat16)], [Exact(exact)], [allowance]).ok
     assert not judge([jnp.asarray(1.001 * exact, jnp.bfloat16)], [Exact(exact)], [allowance]).ok
+
+
+@pytest.mark.parametrize(
+    ("exact", "found", "ok"),
+    [
+        (65400.0, 65504.0, True),
+        (65400.0, np.inf, True),  # a rounding away from what float16 can hold
+        (65600.0, 65504.0, True),
+        (65600.0, np.inf, True),
+        (65600.0, -np.inf, False),
+        (65600.0, 60000.0, False),
+        (60000.0, np.inf, False),
+        (80000.0, 65504.0, False),
+        (80000.0, np.inf, True),
+        (-80000.0, np.inf, False),
+        (np.inf, np.inf, True),
+        (1.0, np.inf, False),
+    ],
+)
+@pytest.mark.parametrize("other", [1.0, 1e30])
+def test_at_the_edge_of_a_dtype_infinite_and_finite_are_both_right(exact, found, ok, other):
+    """Whatever else is in the output: what float16 cannot hold by far does not widen what its neighbours may err."""
+    values = np.array([exact, other])
+    with np.errstate(over="ignore"):
+        result = np.array([found, other]).astype(np.float16)
+    assert judge([result], [Exact(values)], [Allowance(roundoff("float16"), 1.0)]).ok is ok
 
 
 @pytest.mark.parametrize("context", ["alone", "residual"])

@@ -222,7 +222,8 @@
     });
   };
   const DEVICE_USE = new Set(["grid", "block", "shared_bytes", "registers", "spill_bytes", "load_bytes", "store_bytes",
-    "occupancy", "waves", "bytes_in_flight"]); // one table of all columns would be cut off
+    "occupancy", "waves", "bytes_in_flight"]);
+  const PREDICTION = new Set(["bytes_s", "predicted_s", "predicted_low_s", "predicted_high_s", "predicted_from", "bound"]);
   const compiledSection = (slug, row, drawn) => {
     const names = details.compiled.columns;
     const fact = Object.fromEntries(names.map((name, place) => [name, row[place]]));
@@ -245,9 +246,13 @@
       const columns = details.launches.columns.slice(1);
       const last = columns.indexOf("refusals");
       const part = (wanted, caption) => tableOf(columns.filter(wanted), launches.map((row) => row.filter((_, place) => wanted(columns[place]))), caption);
-      parts.push(part((name) => name !== "refusals" && !DEVICE_USE.has(name), "What each launch moves"));
-      if (columns.some((name, place) => DEVICE_USE.has(name) && launches.some((row) => row[place] !== null))) {
-        parts.push(part((name) => name === "index" || name === "name" || DEVICE_USE.has(name), "How each launch uses the device"));
+      // One table of all columns would be cut off.
+      const others = [[PREDICTION, "How long each launch is predicted to take"], [DEVICE_USE, "How each launch uses the device"]];
+      parts.push(part((name) => name !== "refusals" && !others.some(([names]) => names.has(name)), "What each launch moves"));
+      for (const [names, caption] of others) {
+        if (columns.some((name, place) => names.has(name) && launches.some((row) => row[place] !== null))) {
+          parts.push(part((name) => name === "index" || name === "name" || names.has(name), caption));
+        }
       }
       const refusals = launches.flatMap((row) => row[last]);
       if (refusals.length) {
