@@ -32,7 +32,7 @@ def group_norm(x, gamma, beta):
     return (y * gamma[:, None, None] + beta[:, None, None]).astype(x.dtype)
 
 
-def report_picture(width: int = 1040, height: int = 760) -> Path:
+def report_picture(width: int = 1040, height: int = 744) -> Path:
     """The top of the report as Chromium shows it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

@@ -114,7 +114,9 @@ def table(frame: pd.DataFrame) -> Html:
 def _number(value: Any) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:,.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
+    if value == 0:
+        return "0"
+    return f"{value:,.2f}" if abs(value) >= 0.01 else f"{value:.2g}"
 
 
 def answer(text: str) -> Answer:
