@@ -12,9 +12,8 @@ from normbench.explanation.page import html_report
 from normbench.explanation.render import text_report, title
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
-from normbench.fusion.targets import check_target, require_gpu_targets
+from normbench.fusion.targets import check_target, require_compilers
 from normbench.jax_compat.provenance import numbered
-from normbench.own_targets import deviceless
 from normbench.predict.program import predicted_rows
 
 if TYPE_CHECKING:
@@ -247,7 +246,7 @@ def explain(function: Callable, /, *args: Any, target: str = "h200", timeout_s: 
         donated arguments, shardings. Of a module that is a pytree (equinox, nnx) the arrays are inputs.
       *args, **kwargs: its arguments as `jax.jit` takes them: arrays or `jax.ShapeDtypeStruct`s, numbers, pytrees of
         them. Functions and words, which `jax.jit` refuses, are held fixed.
-      target: "h200", "h100", "a100", "b200" (no device needed), "cpu", or "gpu" for the one that is present.
+      target: "h200", "h100", "a100", "b200", or of the TPUs "v4", "v5e", "v5p", "v6e", "tpu7x" (no device needed), "cpu", or "gpu" for the one that is present.
       timeout_s: after which compiling is given up.
 
     Shardings are kept, of arguments, of results and within the function, over a mesh of the devices of this process or
@@ -294,5 +293,4 @@ def require_target_name(target: Any) -> None:
             "'target' of its own: explain_call(function, args, kwargs, target=...)"
         )
     check_target(target)
-    if deviceless(target):
-        require_gpu_targets()
+    require_compilers(target)

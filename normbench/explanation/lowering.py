@@ -7,7 +7,7 @@ from normbench import jax_compat
 from normbench.errors import UserError
 from normbench.explanation.call import Call
 from normbench.fusion.isolation import CompileError
-from normbench.fusion.targets import Target, facts_of
+from normbench.fusion.targets import Target, facts_of, platform_of
 from normbench.jax_compat.meshes import settle_devices, unsharded_kernels
 
 
@@ -82,7 +82,7 @@ def _require_no_callbacks(traced: Any, target: str) -> None:
 
 def _lowered(call: Call, traced: Any, target: str, mesh: Any) -> Any:
     try:
-        return jax_compat.lower_traced(traced, mesh, "cpu" if target == "cpu" else "cuda")
+        return jax_compat.lower_traced(traced, mesh, platform_of(target))
     except Exception as error:
         if mesh is not None and jax_compat.is_of_two_meshes(error):
             traced, _ = jax_compat.trace_call(call.function, call.inputs, call.keywords, None)

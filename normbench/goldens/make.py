@@ -22,7 +22,7 @@ from normbench.fusion import compile_environment
 from normbench.fusion.changes import Structure, launch_facts
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import CompileError, Compiler
-from normbench.fusion.targets import Target, compiler_versions, deviceless_target, require_gpu_targets
+from normbench.fusion.targets import Target, compiler_versions, deviceless_target, require_compilers
 from normbench.goldens.program import lowered, wide
 from normbench.goldens.store import Goldens
 
@@ -117,7 +117,7 @@ def make(
     Raises:
       UserError: without the compiler plugin, or where a compilation took longer than `TIMEOUT_S`.
     """
-    require_gpu_targets()
+    require_compilers(target)
     found: Goldens = {}
     waiting: dict[str, Future[Structure]] = {}
     pool = Pool(workers, target)
