@@ -66,7 +66,7 @@ TABLES: dict[str, dict[str, str]] = {
         "compile_s": "float64",
         "read_s": "float64",  # reading the HLO, the PTX and the dumps
         "predict_s": "float64",  # predicting the launches
-        "bytes_s": "float64",  # bytes over the datasheet's bandwidth, and 2 us a launch of a GPU: the simplest prediction
+        "bytes_s": "float64",  # bytes over the datasheet's bandwidth; on a GPU 2 us a launch: the simplest prediction
         "predicted_s": "float64",  # from the compiled code, see normbench.predict
         "predicted_low_s": "float64",  # the range that the model's known error leaves
         "predicted_high_s": "float64",
@@ -85,7 +85,7 @@ TABLES: dict[str, dict[str, str]] = {
         "target": "string",
         "index": "int64",
         "name": "string",  # of the HLO instruction
-        "kind": "string",  # loop, reduction, triton, pallas, library, slice, update, fill, copy, prefetch, collective, ...
+        "kind": "string",  # loop, reduction, triton, pallas, library, slice, update, copy, prefetch, collective, ...
         "computation": "string",  # that holds it: the entry, or the body of a loop, a branch, what is called
         "repetitions": "int64",  # how often it runs; 1 in a loop of unknown length
         "repetitions_known": "bool",  # false in a loop of unknown length

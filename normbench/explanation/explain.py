@@ -246,7 +246,8 @@ def explain(function: Callable, /, *args: Any, target: str = "h200", timeout_s: 
         donated arguments, shardings. Of a module that is a pytree (equinox, nnx) the arrays are inputs.
       *args, **kwargs: its arguments as `jax.jit` takes them: arrays or `jax.ShapeDtypeStruct`s, numbers, pytrees of
         them. Functions and words, which `jax.jit` refuses, are held fixed.
-      target: "h200", "h100", "a100", "b200", or of the TPUs "v4", "v5e", "v5p", "v6e", "tpu7x" (no device needed), "cpu", or "gpu" for the one that is present.
+      target: "h200", "h100", "a100", "b200", or of the TPUs "v4", "v5e", "v5p", "v6e", "tpu7x" (no device needed),
+        "cpu", or "gpu" for the one that is present.
       timeout_s: after which compiling is given up.
 
     Shardings are kept, of arguments, of results and within the function, over a mesh of the devices of this process or

@@ -85,7 +85,7 @@ class Launch:
 
     @property
     def is_transfer(self) -> bool:
-        """Whether it brings data to another device or another memory, and leaves computing to the launches beside it."""
+        """Whether it brings data to another device or memory, and leaves computing to the launches beside it."""
         return self.collective is not None or self.kind in (PREFETCH, WRITE_BACK)
 
     @property

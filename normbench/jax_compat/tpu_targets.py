@@ -1,4 +1,4 @@
-"""Compiling for TPUs that are not there, through the topologies of `libtpu`, the compiler that JAX's extra `tpu` brings."""
+"""Compiling for TPUs that are not there, through the topologies of `libtpu`, which JAX's extra `tpu` brings."""
 
 import os
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ _CORES = {"TPU v4": 2, "TPU v5": 2}
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",  # asks no server for the machine's own TPU
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of the machine, were it one: left out, libtpu warns that it is not told
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # a compiler needs no device to itself, as several processes may run at once
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "TPU_STDERR_LOG_LEVEL": "3",

@@ -119,9 +119,8 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
         target = deviceless_target(target)
     if not isinstance(target, Target):
         return Prediction(())
-    launches = _on_tpu(reading, target) if target.platform == TPU else _on_gpu(reading, target)
     return Prediction(
-        tuple(launches),
+        tuple(_on_tpu(reading, target) if target.platform == TPU else _on_gpu(reading, target)),
         {one.index: launches for one in reading.launches if (launches := meanwhile(reading.launches, one))},
     )
 

@@ -16,9 +16,9 @@ Sources, by letter in the comments:
 
 | letter | source |
 |--------|--------|
-| C | the compiler's own analysis, libtpu 0.0.42.1: bytes over `optimal_seconds` of `x + 1` over 1 GiB, over the datasheet's |
-| E | its estimated cycles for the same program: cycles per byte |
-| I | Google's pages of the TPUs: bidirectional bandwidth of a chip's links, of which one axis has its part, one way half |
+| C | libtpu 0.0.42.1: `optimal_seconds` of `x + 1` over 1 GiB in bfloat16, as a share of the datasheet's bandwidth |
+| E | libtpu 0.0.42.1: estimated cycles of that program, per byte |
+| I | Google's pages of the TPUs: bidirectional bandwidth of a chip's links; one axis has its part, one way half |
 | U | not checked |
 """
 
@@ -53,8 +53,8 @@ class Rates:
 
 
 RATES = {
-    "v4": Rates(attained=0.80, cycles_per_byte=2.2e-3, link_bytes_per_s=100e9),  # C, E, U
-    "v5e": Rates(attained=0.90, cycles_per_byte=4.50e-3, link_bytes_per_s=100e9),  # C, E, I
+    "v4": Rates(attained=0.80, cycles_per_byte=2.212e-3, link_bytes_per_s=100e9),  # C, E, U
+    "v5e": Rates(attained=0.90, cycles_per_byte=4.501e-3, link_bytes_per_s=100e9),  # C, E, I
     "v5p": Rates(attained=0.85, cycles_per_byte=1.742e-3, link_bytes_per_s=200e9),  # C, E, I
     "v6e": Rates(attained=1.0, cycles_per_byte=2.642e-3, link_bytes_per_s=200e9),  # C, E, I
     "tpu7x": Rates(attained=1.0, cycles_per_byte=1.579e-3, link_bytes_per_s=100e9),  # C, E, U
@@ -82,9 +82,6 @@ def ruled_on_tpu(launch: Launch, operations: float | None, target: Target) -> Ru
     cycles = launch.estimated_cycles / launch.repetitions
     by_cycles = cycles / rates.cycles_per_s(chip)
     if by_cycles > by_bytes:
-        return Ruled(
-            by_cycles,
-            CYCLES,
-            f"work on the chip: {cycles:.0f} cycles by the compiler's estimate; HBM has {by_bytes / by_cycles:.0%} of it to do",
-        )
+        share = f"HBM is busy for {by_bytes / by_cycles:.0%}"
+        return Ruled(by_cycles, CYCLES, f"work on the chip: {cycles:.0f} cycles by the compiler's estimate; {share}")
     return Ruled(by_bytes, CYCLES, "HBM")
