@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from normbench.errors import UserError
 from normbench.explanation.call import Call, prepared_call
-from normbench.explanation.lowering import lowered_call, peak_notes
+from normbench.explanation.lowering import lowered_call, target_notes
 from normbench.explanation.page import html_report
 from normbench.explanation.render import text_report, title
 from normbench.fusion.compilation import Compilation
@@ -282,7 +282,7 @@ def explain_call(
 
 def report_of(call: Call, compilation: Compilation) -> Report:
     """The report on a call that was compiled."""
-    notes = (*call.notes, *compilation.notes, *peak_notes(compilation.peak_bytes, compilation.target))
+    notes = (*call.notes, *compilation.notes, *target_notes(compilation))
     return Report(call.name, compilation, notes)
 
 

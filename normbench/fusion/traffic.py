@@ -30,7 +30,8 @@ def operand_bytes(module: Module, computation: Computation, launch: Instruction)
     sizes = [operand.shape.memory_bytes for operand in operands]
     if launch.opcode == "fusion":
         fused = module.computations[launch.called[0]]
-        return tuple(_used_bytes(module, fused, parameter) for parameter in fused.parameters)
+        given = zip(fused.parameters, operands, strict=True)
+        return tuple(_used_bytes(module, fused, parameter, operand.shape) for parameter, operand in given)
     if launch.opcode in _SLICES:
         return (min(sizes[0], _part_bytes(operands[0].shape, launch.shape.elements)), *sizes[1:])
     if launch.opcode == "dynamic-update-slice":
@@ -68,7 +69,8 @@ def _results(module: Module, computation: Computation, launch: Instruction) -> t
     if launch.opcode == "fusion":
         fused = module.computations[launch.called[0]]
         roots = [fused.by_id[i] for i in fused.root.operands] if fused.root.opcode == "tuple" else [fused.root]
-        return tuple((_written(fused, root), root.shape) for root in roots)
+        shapes = launch.shape.leaves if fused.root.opcode == "tuple" else (launch.shape,)
+        return tuple((_written(fused, root, shape), shape) for root, shape in zip(roots, shapes, strict=True))
     shape = result_shape(launch)
     return tuple((leaf.memory_bytes, leaf) for leaf in (shape.leaves or (shape,)))
 
@@ -117,20 +119,22 @@ def _combines(module: Module, scatter: Instruction) -> bool:
     return applied.root.opcode != "parameter"
 
 
-def _written(fused: Computation, root: Instruction) -> int:
+def _written(fused: Computation, root: Instruction, result: Shape) -> int:
+    """Bytes written of a result of a fusion, which only outside of it says where it lies."""
     while root.opcode == "bitcast":
         root = fused.by_id[root.operands[0]]
     if root.opcode == "dynamic-update-slice" and _is_in_place(fused, root):
-        return _part_bytes(root.shape, fused.by_id[root.operands[1]].shape.elements)
+        return _part_bytes(result, fused.by_id[root.operands[1]].shape.elements)
     if _is_single_scatter(root) and _is_in_place(fused, root):
-        return _touched_bytes(root.shape, fused.by_id[root.operands[2]].shape)
-    return root.shape.memory_bytes
+        return _touched_bytes(result, fused.by_id[root.operands[2]].shape)
+    return result.memory_bytes
 
 
-def _used_bytes(module: Module, fused: Computation, parameter: Instruction) -> int:
-    if parameter.shape.element == "tuple" or not parameter.shape.memory_bytes:
-        return parameter.shape.memory_bytes
-    return _part_bytes(parameter.shape, _used_elements(module, fused, parameter))
+def _used_bytes(module: Module, fused: Computation, parameter: Instruction, operand: Shape) -> int:
+    """Bytes read of an operand of a fusion, which only outside of it says where it lies."""
+    if operand.element == "tuple" or not operand.memory_bytes:
+        return operand.memory_bytes
+    return _part_bytes(operand, _used_elements(module, fused, parameter))
 
 
 def _used_elements(module: Module, fused: Computation, value: Instruction) -> int:
