@@ -30,7 +30,7 @@ JOURNALS = Path("build/golden")
 TIMEOUT_S = 600.0
 COMPILES_PER_WORKER = 300
 """After which a worker is replaced: compiled programs stay in its memory."""
-_READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "reading", "wire", "program/*")
+_READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "reading", "wire", "program/*", "tpu/*")
 ProgramOf = Callable[[str, str], Any]
 
 
@@ -55,7 +55,8 @@ def toolchain(target: str | Target) -> str:
 
     folder = Path(normbench.fusion.__file__).parent
     facts = target if isinstance(target, Target) else deviceless_target(target)
-    digest = hashlib.sha256(json.dumps([compiler_versions(), compile_environment(), _name(target)]).encode())
+    tools = [compiler_versions(facts.platform), compile_environment(), _name(target)]
+    digest = hashlib.sha256(json.dumps(tools).encode())
     own = (Path(inspect.getfile(launch_facts)), Path(declared.__file__))
     readers = [path for name in _READERS for path in sorted(folder.glob(f"{name}.py"))]
     for path in (*readers, *own):
