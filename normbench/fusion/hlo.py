@@ -271,7 +271,7 @@ def _messages(data: int | bytes, number_of_field: int) -> Iterator[dict[int, lis
 
 ATTRIBUTES = {
     "literal": 8, "window": 15, "convolution dimensions": 16, "slice": 17, "dot dimensions": 30, "replica groups": 49,
-    "feature groups": 50, "batch groups": 58, "device list": 87, "device mesh": 93,
+    "feature groups": 50, "batch groups": 58, "device list": 87, "device iota": 92, "device mesh": 93,
 }  # fmt: skip
 """Fields of HloInstructionProto that are kept as they are."""
 
