@@ -6,6 +6,7 @@
 import csv
 import itertools
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from normbench.predict.tpu import RATES
 PAGE = Path("docs/tpu.md")
 ROWS = Path("results/published/tpu.csv")
 BEGIN, END = "<!-- published: begin -->", "<!-- published: end -->"
+WIDTH = 120
 APART = 1.10
 """Published times that differ by more than this are a pair that a prediction has to order."""
 
@@ -92,14 +94,13 @@ def section(found: Sequence[Row]) -> str:
     ratios = [row.published_s / row.predicted_s for row in found]
     clocks = [row.cycles / row.published_s / 1e9 for row in found]
     rate = RATES["tpu7x"].cycles_per_s(CHIPS["tpu7x"]) / 1e9
-    lines += [
-        "",
-        f"Of {pairs} pairs that differ by more than {APART - 1:.0%} the predictions order {right}, bytes over bandwidth",
-        f"{by_bytes}. Published over predicted is {min(ratios):.2f} to {max(ratios):.2f}. To take the compiler's cycles",
-        f"for cycles of a clock, the clock would have to run at {min(clocks):.1f} to {max(clocks):.1f} GHz; the rate that",
-        f"is taken is {rate:.1f} GHz.",
-    ]
-    return "\n".join(lines)
+    words = (
+        f"Of {pairs} pairs that differ by more than {APART - 1:.0%} the predictions order {right}, bytes over bandwidth "
+        f"{by_bytes}. Published over predicted is {min(ratios):.2f} to {max(ratios):.2f}. To take the compiler's cycles "
+        f"for cycles of a clock, it would have to run at {min(clocks):.1f} to {max(clocks):.1f} GHz; the rate that is "
+        f"taken is {rate:.1f} GHz."
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(words, WIDTH)])
 
 
 def _line(row: Row) -> str:
