@@ -95,9 +95,9 @@ def section(found: Sequence[Row]) -> str:
     clocks = [row.cycles / row.published_s / 1e9 for row in found]
     rate = RATES["tpu7x"].cycles_per_s(CHIPS["tpu7x"]) / 1e9
     words = (
-        f"Of {pairs} pairs that differ by more than {APART - 1:.0%} the predictions order {right}, bytes over bandwidth "
-        f"{by_bytes}. Published over predicted is {min(ratios):.2f} to {max(ratios):.2f}. To take the compiler's cycles "
-        f"for cycles of a clock, it would have to run at {min(clocks):.1f} to {max(clocks):.1f} GHz; the rate that is "
+        f"Of {pairs} pairs that differ by more than {APART - 1:.0%} the predictions order {right}, bytes over "
+        f"bandwidth {by_bytes}. Published over predicted is {min(ratios):.2f} to {max(ratios):.2f}. To take the "
+        f"compiler's cycles for cycles of a clock, it would have to run at {min(clocks):.1f} to {max(clocks):.1f} GHz; the rate that is "
         f"taken is {rate:.1f} GHz."
     )
     return "\n".join([*lines, "", *textwrap.wrap(words, WIDTH)])
