@@ -97,8 +97,8 @@ def section(found: Sequence[Row]) -> str:
     words = (
         f"Of {pairs} pairs that differ by more than {APART - 1:.0%} the predictions order {right}, bytes over "
         f"bandwidth {by_bytes}. Published over predicted is {min(ratios):.2f} to {max(ratios):.2f}. To take the "
-        f"compiler's cycles for cycles of a clock, it would have to run at {min(clocks):.1f} to {max(clocks):.1f} GHz; the rate that is "
-        f"taken is {rate:.1f} GHz."
+        f"compiler's cycles for cycles of a clock, it would have to run at {min(clocks):.1f} to {max(clocks):.1f} "
+        f"GHz; the rate that is taken is {rate:.1f} GHz."
     )
     return "\n".join([*lines, "", *textwrap.wrap(words, WIDTH)])
 
