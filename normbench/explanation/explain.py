@@ -14,7 +14,7 @@ from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
 from normbench.fusion.targets import check_target, require_compilers
 from normbench.jax_compat.provenance import numbered
-from normbench.predict.program import predicted_rows
+from normbench.predict.program import added, meanwhile_of, predicted_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,11 +198,14 @@ class Report:
 
         if not self.module:
             raise UserError("report has no module: normalizations are found in a report that `explain` made")
-        ranges = [
-            None if row["predicted_s"] is None else (row["predicted_low_s"], row["predicted_high_s"])
-            for row in self.rows
-        ]
-        return norms_of(self.name, self.compilation, self.module, [row["predicted_s"] for row in self.rows], ranges)
+        seconds, low_s, high_s = (self._added(f"predicted{name}_s") for name in ("", "_low", "_high"))
+        ranges = [None if s is None else (low, high) for s, low, high in zip(seconds, low_s, high_s, strict=True)]
+        return norms_of(self.name, self.compilation, self.module, seconds, ranges)
+
+    def _added(self, column: str) -> list[Any]:
+        """What each launch adds to the predicted time of the program, by a column of `rows`."""
+        seconds = [row[column] for row in self.rows]
+        return seconds if None in seconds else list(added(seconds, meanwhile_of(self.compilation.reading)))
 
     def text(self, full: bool = False) -> str:
         """The report as it is printed; with `full` every launch, hint and refusal, however many there are."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,21 +93,27 @@ class Prediction:
         return self._sum([launch.high_s for launch in self.launches])
 
     def _sum(self, seconds: list[float]) -> float | None:
-        return sum(seconds) - self._hidden(seconds) if self.launches else None
-
-    def _hidden(self, seconds: Sequence[float]) -> float:
-        """Of each transfer as much as what runs meanwhile takes, which hides but one transfer at a time."""
-        left, hidden = list(seconds), 0.0
-        for transfer, launches in self.meanwhile.items():
-            wanted = seconds[transfer]
-            for index in launches:
-                taken = min(wanted, left[index])
-                left[index], wanted, hidden = left[index] - taken, wanted - taken, hidden + taken
-        return hidden
+        return sum(added(seconds, self.meanwhile)) if self.launches else None
 
     def columns(self) -> dict[str, Any]:
         """The columns of the table `compiled` that come from it."""
         return {"predicted_s": self.seconds, "predicted_low_s": self.low_s, "predicted_high_s": self.high_s}
+
+
+def added(seconds: Sequence[float], meanwhile: Mapping[int, Sequence[int]]) -> list[float]:
+    """What each launch adds to the time of its program: of an asynchronous transfer what is left when the launches
+    that run meanwhile have ended, each of which hides but one transfer at a time."""
+    left, found = list(seconds), list(seconds)
+    for transfer, launches in meanwhile.items():
+        for index in launches:
+            taken = min(found[transfer], left[index])
+            left[index], found[transfer] = left[index] - taken, found[transfer] - taken
+    return found
+
+
+def meanwhile_of(reading: Reading) -> dict[int, tuple[int, ...]]:
+    """The launches that run between the two halves of each asynchronous transfer, by its index."""
+    return {one.index: launches for one in reading.launches if (launches := meanwhile(reading.launches, one))}
 
 
 def predict(reading: Reading, target: str | Target) -> Prediction:
@@ -121,7 +127,7 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
         return Prediction(())
     return Prediction(
         tuple(_on_tpu(reading, target) if target.platform == TPU else _on_gpu(reading, target)),
-        {one.index: launches for one in reading.launches if (launches := meanwhile(reading.launches, one))},
+        meanwhile_of(reading),
     )
 
 
