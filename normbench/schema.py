@@ -23,8 +23,10 @@ CACHES = ("cold", "warm")
 STAGES = ("call", "prepare")
 """What was timed: the program itself, or the work done once ahead of it (the fold of a prefolded variant)."""
 
-TARGETS = ("cpu", "gpu", "h200", "h100", "a100", "b200")
-DEVICELESS_TARGETS = ("h200", "h100", "a100", "b200")
+TARGETS = ("cpu", "gpu", "h200", "h100", "a100", "b200", "v4", "v5e", "v5p", "v6e", "tpu7x")
+DEVICELESS_TARGETS = ("h200", "h100", "a100", "b200", "v4", "v5e", "v5p", "v6e", "tpu7x")
+TPU_TARGETS = ("v4", "v5e", "v5p", "v6e", "tpu7x")
+"""Those of the ones before that are TPUs; each is one device as JAX counts them (see `normbench.fusion.tpu.chips`)."""
 
 # Types are those of Arrow, by name. Every column may be null: what was not measured is absent.
 TABLES: dict[str, dict[str, str]] = {
@@ -64,7 +66,7 @@ TABLES: dict[str, dict[str, str]] = {
         "compile_s": "float64",
         "read_s": "float64",  # reading the HLO, the PTX and the dumps
         "predict_s": "float64",  # predicting the launches
-        "bytes_s": "float64",  # bytes over the datasheet's bandwidth, and 2 us a launch: the simplest prediction
+        "bytes_s": "float64",  # bytes over the datasheet's bandwidth; on a GPU 2 us a launch: the simplest prediction
         "predicted_s": "float64",  # from the compiled code, see normbench.predict
         "predicted_low_s": "float64",  # the range that the model's known error leaves
         "predicted_high_s": "float64",
@@ -83,7 +85,7 @@ TABLES: dict[str, dict[str, str]] = {
         "target": "string",
         "index": "int64",
         "name": "string",  # of the HLO instruction
-        "kind": "string",  # loop, reduction, triton, pallas, library, slice, update, fill, copy, collective, ...
+        "kind": "string",  # loop, reduction, triton, pallas, library, slice, update, copy, prefetch, collective, ...
         "computation": "string",  # that holds it: the entry, or the body of a loop, a branch, what is called
         "repetitions": "int64",  # how often it runs; 1 in a loop of unknown length
         "repetitions_known": "bool",  # false in a loop of unknown length
@@ -95,6 +97,7 @@ TABLES: dict[str, dict[str, str]] = {
         "flops": "float64",  # of matrix products and convolutions, for all repetitions; null: not known (a call)
         "read_bytes": "int64",  # of device memory, for all repetitions, as are the columns below
         "write_bytes": "int64",
+        "padding_bytes": "int64",  # of those: what fills up tiles of a TPU; null: before TPUs were read
         "workspace_bytes": "int64",  # scratch memory that a library call is given; no traffic
         "wire_bytes": "int64",  # that a collective sends from each device, or a copy moves from or to the host
         "declared_bytes": "int64",  # read and written, as a hand-written kernel says of itself; null: it does not
@@ -106,10 +109,11 @@ TABLES: dict[str, dict[str, str]] = {
         "load_bytes": "int64",  # widest global load
         "store_bytes": "int64",  # widest global store
         "bytes_s": "float64",
+        "estimated_cycles": "float64",  # by the compiler's own cost model, of a TPU's launches; null: it gives none
         "predicted_s": "float64",
         "predicted_low_s": "float64",
         "predicted_high_s": "float64",
-        "predicted_from": "string",  # "ptx and sass", "ptx", or the rule: operations, bytes, interconnect
+        "predicted_from": "string",  # "ptx and sass", "ptx", or the rule: operations, bytes, interconnect, cycles
         "bound": "string",  # what bounds it, in words
         "occupancy": "float64",  # share of the device's warps that are resident, 0 to 1
         "waves": "float64",  # the grid over the blocks that the device holds at once

@@ -37,6 +37,8 @@ these times was measured here.
 * beyond the L2: what has to be moved at least exceeds the device's last-level cache.
 * bytes: the same by bytes over the data sheet's bandwidth and 2 us a launch, to compare.
 
+TPUs, of which six times were found: [tpu.md](tpu.md).
+
 Made by `python -m analysis.pages.predictions` with JAX {jax}.
 """
 

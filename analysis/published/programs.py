@@ -83,7 +83,7 @@ def form_of(row: Published) -> Form:
     return Form(row.device, key, row)
 
 
-def _layer_norm(x, scale, offset, axis: int, residuals: bool = False):
+def layer_norm(x, scale, offset, axis: int, residuals: bool = False):
     """tokamax's layer norm in plain JAX: y, or y, mean and 1/deviation; float32 inside."""
     y = x.astype(jnp.float32)
     mean = jnp.mean(y, axis, keepdims=True)
@@ -112,7 +112,7 @@ def _layer_norm_vjp(x, dy, scale, mean, deviation, axis: int):
 
 def _forward_and_vjp(x, scale, offset, axis: int):
     """y, and the gradients with y itself as the cotangent, with nothing fused across between the two."""
-    y, vjp = jax.vjp(partial(_layer_norm, axis=axis), x, scale, offset)
+    y, vjp = jax.vjp(partial(layer_norm, axis=axis), x, scale, offset)
     y = jax.lax.optimization_barrier(y)
     return y, vjp(y)
 
@@ -128,7 +128,7 @@ def _tensors(row: Published) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct
 
 def _xla_forward(row: Published) -> Program:
     x, parameter, _ = _tensors(row)
-    function = partial(_layer_norm, axis=row.axis, residuals=row.settings["residuals"])
+    function = partial(layer_norm, axis=row.axis, residuals=row.settings["residuals"])
     return Program(function, (x, parameter, parameter), THE_SAME)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import normbench
 from normbench.fusion.ptx import find_ptxas
-from normbench.fusion.targets import compile_environment, compiler_versions, facts_of
+from normbench.fusion.targets import compile_environment, compiler_versions, facts_of, platform_of
+from normbench.schema import TPU_TARGETS
 
 READERS = ("fusion", "jax_compat", "declared.py")
 """The code that reads what the compiler made."""
@@ -23,7 +24,9 @@ _NOT_MATTERING = re.compile(
 
 
 def flags_that_matter(target: str, xla_flags: str) -> list[str]:
-    """The flags of XLA_FLAGS that may change the program of a target, sorted."""
+    """The flags of XLA_FLAGS that may change the program of a target, sorted; of a TPU those of LIBTPU_INIT_ARGS."""
+    if target in TPU_TARGETS:
+        return sorted(os.environ.get("LIBTPU_INIT_ARGS", "").split())
     others = "--xla_gpu_" if target == "cpu" else "--xla_cpu_"
     flags = {flag for flag in xla_flags.split() if flag.startswith("--") and not flag.startswith(others)}
     return sorted(flag[2:] for flag in flags if not _NOT_MATTERING.match(flag[2:]))
@@ -34,9 +37,10 @@ def toolchain(target: str, code: tuple[str, ...] = READERS) -> str:
     """A digest of all but the program that decides what comes out: packages, flags, the device, the assembler, and the
     files and folders of this package in `code`."""
     facts = facts_of(target)
+    versions = compiler_versions(platform_of(target))
     flags = flags_that_matter(target, compile_environment()["XLA_FLAGS"])
     machine = list(os.uname())[-1:] if facts is None and hasattr(os, "uname") else []
-    digest = hashlib.sha256(json.dumps([compiler_versions(), flags, target, machine, _assembler()]).encode())
+    digest = hashlib.sha256(json.dumps([versions, flags, target, machine, _assembler()]).encode())
     digest.update(facts.config.encode() if facts else b"")
     digest.update(code_digest(code).encode())
     return digest.hexdigest()

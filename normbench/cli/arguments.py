@@ -7,7 +7,6 @@ from pathlib import Path
 
 from normbench.cases.case import Case, cases
 from normbench.errors import UserError
-from normbench.own_targets import deviceless
 from normbench.schema import DEFAULT_PRESET, TARGETS
 
 DEFAULT_TARGETS = ("cpu", "h200", "a100")
@@ -88,14 +87,13 @@ def check_compilers(targets: Sequence[str]) -> None:
     Raises:
       UserError: without the compiler for GPUs that are not there, or without the GPU that "gpu" means.
     """
-    from normbench.fusion.targets import require_gpu_targets
+    from normbench.fusion.targets import require_compilers
     from normbench.study.machine.environment import gpu_present
 
     if "gpu" in targets and not gpu_present():
         others = ", ".join(target for target in TARGETS if target != "gpu")
         raise UserError(f"target 'gpu' is the GPU of this machine, which has none; allowed: {others}")
-    if any(deviceless(target) for target in targets):
-        try:
-            require_gpu_targets()
-        except UserError as error:
-            raise UserError(f"{error}; or measure on this machine alone with --target cpu") from error
+    try:
+        require_compilers(*targets)
+    except UserError as error:
+        raise UserError(f"{error}; or measure on this machine alone with --target cpu") from error

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from normbench.errors import UserError
 from normbench.explanation.call import Call, prepared_call
-from normbench.explanation.lowering import lowered_call, peak_notes
+from normbench.explanation.lowering import lowered_call, target_notes
 from normbench.explanation.page import html_report
 from normbench.explanation.render import text_report, title
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import compiler
-from normbench.fusion.targets import check_target, require_gpu_targets
+from normbench.fusion.targets import check_target, require_compilers
 from normbench.jax_compat.provenance import numbered
-from normbench.own_targets import deviceless
-from normbench.predict.program import predicted_rows
+from normbench.predict.program import added, meanwhile_of, predicted_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,11 +198,14 @@ class Report:
 
         if not self.module:
             raise UserError("report has no module: normalizations are found in a report that `explain` made")
-        ranges = [
-            None if row["predicted_s"] is None else (row["predicted_low_s"], row["predicted_high_s"])
-            for row in self.rows
-        ]
-        return norms_of(self.name, self.compilation, self.module, [row["predicted_s"] for row in self.rows], ranges)
+        seconds, low_s, high_s = (self._added(f"predicted{name}_s") for name in ("", "_low", "_high"))
+        ranges = [None if s is None else (low, high) for s, low, high in zip(seconds, low_s, high_s, strict=True)]
+        return norms_of(self.name, self.compilation, self.module, seconds, ranges)
+
+    def _added(self, column: str) -> list[Any]:
+        """What each launch adds to the predicted time of the program, by a column of `rows`."""
+        seconds = [row[column] for row in self.rows]
+        return seconds if None in seconds else list(added(seconds, meanwhile_of(self.compilation.reading)))
 
     def text(self, full: bool = False) -> str:
         """The report as it is printed; with `full` every launch, hint and refusal, however many there are."""
@@ -247,7 +249,8 @@ def explain(function: Callable, /, *args: Any, target: str = "h200", timeout_s: 
         donated arguments, shardings. Of a module that is a pytree (equinox, nnx) the arrays are inputs.
       *args, **kwargs: its arguments as `jax.jit` takes them: arrays or `jax.ShapeDtypeStruct`s, numbers, pytrees of
         them. Functions and words, which `jax.jit` refuses, are held fixed.
-      target: "h200", "h100", "a100", "b200" (no device needed), "cpu", or "gpu" for the one that is present.
+      target: "h200", "h100", "a100", "b200", or of the TPUs "v4", "v5e", "v5p", "v6e", "tpu7x" (no device needed),
+        "cpu", or "gpu" for the one that is present.
       timeout_s: after which compiling is given up.
 
     Shardings are kept, of arguments, of results and within the function, over a mesh of the devices of this process or
@@ -282,7 +285,7 @@ def explain_call(
 
 def report_of(call: Call, compilation: Compilation) -> Report:
     """The report on a call that was compiled."""
-    notes = (*call.notes, *compilation.notes, *peak_notes(compilation.peak_bytes, compilation.target))
+    notes = (*call.notes, *compilation.notes, *target_notes(compilation))
     return Report(call.name, compilation, notes)
 
 
@@ -294,5 +297,4 @@ def require_target_name(target: Any) -> None:
             "'target' of its own: explain_call(function, args, kwargs, target=...)"
         )
     check_target(target)
-    if deviceless(target):
-        require_gpu_targets()
+    require_compilers(target)

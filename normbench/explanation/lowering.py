@@ -6,8 +6,10 @@ from typing import Any
 from normbench import jax_compat
 from normbench.errors import UserError
 from normbench.explanation.call import Call
+from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import CompileError
-from normbench.fusion.targets import Target, facts_of
+from normbench.fusion.targets import TPU, Target, facts_of, platform_of
+from normbench.fusion.tpu.hints import NO_REFUSALS
 from normbench.jax_compat.meshes import settle_devices, unsharded_kernels
 
 
@@ -82,7 +84,7 @@ def _require_no_callbacks(traced: Any, target: str) -> None:
 
 def _lowered(call: Call, traced: Any, target: str, mesh: Any) -> Any:
     try:
-        return jax_compat.lower_traced(traced, mesh, "cpu" if target == "cpu" else "cuda")
+        return jax_compat.lower_traced(traced, mesh, platform_of(target))
     except Exception as error:
         if mesh is not None and jax_compat.is_of_two_meshes(error):
             traced, _ = jax_compat.trace_call(call.function, call.inputs, call.keywords, None)
@@ -119,14 +121,19 @@ def _require_memory(lowered: Any, facts: Target) -> None:
         )
 
 
-def peak_notes(peak_bytes: int | None, target: str) -> tuple[str, ...]:
-    """A sentence where a compiled program needs more memory than the device has."""
-    facts = facts_of(target)
-    if facts is None or peak_bytes is None or peak_bytes <= facts.memory_bytes:
+def target_notes(compilation: Compilation) -> tuple[str, ...]:
+    """What there is to say of a compiled program on its target: whether it fits, and what is not known there."""
+    facts = facts_of(compilation.target)
+    if facts is None:
         return ()
+    notes = (NO_REFUSALS,) if facts.platform == TPU else ()
+    peak_bytes = compilation.peak_bytes
+    if peak_bytes is None or peak_bytes <= facts.memory_bytes:
+        return notes
     return (
         f"the program needs {_gigabytes(peak_bytes)} at its peak, more than the {_gigabytes(facts.memory_bytes)} of "
-        f"{target!r}: it would run out of memory",
+        f"{compilation.target!r}: it would run out of memory",
+        *notes,
     )
 
 

@@ -23,9 +23,21 @@ from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED
 from normbench.fusion.program.partition import ONE, Partition
 from normbench.fusion.program.repeated import repeated_cost
 from normbench.fusion.reading import Reading, read_program
-from normbench.fusion.targets import GPU_TARGETS_HINT, Target, check_target, facts_of, require_gpu_targets
+from normbench.fusion.targets import (
+    CUDA,
+    GPU_TARGETS_HINT,
+    TPU,
+    TPU_TARGETS_HINT,
+    Target,
+    check_target,
+    facts_of,
+    platform_of,
+    require_compilers,
+)
+from normbench.fusion.tpu.chips import CHIPS
 from normbench.jax_compat.meshes import mesh_of
 from normbench.jax_compat.mosaic_dump import mosaic_dump
+from normbench.jax_compat.tpu_targets import absent_tpu_client
 
 _DUMP_OPTIONS = {"xla_dump_hlo_as_proto": True, "xla_dump_hlo_pass_re": "priority-fusion"}
 
@@ -96,7 +108,8 @@ def compile_for(function: Callable, inputs: tuple, target: str) -> Compilation:
     Args:
       function: jittable.
       inputs: pytrees of `jax.ShapeDtypeStruct` or arrays, one per positional argument.
-      target: "cpu", "gpu" (the one present), or a device that need not be there: "h200", "h100", "a100", "b200".
+      target: "cpu", "gpu" (the one present), or a device that need not be there: "h200", "h100", "a100", "b200",
+        "v4", "v5e", "v5p", "v6e", "tpu7x".
 
     Raises:
       UserError: for an unknown target, or where the compiler plugin is missing.
@@ -147,15 +160,12 @@ def _compile_bytecode(
     bytecode: bytes, target: str | Target, lower_s: float, more: dict[str, Any], notes: tuple[str, ...] = ()
 ) -> Compilation:
     name = target.name if isinstance(target, Target) else target
-    on_gpu = name != "cpu"
     with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
-        dump = Path(folder) if on_gpu else None
+        dump = Path(folder) if platform_of(target) == CUDA else None  # libtpu writes none
         options = {**_options(dump), **more}
         facts = facts_of(target)
         partition = Partition(*mesh_of(bytecode))
-        client = (
-            _client(facts, partition.devices, partition.devices_of_a_machine) if facts else _present(name, partition)
-        )
+        client = _client(facts, partition) if facts else _present(name, partition)
         start = time.perf_counter()
         with _mosaic_dump(dump if b"mosaic_gpu" in bytecode else None):
             compiled = jax_compat.compile_bytecode(bytecode, client, options, facts is None, partition.devices)
@@ -167,9 +177,7 @@ def _compile_bytecode(
 
 def _lower(function: Callable, inputs: tuple, target: str | Target) -> Any:
     facts = facts_of(target)
-    if facts is None:
-        return jax_compat.lower_for(function, inputs, "cpu" if target == "cpu" else "cuda")
-    return jax_compat.lower_for(function, inputs, "cuda", facts.device_name)
+    return jax_compat.lower_for(function, inputs, platform_of(target), facts.device_name if facts else None)
 
 
 def _options(dump: Path | None) -> dict[str, Any]:
@@ -182,13 +190,27 @@ def _mosaic_dump(dump: Path | None) -> contextlib.AbstractContextManager[None]:
     return mosaic_dump(dump / MOSAIC_PRINTED) if dump else contextlib.nullcontext()
 
 
+def _client(target: Target, partition: Partition) -> Any:
+    require_compilers(target)
+    if target.platform == TPU:
+        return _tpu_client(target, CHIPS[target.config].slice_of(partition.devices))
+    return _gpu_client(target, partition.devices, partition.devices_of_a_machine)
+
+
 @cache
-def _client(target: Target, devices: int, devices_each: int) -> Any:
-    require_gpu_targets()
+def _gpu_client(target: Target, devices: int, devices_each: int) -> Any:
     try:
         return jax_compat.deviceless_client(target.config, devices // devices_each, devices_each)
     except ImportError as error:
         raise UserError(f"cannot compile for {target.name}: {error}; {GPU_TARGETS_HINT}") from error
+
+
+@cache
+def _tpu_client(target: Target, shape: tuple[int, ...]) -> Any:
+    try:
+        return absent_tpu_client(target.config, shape, CHIPS[target.config].megacore)
+    except ImportError as error:
+        raise UserError(f"cannot compile for {target.name}: {error}; {TPU_TARGETS_HINT}") from error
 
 
 def _present(target: str, partition: Partition) -> Any:
@@ -230,11 +252,13 @@ def _read(
     partition: Partition = ONE,
 ) -> Compilation:
     start = time.perf_counter()
+    on_tpu = facts is not None and facts.platform == TPU
     proto = hlo_module.as_serialized_hlo_module_proto()
     once = jax_compat.generic_cost_analysis(hlo_module)
     program = read_module(proto)
     cost = repeated_cost(proto, program, once, jax_compat.cost_analysis_of_proto)
-    reading = read_program(program, dump, facts, cost.get("bytes accessed"), target != "cpu", partition)
+    on_gpu = target != "cpu" and not on_tpu
+    reading = read_program(program, dump, facts, cost.get("bytes accessed"), on_gpu, partition)
     reading = replace(reading, flops=_flops(reading, cost))
     canonical = jax_compat.canonical_text(hlo_module)
     return Compilation(
@@ -242,7 +266,9 @@ def _read(
         hlo=proto,
         hlo_text=without_numbers(hlo_module.to_string()),
         hlo_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
-        peak_bytes=getattr(memory, "peak_memory_in_bytes", None) or None,
+        peak_bytes=getattr(memory, "peak_memory_in_bytes", None)
+        or (on_tpu and jax_compat.allotted_bytes(memory))
+        or None,
         lower_s=lower_s,
         compile_s=compile_s,
         read_s=time.perf_counter() - start,

@@ -12,7 +12,8 @@ from normbench.fusion.program.kinds import is_pallas
 from normbench.fusion.program.made_of import FLOATS, float_sources
 from normbench.fusion.program.words import megabytes, some
 from normbench.fusion.ptx import Kernel
-from normbench.fusion.targets import Target
+from normbench.fusion.targets import TPU, Target
+from normbench.fusion.tpu.hints import tpu_hints
 
 TRITON_ROW_LIMIT = 16384
 """Longest row, in elements, that XLA's Triton normalization rewriter takes: 16384 gives one launch, 16385 seven
@@ -44,7 +45,9 @@ def hints(
     """
     found = [*_promotion(program), *_upcasts(program), *_transposes(program), *copy_hints(program, _SHARE)]
     found += [*_calls(program.launches, xla_bytes), *_stacked(program), *_host(program), *_unknown_lengths(program)]
-    if target is not None:
+    if target is not None and target.platform == TPU:
+        found += tpu_hints(program, _SHARE)
+    elif target is not None:
         found += _blocks(program.launches, kernels, target)
     if on_gpu and unoptimised is not None:
         found += _row_length(unoptimised, program.launches)
@@ -75,7 +78,7 @@ def _upcasts(program: Program) -> list[str]:
             shape = program.nodes[value].shape
             made_of = [program.nodes[one].shape for one in float_sources(program, value, narrower_than=shape.bits)]
             if shape.element in FLOATS and made_of and all(one.bits < shape.bits for one in made_of):
-                found.append((shape.size_bytes * launch.repetitions, launch, shape, made_of[0].element))
+                found.append((shape.memory_bytes * launch.repetitions, launch, shape, made_of[0].element))
     size = sum(size for size, *_ in found)
     if size <= _SHARE * _total(program.launches):
         return []

@@ -21,6 +21,7 @@ _ELEMENT_NAMES = {
     20: "f8e4m3fn", 21: "s4", 22: "u4",
 }  # fmt: skip
 _TUPLE = 13
+DEVICE_MEMORY = 0  # xla::Layout::kDefaultMemorySpace
 _HOST_MEMORY = 5  # xla::Layout::kHostMemorySpace
 
 
@@ -33,7 +34,8 @@ class Shape:
       dimensions: sizes.
       minor_to_major: layout; the first entry is the dimension that is contiguous in memory.
       leaves: shapes of a tuple's members.
-      on_host: whether it lies in the memory of the host.
+      memory_space: where it lies: 0 is the device's memory, 5 the host's; a TPU has others (1 is VMEM).
+      tiles: of a TPU's layout, outermost first: `T(8,128)(2,1)` is ((8, 128), (2, 1)).
     """
 
     element: str
@@ -41,7 +43,13 @@ class Shape:
     dimensions: tuple[int, ...]
     minor_to_major: tuple[int, ...]
     leaves: tuple["Shape", ...] = ()
-    on_host: bool = False
+    memory_space: int = DEVICE_MEMORY
+    tiles: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it lies in the memory of the host."""
+        return self.memory_space == _HOST_MEMORY
 
     @property
     def elements(self) -> int:
@@ -53,6 +61,26 @@ class Shape:
         if self.element == "tuple":
             return sum(leaf.size_bytes for leaf in self.leaves)
         return (self.elements * self.bits + 7) // 8
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that it takes in the device's memory, its tiles filled up; 0 for what lies elsewhere."""
+        if self.element == "tuple":
+            return sum(leaf.memory_bytes for leaf in self.leaves)
+        if self.memory_space != DEVICE_MEMORY:
+            return 0
+        return (self.padded_elements * self.bits + 7) // 8
+
+    @property
+    def padded_elements(self) -> int:
+        """Elements with those that fill up the outermost tiles; the tiles inside of these divide them."""
+        if not self.tiles or not self.dimensions:
+            return self.elements
+        sizes = [self.dimensions[dimension] for dimension in reversed(self.minor_to_major)]
+        tile = self.tiles[0]
+        tiled = [1] * (len(tile) - len(sizes)) + sizes  # a vector is tiled as a matrix of one row
+        inner = zip(tiled[len(tiled) - len(tile) :], tile, strict=True)
+        return math.prod(tiled[: len(tiled) - len(tile)]) * math.prod(-(-size // side) * side for size, side in inner)
 
     def __str__(self) -> str:
         if self.element == "tuple":
@@ -243,7 +271,7 @@ def _messages(data: int | bytes, number_of_field: int) -> Iterator[dict[int, lis
 
 ATTRIBUTES = {
     "literal": 8, "window": 15, "convolution dimensions": 16, "slice": 17, "dot dimensions": 30, "replica groups": 49,
-    "feature groups": 50, "batch groups": 58, "device list": 87, "device mesh": 93,
+    "feature groups": 50, "batch groups": 58, "device list": 87, "device iota": 92, "device mesh": 93,
 }  # fmt: skip
 """Fields of HloInstructionProto that are kept as they are."""
 
@@ -306,5 +334,11 @@ def _shape(data: int | bytes) -> Shape:
         bits=_ELEMENT_BITS.get(kind, 0),
         dimensions=integers(fields.get(3, [])),
         minor_to_major=integers(layout.get(1, [])),
-        on_host=number(layout.get(8)) == _HOST_MEMORY,
+        memory_space=number(layout.get(8)),
+        tiles=tuple(_tile(tile) for tile in layout.get(6, [])),
     )
+
+
+def _tile(data: int | bytes) -> tuple[int, ...]:
+    assert isinstance(data, bytes)
+    return integers(message(data).get(1, []))

@@ -10,7 +10,8 @@ from normbench.fusion.program import kinds
 from normbench.fusion.program.origins import origin
 from normbench.fusion.program.products import product_flops
 from normbench.fusion.program.wires import Collective, collective_of, host_bytes
-from normbench.fusion.traffic import operand_bytes, workspace_bytes, write_bytes
+from normbench.fusion.tpu.launches import NO_DATA, PREFETCH, WRITE_BACK, copy_kind, estimated_cycles
+from normbench.fusion.traffic import operand_bytes, padding_bytes, result_shape, workspace_bytes, write_bytes
 
 NO_LAUNCH = frozenset(
     (
@@ -41,12 +42,14 @@ class Launch:
       scope, source: names of the program's part, and file:line, of its main operation.
       flops: operations of the matrix products and convolutions inside, for all repetitions; None for an unknown call.
       read_bytes, write_bytes: what crosses its boundary, for all its repetitions.
+      padding_bytes: of these, what fills up the tiles of a TPU.
       workspace_bytes: scratch memory of a library call.
       wire_bytes: what each device sends in a collective by a ring, or a copy moves from or to the host, for all its
         repetitions.
       reads: (value, bytes of one execution) of its operands, by the number of the value in the program's graph.
       results: numbers of the values that it writes.
       collective: what it sends, once; None for other launches.
+      estimated_cycles: by the compiler's own cost model, for all repetitions; None where it gives none.
       ended_before: of one in two halves, the index of the launch that follows its second half.
     """
 
@@ -71,6 +74,8 @@ class Launch:
     results: tuple[int, ...]
     instruction: Instruction
     collective: Collective | None = None
+    padding_bytes: int = 0
+    estimated_cycles: int | None = None
     ended_before: int | None = None
 
     @property
@@ -78,18 +83,31 @@ class Launch:
         """Bytes of one execution."""
         return (self.read_bytes + self.write_bytes) // max(1, self.repetitions)
 
+    @property
+    def is_transfer(self) -> bool:
+        """Whether it brings data to another device or memory, and leaves computing to the launches beside it."""
+        return self.collective is not None or self.kind in (PREFETCH, WRITE_BACK)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether it is a transfer in two halves, so that the device goes on with the launches between them."""
+        if self.collective is not None:
+            return self.collective.asynchronous
+        return self.is_transfer and self.ended_before is not None
+
 
 def is_launch(instruction: Instruction) -> bool:
     """Whether an instruction at the top level makes the device do something; the first half of an asynchronous one."""
-    return instruction.opcode not in NO_LAUNCH and not instruction.opcode.endswith(_DONE)
+    moves = instruction.opcode not in NO_LAUNCH and instruction.custom_call_target not in NO_DATA
+    return moves and not instruction.opcode.endswith(_DONE)
 
 
-def meanwhile(launches: Sequence[Launch], collective: Launch) -> tuple[int, ...]:
-    """The launches that compute something between the two halves of an asynchronous collective; () for another."""
-    if collective.collective is None or not collective.collective.asynchronous or collective.ended_before is None:
+def meanwhile(launches: Sequence[Launch], transfer: Launch) -> tuple[int, ...]:
+    """The launches that compute something between the two halves of an asynchronous transfer; () for another."""
+    if not transfer.asynchronous or transfer.ended_before is None:
         return ()
-    between = launches[collective.index + 1 : collective.ended_before]
-    return tuple(launch.index for launch in between if launch.collective is None)
+    between = launches[transfer.index + 1 : transfer.ended_before]
+    return tuple(launch.index for launch in between if not launch.is_transfer)
 
 
 def trip_count(loop: Instruction) -> int | None:
@@ -120,7 +138,8 @@ def launch_of(module: Module, computation: Computation, instruction: Instruction
     flops = product_flops(module, computation, instruction)
     collective = collective_of(computation, instruction, place.start)
     wire = collective.wire_bytes if collective else host_bytes(computation, instruction)
-    found = kinds.kind(module, instruction)
+    found = _kind(module, computation, instruction)
+    cycles = estimated_cycles(instruction)
     scope, source = origin(module, inside)
     return Launch(
         index=index,
@@ -138,13 +157,22 @@ def launch_of(module: Module, computation: Computation, instruction: Instruction
         flops=None if flops is None else flops * place.repetitions,
         read_bytes=read * place.repetitions,
         write_bytes=write_bytes(module, computation, instruction) * place.repetitions,
+        padding_bytes=padding_bytes(module, computation, instruction) * place.repetitions,
         workspace_bytes=workspace_bytes(module, computation, instruction),
         wire_bytes=None if wire is None else wire * place.repetitions,
         reads=(),
         results=(),
         instruction=instruction,
         collective=collective,
+        estimated_cycles=None if cycles is None else cycles * place.repetitions,
     )
+
+
+def _kind(module: Module, computation: Computation, instruction: Instruction) -> str:
+    found = kinds.kind(module, instruction)
+    if found not in ("copy", "slice") or instruction.opcode == "fusion":
+        return found
+    return copy_kind(computation.by_id[instruction.operands[0]].shape, result_shape(instruction)) or found
 
 
 def _ops(inside: tuple[Instruction, ...]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from normbench.fusion.program.graph import read_graph
 from normbench.fusion.program.partition import ONE, Partition
 from normbench.fusion.ptx import Kernel, kernels_of_dump, launched_kernels
 from normbench.fusion.refusals import Refusal, refusals_of_dump
-from normbench.fusion.targets import Target
+from normbench.fusion.targets import TPU, Target
 
 LAUNCH_COST_S = 2.0e-6
 """Assumed cost of one launch in a prediction: the time between the starts of two empty kernels is about 2 us on
@@ -128,11 +128,13 @@ class Reading:
             "flops": launch.flops,
             "read_bytes": launch.read_bytes,
             "write_bytes": launch.write_bytes,
+            "padding_bytes": launch.padding_bytes,
             "workspace_bytes": launch.workspace_bytes,
             "wire_bytes": launch.wire_bytes,
             "declared_bytes": declared_bytes(launch),
             **asdict(self.kernel(launch, assembled)),
             "bytes_s": self.bytes_launch_s[launch.index],
+            "estimated_cycles": launch.estimated_cycles,
             "refusals": json.dumps([refusal.sentence(self.launches) for refusal in refused]),
             "refused": json.dumps([[list(refusal.consumers), refusal.reason] for refusal in refused]),
             "inputs": json.dumps(flow.input_lists()),
@@ -225,4 +227,5 @@ def _bytes_s(launch: Launch, target: Target | None) -> float | None:
     if target is None or launch.wire_bytes:  # of a link to the host or another device nothing is known here
         return None
     size = launch.read_bytes + launch.write_bytes
-    return launch.repetitions * LAUNCH_COST_S + size / target.memory_bandwidth
+    start_s = 0.0 if target.platform == TPU else LAUNCH_COST_S  # a TPU's program starts once, as a whole
+    return launch.repetitions * start_s + size / target.memory_bandwidth

@@ -11,10 +11,14 @@ from pathlib import Path
 
 from normbench import own_targets
 from normbench.errors import UserError, unknown
-from normbench.schema import DEVICELESS_TARGETS, TARGETS
+from normbench.fusion.tpu.chips import CHIPS, Chip
+from normbench.schema import DEVICELESS_TARGETS, TARGETS, TPU_TARGETS
 
 _PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda13-pjrt")
-"""What makes a program of what JAX traced."""
+"""What makes a program for a GPU of what JAX traced."""
+_TPU_PACKAGES = ("jax", "jaxlib", "libtpu")
+CUDA, TPU = "cuda", "tpu"
+"""Platforms, as JAX lowers for them."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,15 @@ class Target:
     """A device to compile for.
 
     Attributes:
-      name: "h200", ...
-      config: text `GpuTargetConfigProto`; the hardware facts.
-      device_name: as the vendor spells it.
+      name: "h200", "v6e", ...
+      config: text `GpuTargetConfigProto`, the hardware facts; of a TPU its name in libtpu's topologies.
+      device_name: as the vendor spells it; of a TPU as JAX does.
       memory_bandwidth: bytes per second, by datasheet.
       memory_bytes: device memory.
-      l2_bytes: last-level cache.
-      core_memory_bytes: registers and shared memory of one multiprocessor.
-      cores: multiprocessors.
+      l2_bytes: last-level cache; of a TPU its VMEM.
+      core_memory_bytes: registers and shared memory of one multiprocessor; of a TPU its VMEM.
+      cores: multiprocessors; of a TPU its TensorCores.
+      platform: CUDA or TPU.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Target:
     l2_bytes: int
     core_memory_bytes: int
     cores: int
+    platform: str = CUDA
 
 
 def check_target(name: str) -> str:
@@ -61,8 +67,36 @@ def deviceless_target(name: str) -> Target:
         return target_from_config(name, own.config)
     if name not in DEVICELESS_TARGETS:
         raise unknown("deviceless target", name, DEVICELESS_TARGETS)
+    if name in TPU_TARGETS:
+        return _tpu(CHIPS[name])
     config = resources.files("normbench.fusion").joinpath("targets", f"{name}.txtpb").read_text()
     return target_from_config(name, config)
+
+
+def _tpu(chip: Chip) -> Target:
+    return Target(
+        name=chip.name,
+        config=chip.name,
+        device_name=chip.device_kind,
+        memory_bandwidth=chip.memory_bytes_per_s,
+        memory_bytes=chip.memory_bytes,
+        l2_bytes=chip.vector_bytes,
+        core_memory_bytes=chip.vector_bytes,
+        cores=chip.cores,
+        platform=TPU,
+    )
+
+
+def platform_of(target: str | Target) -> str:
+    """The platform that JAX lowers for: "cpu", CUDA or TPU.
+
+    Raises:
+      UserError: for an unknown name.
+    """
+    facts = facts_of(target)
+    if facts is not None:
+        return facts.platform
+    return "cpu" if target == "cpu" else CUDA
 
 
 def facts_of(target: str | Target) -> Target | None:
@@ -103,13 +137,14 @@ def _fact(config: str, field: str) -> str:
 
 
 GPU_TARGETS_HINT = "install the compiler plugin with: pip install 'normbench[gpu-targets]' (Linux only)"
+TPU_TARGETS_HINT = "install it with: pip install 'normbench[tpu-targets]' (Linux only)"
 
 # Without a device nothing can be autotuned; said aloud, XLA does not try.
 _NO_AUTOTUNING = "--xla_gpu_autotune_level=0"
 
 
 def compile_environment() -> dict[str, str]:
-    """Environment variables for a process that compiles for GPU targets without a GPU.
+    """Environment variables for a process that compiles for targets that are not there.
 
     `JAX_PLATFORMS=cpu` keeps JAX from looking for NVIDIA's libraries, which a compiler does not need. Flags of the
     user's own `XLA_FLAGS` are kept.
@@ -124,6 +159,19 @@ def require_gpu_targets() -> None:
     """Raises UserError where the plugin that compiles for CUDA devices is not installed."""
     if not any(importlib.util.find_spec(name) for name in ("jax_cuda13_plugin", "jax_cuda12_plugin")):
         raise UserError(f"GPU targets need XLA's CUDA compiler, which is not installed; {GPU_TARGETS_HINT}")
+
+
+def require_tpu_targets() -> None:
+    """Raises UserError where the compiler for TPUs is not installed."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"TPU targets need XLA's TPU compiler, libtpu, which is not installed; {TPU_TARGETS_HINT}")
+
+
+def require_compilers(*targets: str | Target) -> None:
+    """Raises UserError where the compiler of one of the targets that need not be there is not installed."""
+    found = (facts_of(target) for target in targets)
+    for platform in {facts.platform for facts in found if facts is not None}:
+        (require_tpu_targets if platform == TPU else require_gpu_targets)()
 
 
 def read_target(path: Path) -> Target:
@@ -148,10 +196,10 @@ def packaged(target: Target) -> Target | None:
     return next((one for one in known if one.device_name == target.device_name), None)
 
 
-def compiler_versions() -> dict[str, str]:
+def compiler_versions(platform: str = CUDA) -> dict[str, str]:
     """The versions of the packages that make a program of what JAX traced; empty for one that is not installed."""
     found = {}
-    for name in _PACKAGES:
+    for name in _TPU_PACKAGES if platform == TPU else _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

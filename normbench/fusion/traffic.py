@@ -11,6 +11,9 @@ whole:
 An update in place (`dynamic-update-slice`, `scatter`) counts with what it updates; that the rest had to be copied
 first shows as a launch of its own. What lies in the memory of the host, and the scratch memory of a library call, is
 no traffic of device memory. The two halves of an asynchronous operation are one: it counts where it starts.
+
+On a TPU only what lies in HBM is traffic: a copy into VMEM reads HBM once, and what then reads VMEM moves nothing.
+There an array comes in tiles (8 x 128 elements of 32 bits), and what fills these up is moved with it.
 """
 
 from normbench.fusion.hlo import Computation, Instruction, Module, Shape
@@ -24,12 +27,13 @@ _LIBRARIES = ("__cublas$", "__cudnn$")
 def operand_bytes(module: Module, computation: Computation, launch: Instruction) -> tuple[int, ...]:
     """Bytes read of each operand of `launch`, in order."""
     operands = [computation.by_id[operand] for operand in launch.operands]
-    sizes = [_device_bytes(operand.shape) for operand in operands]
+    sizes = [operand.shape.memory_bytes for operand in operands]
     if launch.opcode == "fusion":
         fused = module.computations[launch.called[0]]
-        return tuple(_used_bytes(module, fused, parameter) for parameter in fused.parameters)
+        given = zip(fused.parameters, operands, strict=True)
+        return tuple(_used_bytes(module, fused, parameter, operand.shape) for parameter, operand in given)
     if launch.opcode in _SLICES:
-        return (min(sizes[0], launch.shape.size_bytes), *sizes[1:])
+        return (min(sizes[0], _part_bytes(operands[0].shape, launch.shape.elements)), *sizes[1:])
     if launch.opcode == "dynamic-update-slice":
         return (0, *sizes[1:])
     if _is_single_scatter(launch):
@@ -39,16 +43,36 @@ def operand_bytes(module: Module, computation: Computation, launch: Instruction)
 
 def write_bytes(module: Module, computation: Computation, launch: Instruction) -> int:
     """Bytes that `launch` writes: its results; of an update in place, only what is updated."""
+    written = sum(size for size, _ in _results(module, computation, launch))
+    return written - workspace_bytes(module, computation, launch)
+
+
+def padding_bytes(module: Module, computation: Computation, launch: Instruction) -> int:
+    """Of what `launch` reads and writes, the bytes that fill up tiles."""
+    operands = (computation.by_id[operand].shape for operand in launch.operands)
+    read = zip(operand_bytes(module, computation, launch), operands, strict=False)
+    return sum(_padding(size, shape) for size, shape in (*read, *_results(module, computation, launch)))
+
+
+def _padding(size: int, shape: Shape) -> int:
+    if shape.element == "tuple":
+        return shape.memory_bytes - shape.size_bytes if size and shape.memory_bytes > shape.size_bytes else 0
+    return size - size * shape.elements // shape.padded_elements if size else 0
+
+
+def _results(module: Module, computation: Computation, launch: Instruction) -> tuple[tuple[int, Shape], ...]:
+    """Bytes that are written of each result, with its shape."""
     if launch.opcode == "dynamic-update-slice":
-        return computation.by_id[launch.operands[1]].shape.size_bytes
+        return ((_part_bytes(launch.shape, computation.by_id[launch.operands[1]].shape.elements), launch.shape),)
     if _is_single_scatter(launch):
-        return _touched_bytes(launch.shape, computation.by_id[launch.operands[2]].shape)
+        return ((_touched_bytes(launch.shape, computation.by_id[launch.operands[2]].shape), launch.shape),)
     if launch.opcode == "fusion":
         fused = module.computations[launch.called[0]]
         roots = [fused.by_id[i] for i in fused.root.operands] if fused.root.opcode == "tuple" else [fused.root]
-        written = sum(_written(fused, root) for root in roots)
-        return written - workspace_bytes(module, computation, launch)
-    return _device_bytes(result_shape(launch)) - workspace_bytes(module, computation, launch)
+        shapes = launch.shape.leaves if fused.root.opcode == "tuple" else (launch.shape,)
+        return tuple((_written(fused, root, shape), shape) for root, shape in zip(roots, shapes, strict=True))
+    shape = result_shape(launch)
+    return tuple((leaf.memory_bytes, leaf) for leaf in (shape.leaves or (shape,)))
 
 
 def result_shape(launch: Instruction) -> Shape:
@@ -74,10 +98,11 @@ def workspace_bytes(module: Module, computation: Computation, launch: Instructio
     return shape.size_bytes if shape.element in ("s8", "u8") and len(shape.dimensions) == 1 and not is_read else 0
 
 
-def _device_bytes(shape: Shape) -> int:
-    if shape.element == "tuple":
-        return sum(_device_bytes(leaf) for leaf in shape.leaves)
-    return 0 if shape.on_host else shape.size_bytes
+def _part_bytes(whole: Shape, elements: int) -> int:
+    """Bytes in device memory of so many elements of an array, with their share of what fills up its tiles."""
+    if not whole.memory_bytes or not whole.elements:
+        return 0
+    return (elements * whole.bits * whole.padded_elements // whole.elements + 7) // 8
 
 
 def _is_single_scatter(instruction: Instruction) -> bool:
@@ -85,7 +110,7 @@ def _is_single_scatter(instruction: Instruction) -> bool:
 
 
 def _touched_bytes(array: Shape, updates: Shape) -> int:
-    return min(array.size_bytes, (updates.elements * array.bits + 7) // 8)
+    return min(array.memory_bytes, _part_bytes(array, updates.elements))
 
 
 def _combines(module: Module, scatter: Instruction) -> bool:
@@ -94,21 +119,22 @@ def _combines(module: Module, scatter: Instruction) -> bool:
     return applied.root.opcode != "parameter"
 
 
-def _written(fused: Computation, root: Instruction) -> int:
+def _written(fused: Computation, root: Instruction, result: Shape) -> int:
+    """Bytes written of a result of a fusion, which only outside of it says where it lies."""
     while root.opcode == "bitcast":
         root = fused.by_id[root.operands[0]]
     if root.opcode == "dynamic-update-slice" and _is_in_place(fused, root):
-        return fused.by_id[root.operands[1]].shape.size_bytes
+        return _part_bytes(result, fused.by_id[root.operands[1]].shape.elements)
     if _is_single_scatter(root) and _is_in_place(fused, root):
-        return _touched_bytes(root.shape, fused.by_id[root.operands[2]].shape)
-    return root.shape.size_bytes
+        return _touched_bytes(result, fused.by_id[root.operands[2]].shape)
+    return result.memory_bytes
 
 
-def _used_bytes(module: Module, fused: Computation, parameter: Instruction) -> int:
-    if parameter.shape.on_host:
-        return 0
-    used = _used_elements(module, fused, parameter)
-    return (used * parameter.shape.bits + 7) // 8 if parameter.shape.element != "tuple" else parameter.shape.size_bytes
+def _used_bytes(module: Module, fused: Computation, parameter: Instruction, operand: Shape) -> int:
+    """Bytes read of an operand of a fusion, which only outside of it says where it lies."""
+    if operand.element == "tuple" or not operand.memory_bytes:
+        return operand.memory_bytes
+    return _part_bytes(operand, _used_elements(module, fused, parameter))
 
 
 def _used_elements(module: Module, fused: Computation, value: Instruction) -> int:

@@ -22,7 +22,7 @@ from normbench.fusion import compile_environment
 from normbench.fusion.changes import Structure, launch_facts
 from normbench.fusion.compilation import Compilation
 from normbench.fusion.isolation import CompileError, Compiler
-from normbench.fusion.targets import Target, compiler_versions, deviceless_target, require_gpu_targets
+from normbench.fusion.targets import Target, compiler_versions, deviceless_target, require_compilers
 from normbench.goldens.program import lowered, wide
 from normbench.goldens.store import Goldens
 
@@ -30,7 +30,7 @@ JOURNALS = Path("build/golden")
 TIMEOUT_S = 600.0
 COMPILES_PER_WORKER = 300
 """After which a worker is replaced: compiled programs stay in its memory."""
-_READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "reading", "wire", "program/*")
+_READERS = ("hlo", "launches", "traffic", "bounds", "refusals", "reading", "wire", "program/*", "tpu/*")
 ProgramOf = Callable[[str, str], Any]
 
 
@@ -55,7 +55,8 @@ def toolchain(target: str | Target) -> str:
 
     folder = Path(normbench.fusion.__file__).parent
     facts = target if isinstance(target, Target) else deviceless_target(target)
-    digest = hashlib.sha256(json.dumps([compiler_versions(), compile_environment(), _name(target)]).encode())
+    tools = [compiler_versions(facts.platform), compile_environment(), _name(target)]
+    digest = hashlib.sha256(json.dumps(tools).encode())
     own = (Path(inspect.getfile(launch_facts)), Path(declared.__file__))
     readers = [path for name in _READERS for path in sorted(folder.glob(f"{name}.py"))]
     for path in (*readers, *own):
@@ -117,7 +118,7 @@ def make(
     Raises:
       UserError: without the compiler plugin, or where a compilation took longer than `TIMEOUT_S`.
     """
-    require_gpu_targets()
+    require_compilers(target)
     found: Goldens = {}
     waiting: dict[str, Future[Structure]] = {}
     pool = Pool(workers, target)

@@ -18,8 +18,11 @@ from normbench.errors import UserError
 from normbench.fusion import compile_environment
 from normbench.fusion.changes import Structure
 from normbench.goldens.store import FOLDER, Goldens, case_name, differences, read_folder, to_csv
+from normbench.schema import TPU_TARGETS
 
 TARGETS = ("h200", "a100")
+OF_A_TPU = 6
+"""Cases of each operator that have goldens on a TPU, where somebody asks for them (--target v6e tpu7x): a sample."""
 _SLUGS = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_slugs.txt"
 PRESETS = ("smoke", "standard", "sharding")
 PEERS = ("flax",)
@@ -44,6 +47,14 @@ def sample(slugs: Iterable[str], per_operator: int) -> tuple[str, ...]:
     for slug in sorted(slugs, key=lambda slug: hashlib.sha256(slug.encode()).digest()):
         groups.setdefault(slug.split(".")[0], []).append(slug)
     return tuple(slug for group in groups.values() for slug in group[:per_operator])
+
+
+def slugs_of(target: str, slugs: Iterable[str]) -> tuple[str, ...]:
+    """Those of the cases that have goldens on a target: all of them on a GPU, a sample on a TPU."""
+    if target not in TPU_TARGETS:
+        return tuple(slugs)
+    chosen = set(sample(all_slugs(), OF_A_TPU))
+    return tuple(slug for slug in slugs if slug in chosen)
 
 
 def structures(slugs: Iterable[str], target: str, program_of: Any = None) -> dict[str, Structure]:
@@ -78,7 +89,8 @@ def check(slugs: Iterable[str], target: str, folder: Path = FOLDER) -> list[str]
     wanted = tuple(slugs)
     found = structures(wanted, target)
     if not found:
-        raise UserError(f"nothing was compiled for {target}: pip install 'normbench[gpu-targets]'")
+        extra = "tpu-targets" if target in TPU_TARGETS else "gpu-targets"
+        raise UserError(f"nothing was compiled for {target}: pip install 'normbench[{extra}]'")
     return sentences({slug: known[slug] for slug in wanted if slug in known}, found, target)
 
 
@@ -109,7 +121,7 @@ def renew(slugs: Iterable[str], target: str, workers: int, folder: Path = FOLDER
     journal = Journal(JOURNALS / f"{place.parent.name}-{target}.jsonl", tools)
     before = read_folder(place)
     made = make(wanted, target, golden_program, journal, workers, _Progress(place, len(wanted)))
-    others = set(all_slugs()) - set(wanted)
+    others = set(slugs_of(target, all_slugs())) - set(wanted)
     after = {slug: row for slug, row in before.items() if slug in others} | made
     _write(place, after)
     return sentences(before, after, target) if before else []
@@ -202,7 +214,7 @@ def _run(parsed: argparse.Namespace) -> int:
     changes: list[str] = []
     if parsed.check:
         for target in parsed.target:
-            changes += check(_sampled(slugs, target, parsed.sample), target)
+            changes += check(_sampled(slugs_of(target, slugs), target, parsed.sample), target)
         print("\n".join(changes) or "as the goldens say")
         return int(bool(changes))
     from normbench.goldens.make import default_workers
@@ -213,7 +225,7 @@ def _run(parsed: argparse.Namespace) -> int:
         print("\n".join(changes) or f"{len(made)} cases: as the goldens say")
         return int(bool(changes))
     for target in parsed.target:
-        changes += renew(slugs, target, workers)
+        changes += renew(slugs_of(target, slugs), target, workers)
     _write_slugs()
     print("\n".join(changes) or "no change")
     return 0

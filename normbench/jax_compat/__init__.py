@@ -18,6 +18,7 @@ import numpy as np
 
 from normbench.jax_compat.embedded import without_source_lines
 from normbench.jax_compat.meshes import absent_mesh, settle_devices
+from normbench.jax_compat.tpu_targets import absent_device
 
 _FINGERPRINT = re.compile(r'fingerprint_before_lhs="\w*"')
 
@@ -67,7 +68,7 @@ def no_gpu_is_no_error() -> Iterator[None]:
 
 
 def lower_for(function: Callable, inputs: tuple, platform: str, device_kind: str | None = None) -> Any:
-    """Traces and lowers `function` for `platform` ("cpu" or "cuda"); returns a `jax.stages.Lowered`.
+    """Traces and lowers `function` for `platform` ("cpu", "cuda" or "tpu"); returns a `jax.stages.Lowered`.
 
     `device_kind` names the device where it is not there: from JAX 0.11 Pallas asks for it.
     """
@@ -109,8 +110,7 @@ def _described_mesh(arguments: Any, device_kind: str) -> Any:
     for sharding in _shardings(arguments):
         if isinstance(sharding.mesh, jax.sharding.AbstractMesh) and sharding.mesh.size > 1:
             return absent_mesh(sharding.mesh.axis_sizes, sharding.mesh.axis_names, device_kind)
-    device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=None, platform="gpu")
-    return jax.sharding.AbstractMesh((1,), ("device",), abstract_device=device)
+    return jax.sharding.AbstractMesh((1,), ("device",), abstract_device=absent_device(device_kind))
 
 
 def _on_mesh(leaf: Any, mesh: Any) -> Any:
@@ -258,6 +258,13 @@ def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load
         module = ir.Module.parse(bytecode)
         compile_module = client.compile_and_load if load else client.compile
         return compile_module(module, devices, compile_options)
+
+
+def allotted_bytes(memory: Any) -> int | None:
+    """Bytes of device memory that a program is given, inputs and outputs included, of what `get_compiled_memory_stats`
+    has told, where the compiler names no peak. None where it tells nothing."""
+    parts = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    return sum(getattr(memory, name, 0) for name in parts) - getattr(memory, "alias_size_in_bytes", 0) or None
 
 
 def emitter_dump_options() -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from normbench.jax_compat.tpu_targets import absent_device
+
 _MESH = re.compile(r"sdy\.mesh @\S+ = <\[(?P<axes>[^\]]*)\](?:, device_ids=\[(?P<ids>[\d, ]*)\])?>")
 _AXIS = re.compile(r'"(?P<name>[^"]+)"=(?P<size>\d+)')
 _ATTRIBUTE = "mhlo.num_partitions"
@@ -18,14 +20,12 @@ _ONE: Mesh = (1, (), ())
 
 
 def absent_mesh(sizes: Sequence[int], names: Sequence[str], device_kind: str | None = None) -> Any:
-    """A mesh of CUDA devices that need not be there, as a `jax.sharding.AbstractMesh` of axes of type Auto.
+    """A mesh of GPUs or TPUs that need not be there, as a `jax.sharding.AbstractMesh` of axes of type Auto.
 
     Args:
       device_kind: their name as the vendor spells it, which Pallas asks for; None where it does not matter.
     """
-    device = None
-    if device_kind is not None:
-        device = jax.sharding.AbstractDevice(device_kind=device_kind, num_cores=None, platform="gpu")
+    device = None if device_kind is None else absent_device(device_kind)
     types = (jax.sharding.AxisType.Auto,) * len(names)
     return jax.sharding.AbstractMesh(tuple(sizes), tuple(names), axis_types=types, abstract_device=device)
 

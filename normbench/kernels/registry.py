@@ -12,6 +12,7 @@ from normbench.kernels.contexts import residuals_of
 from normbench.kernels.hosted import Hosted
 from normbench.kernels.problem import Problem
 from normbench.kernels.sharding import BY_OPERATOR, SPREAD, Division, division_of, part_of
+from normbench.schema import TPU_TARGETS
 
 COMPILERS = ("xla", "pytensor", "peer", "torch", "mesh")
 """xla: of this project, and of JAX and Flax; mesh: of this project, written for many devices;
@@ -163,6 +164,8 @@ class Variant:
     def supports(self, case: Any, target: str = "gpu") -> str | None:
         """Returns None where the variant can compute `case` (a problem, or anything with its attributes) on `target`,
         else the reason why it cannot."""
+        if target in TPU_TARGETS and "float64" in (case.dtype, case.param_dtype):
+            return "a TPU has no float64: the compiler emulates it, which takes it minutes for a program"
         division = division_of(case)
         if division is not None:
             return self._supports_division(case, division, target)

@@ -12,6 +12,7 @@ from normbench.predict.devices import Device
 from normbench.predict.model import Timing
 from normbench.predict.rules import BYTES, INTERCONNECT, OPERATIONS
 from normbench.predict.sass import MachineCode
+from normbench.predict.tpu import CYCLES
 from normbench.predict.trace import Trace
 
 _SHORT = 3.0
@@ -35,6 +36,7 @@ RANGES = {
     "short": Range(0.70, 1.60),  # 13 rows within the L2 cache: 0.92 to 1.34
     "unassembled": Range(0.40, 1.50),  # as "latency" without the order that ptxas gives; none was compared
     OPERATIONS: Range(0.70, 2.00),  # none was compared
+    CYCLES: Range(0.60, 2.00),  # on a TPU7x 6 rows, of layer norm alone: 1.04 to 1.30; on others none was compared
     BYTES: Range(0.70, 3.00),  # none was compared
     INTERCONNECT: Range(0.50, 3.00),  # none was compared
 }

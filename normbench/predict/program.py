@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from normbench.fusion.launches import Launch, meanwhile
 from normbench.fusion.machine_code.assembly import Code
 from normbench.fusion.ptx import Kernel
 from normbench.fusion.reading import Reading, declared_bytes
-from normbench.fusion.targets import Target, deviceless_target
+from normbench.fusion.targets import TPU, Target, deviceless_target
 from normbench.own_targets import deviceless
 from normbench.predict import known_error
 from normbench.predict.bound import bound
@@ -21,6 +21,7 @@ from normbench.predict.model import Work, timing
 from normbench.predict.occupancy import occupancy
 from normbench.predict.rules import operations_of, ruled
 from normbench.predict.sass import machine_code
+from normbench.predict.tpu import ruled_on_tpu
 from normbench.predict.trace import trace_of
 
 
@@ -71,7 +72,8 @@ class Prediction:
     """Of a program: its launches in order; empty for a device of which nothing is known.
 
     Attributes:
-      meanwhile: of each asynchronous collective, by its index, the launches that run between its two halves.
+      meanwhile: of each asynchronous transfer (a collective, a copy between a TPU's memories), by its index, the
+        launches that run between its two halves.
     """
 
     launches: tuple[LaunchPrediction, ...]
@@ -79,7 +81,7 @@ class Prediction:
 
     @property
     def seconds(self) -> float | None:
-        """The sum over the launches, but for what collectives take while others run; None where nothing is known."""
+        """The sum over the launches, but for what transfers take while others run; None where nothing is known."""
         return self._sum([launch.seconds for launch in self.launches])
 
     @property
@@ -91,21 +93,27 @@ class Prediction:
         return self._sum([launch.high_s for launch in self.launches])
 
     def _sum(self, seconds: list[float]) -> float | None:
-        return sum(seconds) - self._hidden(seconds) if self.launches else None
-
-    def _hidden(self, seconds: Sequence[float]) -> float:
-        """Of each collective as much as what runs meanwhile takes, which hides but one collective at a time."""
-        left, hidden = list(seconds), 0.0
-        for collective, launches in self.meanwhile.items():
-            wanted = seconds[collective]
-            for index in launches:
-                taken = min(wanted, left[index])
-                left[index], wanted, hidden = left[index] - taken, wanted - taken, hidden + taken
-        return hidden
+        return sum(added(seconds, self.meanwhile)) if self.launches else None
 
     def columns(self) -> dict[str, Any]:
         """The columns of the table `compiled` that come from it."""
         return {"predicted_s": self.seconds, "predicted_low_s": self.low_s, "predicted_high_s": self.high_s}
+
+
+def added(seconds: Sequence[float], meanwhile: Mapping[int, Sequence[int]]) -> list[float]:
+    """What each launch adds to the time of its program: of an asynchronous transfer what is left when the launches
+    that run meanwhile have ended, each of which hides but one transfer at a time."""
+    left, found = list(seconds), list(seconds)
+    for transfer, launches in meanwhile.items():
+        for index in launches:
+            taken = min(found[transfer], left[index])
+            left[index], found[transfer] = left[index] - taken, found[transfer] - taken
+    return found
+
+
+def meanwhile_of(reading: Reading) -> dict[int, tuple[int, ...]]:
+    """The launches that run between the two halves of each asynchronous transfer, by its index."""
+    return {one.index: launches for one in reading.launches if (launches := meanwhile(reading.launches, one))}
 
 
 def predict(reading: Reading, target: str | Target) -> Prediction:
@@ -115,17 +123,30 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
     """
     if isinstance(target, str) and deviceless(target):
         target = deviceless_target(target)
-    device = device_of(target) if isinstance(target, Target) else None
-    if device is None:
+    if not isinstance(target, Target):
         return Prediction(())
-    operations = operations_of(reading.launches, reading.flops)
     return Prediction(
-        tuple(
-            _launch(one, reading.kernel(one), reading.assembly.code(one.name), operations.get(one.index), device)
-            for one in reading.launches
-        ),
-        {one.index: launches for one in reading.launches if (launches := meanwhile(reading.launches, one))},
+        tuple(_on_tpu(reading, target) if target.platform == TPU else _on_gpu(reading, target)),
+        meanwhile_of(reading),
     )
+
+
+def _on_tpu(reading: Reading, target: Target) -> Iterator[LaunchPrediction]:
+    operations = operations_of(reading.launches, reading.flops)
+    for one in reading.launches:
+        each = operations[one.index] / one.repetitions if one.index in operations else None
+        found = ruled_on_tpu(one, each, target)
+        yield _of(found.seconds, one.repetitions, found.rule, bound=found.bound, source=found.rule)
+
+
+def _on_gpu(reading: Reading, target: Target) -> Iterator[LaunchPrediction]:
+    device = device_of(target)
+    if device is None:
+        return
+    operations = operations_of(reading.launches, reading.flops)
+    for one in reading.launches:
+        code = reading.assembly.code(one.name)
+        yield _launch(one, reading.kernel(one), code, operations.get(one.index), device)
 
 
 def predicted_rows(compilation: Compilation) -> tuple[dict[str, Any], list[dict[str, Any]]]:

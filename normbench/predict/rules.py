@@ -21,7 +21,7 @@ from normbench.predict.links import transfer
 
 OPERATIONS, BYTES, INTERCONNECT = "operations", "bytes", "interconnect"
 
-_ATTAINED_OPERATIONS = 0.7
+ATTAINED_OPERATIONS = 0.7
 """Share of the peak that a matrix product of a library attains where it is large; assumed."""
 _COLLECTIVE_START_S = 10e-6
 """Of a collective among devices that are not told; assumed."""
@@ -76,7 +76,7 @@ def ruled(launch: Launch, operations: float | None, device: Device) -> Ruled:
     memory = "device memory" if by_bytes > device.launch_s else "its start"
     if operations is None:
         return Ruled(device.launch_s + by_bytes, BYTES, f"{memory} (by its bytes alone)")
-    by_operations = operations / (_ATTAINED_OPERATIONS * _peak(launch, device))
+    by_operations = operations / (ATTAINED_OPERATIONS * _peak(launch, device))
     if by_operations > by_bytes:
         return Ruled(device.launch_s + by_operations, OPERATIONS, _in_words(launch, device))
     return Ruled(device.launch_s + by_bytes, OPERATIONS, memory)
@@ -89,4 +89,4 @@ def _peak(launch: Launch, device: Device) -> float:
 
 
 def _in_words(launch: Launch, device: Device) -> str:
-    return f"operations: {100 * _ATTAINED_OPERATIONS:.0f} % of {_peak(launch, device) / 1e12:.0f} T a second"
+    return f"operations: {100 * ATTAINED_OPERATIONS:.0f} % of {_peak(launch, device) / 1e12:.0f} T a second"

@@ -91,14 +91,12 @@ class Fusion:
             _fail(f"{self._test} on {target}: {error}")
 
     def _traced(self, function: Callable, args: Sequence[Any], kwargs: dict[str, Any], target: str) -> "Traced":
-        from normbench.fusion.targets import require_gpu_targets
-        from normbench.own_targets import deviceless
+        from normbench.fusion.targets import require_compilers
 
-        if deviceless(target):
-            try:
-                require_gpu_targets()
-            except UserError as error:
-                pytest.skip(str(error))
+        try:
+            require_compilers(target)
+        except UserError as error:
+            pytest.skip(str(error))
         return self._programs.traced(function, args, kwargs, target)
 
     def _next_name(self) -> str:

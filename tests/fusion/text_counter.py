@@ -29,10 +29,26 @@ class Array:
     dtype: str
     sizes: tuple[int, ...]
     minor_to_major: tuple[int, ...] = field(default=(), compare=False)
+    tile: tuple[int, ...] = field(default=(), compare=False)  # of a TPU: T(8,128)
+    space: int = field(default=0, compare=False)  # S(1) is a TPU's VMEM
 
     @property
     def elements(self):
         return math.prod(self.sizes)
+
+    def moved(self, elements=None) -> int:
+        """Bytes of device memory that so many of its elements are, with their share of what fills up the tiles."""
+        elements = self.elements if elements is None else min(elements, self.elements)
+        if self.space or not self.elements:
+            return 0
+        filled = 1
+        for place, dimension in enumerate(self.minor_to_major):
+            side = self.tile[-1 - place] if place < len(self.tile) else 1
+            filled *= math.ceil(self.sizes[dimension] / side) * side
+        for side in self.tile[: max(0, len(self.tile) - len(self.sizes))] if self.sizes else ():
+            filled *= side
+        filled = filled if self.tile and self.sizes else self.elements
+        return math.ceil(elements * BITS[self.dtype] * filled // self.elements / 8)
 
     @property
     def bytes(self):
@@ -135,9 +151,12 @@ def parse_shape(text: str):
             member, inside = parse_shape(inside.strip().lstrip(",").strip())
             members.append(member)
         return members, rest
-    found = re.match(r"(\w+)(?:\[([\d,]*)\])?(?:\{([\d,]*)[^}]*\})?", text)
-    sizes, order = (tuple(map(int, part.split(","))) if part else () for part in found.groups()[1:])
-    return Array(found[1], sizes, order), text[found.end() :]
+    found = re.match(r"(\w+)(?:\[([\d,]*)\])?(?:\{([\d,]*)([^}]*)\})?", text)
+    sizes, order = (tuple(map(int, part.split(","))) if part else () for part in found.groups()[1:3])
+    tile = re.search(r"T\(([\d,]+)\)", found[4] or "")
+    space = re.search(r"S\((\d+)\)", found[4] or "")
+    sides = tuple(map(int, tile[1].split(","))) if tile else ()
+    return Array(found[1], sizes, order, sides, int(space[1]) if space else 0), text[found.end() :]
 
 
 def arrays(shape) -> list[Array]:
@@ -191,7 +210,7 @@ class Count:
             return self.branches(line, given, times, known)
         if opcode == "call":
             return self.run(re.search(r"to_apply=%([\w.\-]+)", line.rest)[1], given, times, known)
-        if opcode in FREE:
+        if opcode in FREE or 'custom_call_target="AllocateBuffer"' in line.rest or "ConcatBitcast" in line.rest:
             return next(Buffer(one) for one in arrays(line.shape))
         return self.launch(computation, line, given, times, known)
 
@@ -247,6 +266,9 @@ class Count:
     def launch(self, computation, line, given, times, known):
         number = len(self.launches)
         opcode, shape = line.opcode, line.shape
+        if opcode == "async-start":
+            called = re.search(r"calls=%([\w.\-]+)", line.rest)[1]
+            return self.run(called, given, times, known)
         if opcode in PAIRED:
             shape = shape if PAIRED[opcode] is None else shape[PAIRED[opcode]]
         elif opcode.endswith("-start"):
@@ -265,10 +287,10 @@ class Count:
 
     def single(self, launch, line, opcode, given):
         inputs = flat(given)
-        launch.read = [(one, one.array.bytes) for one in inputs]
-        launch.written = sum(one.array.bytes for one in launch.results)
+        launch.read = [(one, one.array.moved()) for one in inputs]
+        launch.written = sum(one.array.moved() for one in launch.results)
         if opcode in SLICING:
-            launch.read[0] = (inputs[0], min(inputs[0].array.bytes, launch.written))
+            launch.read[0] = (inputs[0], inputs[0].array.moved(launch.results[0].array.elements))
         if opcode == "dynamic-update-slice":
             self.in_place(launch, inputs, inputs[1].array.elements, reads=False)
         if opcode == "scatter":
@@ -283,9 +305,9 @@ class Count:
 
     def in_place(self, launch, inputs, elements, reads):
         array = launch.results[0].array
-        touched = min(array.bytes, elements * BITS[array.dtype] // 8)
-        launch.read[0] = (inputs[0], touched * reads)
-        launch.written = touched
+        moved, touched = array.moved(elements), min(array.bytes, elements * BITS[array.dtype] // 8)
+        launch.read[0] = (inputs[0], moved * reads)
+        launch.written = moved
         launch.results[0].updated, launch.results[0].touched = inputs[0], touched * launch.times
 
     def combines(self, line) -> bool:
@@ -306,13 +328,10 @@ class Count:
             if last.opcode == "copy":
                 origin = through_bitcasts(lines, lines[last.operands[0]])
                 result.updated = inputs.get(origin.name)
-            launch.written += result.array.bytes if updated is None else updated[1]
+            launch.written += result.array.moved() if updated is None else updated[1]
             wanted[end.name] = wanted.get(end.name, 0) + result.array.elements
         self.ask(lines, wanted, {end.name for end in ends}, launch.times)
-        launch.read = [
-            (inputs[one], (min(wanted.get(one, 0), buffer.array.elements) * BITS[buffer.array.dtype] + 7) // 8)
-            for one, buffer in inputs.items()
-        ]
+        launch.read = [(inputs[one], buffer.array.moved(wanted.get(one, 0))) for one, buffer in inputs.items()]
         launch.flops = self.inner_flops(name)
         work = {one.opcode for one in lines.values() if isinstance(one.shape, Array) and one.shape.elements > 1}
         launch.slices_only = work - FREE - {"copy"} == {"dynamic-slice"}
@@ -327,7 +346,7 @@ class Count:
         update = lines[last.operands[1 if last.opcode == "dynamic-update-slice" else 2]].shape
         touched = min(result.array.bytes, update.elements * BITS[result.array.dtype] // 8)
         result.touched = touched * times
-        return origin.name, touched
+        return origin.name, result.array.moved(update.elements)
 
     def ask(self, lines, wanted, ends, times):
         """From the results backwards: how many elements of each value are read."""

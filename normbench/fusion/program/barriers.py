@@ -74,8 +74,11 @@ def _group_bytes(program: Program, group: list[Launch], leaving: set[int]) -> in
 
 
 def _left_bytes(program: Program, value: int, own: set[int]) -> int:
-    """What a group writes of a value: only what is updated, where the array was there before."""
+    """What a group writes of a value: only what is updated, where the array was there before; nothing of what stays on
+    a TPU's chip."""
     node = program.nodes[value]
+    if not node.shape.memory_bytes:
+        return 0
     if node.operands and program.nodes[node.operands[0]].launch in own:
         return node.shape.size_bytes
     return written_bytes(program, value)

@@ -6,7 +6,7 @@ shape and dtype in their order; the module's `input_output_alias` says which res
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from normbench.fusion.hlo import Shape
 from normbench.fusion.launches import Launch
@@ -43,12 +43,17 @@ def copies(program: Program) -> tuple[Copy, ...]:
 def _is_plain(program: Program, launch: Launch) -> bool:
     """A copy into the same layout, alone or as all that a fusion does, and not from the host."""
     copied = _copied(program, launch)
-    return bool(copied) and launch.kind == "copy" and all(one == other for one, other in copied)
+    return bool(copied) and launch.kind == "copy" and all(_same_order(one, other) for one, other in copied)
 
 
 def changes_layout(program: Program, launch: Launch) -> bool:
     """Whether a launch that only copies brings an array into another layout."""
-    return any(one != other for one, other in _copied(program, launch))
+    return any(not _same_order(one, other) for one, other in _copied(program, launch))
+
+
+def _same_order(one: Shape, other: Shape) -> bool:
+    """Whether two arrays differ in the memory that they lie in alone."""
+    return replace(one, memory_space=other.memory_space) == other
 
 
 def _copied(program: Program, launch: Launch) -> list[tuple[Shape, Shape]]:

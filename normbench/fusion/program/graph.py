@@ -204,7 +204,8 @@ class _Walk:
             return whole[instruction.tuple_index] if isinstance(whole, tuple) else whole
         if opcode in _ALIASES:
             return operands[0]
-        return self._results(instruction, instruction.shape, (), None)
+        joined = tuple(leaf for operand in operands for leaf in leaves(operand)) if opcode == "custom-call" else ()
+        return self._results(instruction, instruction.shape, joined, None)
 
     def _launch(
         self, computation: Computation, instruction: Instruction, operands: tuple[Value, ...], place: Place
@@ -224,7 +225,7 @@ class _Walk:
     def _reads(self, operands: tuple[Value, ...], sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         for operand, size in zip(operands, sizes, strict=False):
             if isinstance(operand, tuple):
-                yield from ((leaf, self.nodes[leaf].shape.size_bytes) for leaf in leaves(operand))
+                yield from ((leaf, self.nodes[leaf].shape.memory_bytes) for leaf in leaves(operand))
             elif operand is not None:
                 yield operand, size
 

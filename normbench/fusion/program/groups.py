@@ -3,7 +3,8 @@
 | form | message                    | groups                                                              |
 |------|----------------------------|---------------------------------------------------------------------|
 | list | ReplicaGroup               | each by its devices                                                 |
-| iota | IotaReplicaGroupListProto  | of the numbers 0, 1, ... in a shape, its axes permuted, cut in rows |
+| iota | IotaReplicaGroupListProto  | of 0, 1, ... in a shape, its axes permuted, cut in rows;            |
+|      |                            | within the list or, on a TPU, in its place                          |
 | mesh | MeshAxesReplicaGroupList   | along axes, or parts of axes, of a mesh                             |
 """
 
@@ -21,11 +22,13 @@ Groups = tuple[tuple[int, ...], ...]
 def device_groups(instruction: Instruction) -> Groups:
     """The groups of a collective, each by the places of its devices; empty where they are all devices, or not told."""
     attributes = instruction.attributes
-    mesh, devices, last = (
-        attributes.get(ATTRIBUTES[name]) for name in ("device mesh", "device list", "replica groups")
+    mesh, alone, devices, last = (
+        attributes.get(ATTRIBUTES[name]) for name in ("device mesh", "device iota", "device list", "replica groups")
     )
     if isinstance(mesh, bytes):
         return _along_axes(mesh)
+    if isinstance(alone, bytes):
+        return _iota(message(alone))
     if isinstance(devices, bytes):
         fields = message(devices)
         listed = tuple(integers(group.get(1, [])) for group in _messages(fields.get(1)))

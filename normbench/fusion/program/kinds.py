@@ -4,6 +4,7 @@ import json
 import re
 
 from normbench.fusion.hlo import Instruction, Module, Shape
+from normbench.fusion.tpu.launches import PALLAS_CALL
 from normbench.fusion.traffic import source
 
 COLLECTIVES = (
@@ -17,7 +18,7 @@ _FUSION_KINDS = {"kLoop": "loop", "kInput": "reduction", "kOutput": "output", "k
 _SLICES = {"slice", "dynamic-slice"}
 _MOVES = {*_SLICES, "copy"}
 _UPDATES = {"dynamic-update-slice", "scatter"}
-_PALLAS = ("triton", "mosaic_gpu")
+_PALLAS = ("triton", "mosaic_gpu", PALLAS_CALL)
 
 
 def inside(module: Module, launch: Instruction) -> tuple[Instruction, ...]:
@@ -66,7 +67,14 @@ def _fusion_kind(module: Module, launch: Instruction) -> str:
         return "transpose"
     if launch.fusion_kind == "kInput" and "reduce" not in real:
         return "input"
+    if launch.fusion_kind == "kLoop" and "reduce" in real and _first_result(launch).tiles:
+        return "reduction"  # which the compiler for TPUs calls a loop, too
     return _FUSION_KINDS.get(launch.fusion_kind, launch.fusion_kind)
+
+
+def _first_result(launch: Instruction) -> Shape:
+    """The first result."""
+    return launch.shape.leaves[0] if launch.shape.leaves else launch.shape
 
 
 def _custom_call_kind(target: str) -> str:

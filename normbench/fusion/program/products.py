@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from normbench.fusion.hlo import ATTRIBUTES, Computation, Instruction, Module, Shape
+from normbench.fusion.tpu.launches import NO_DATA
 from normbench.fusion.wire import integers, message, number
 
 _ROLES = {  # of (operand 0, operand 1, result): which are input, kernel and output of the forward convolution
@@ -46,6 +47,8 @@ def _product(left: Shape, contracted: tuple[int, ...], result: Shape) -> float:
 
 def _call(computation: Computation, call: Instruction) -> float | None:
     target = call.custom_call_target
+    if target in NO_DATA:
+        return 0.0
     result = call.shape.leaves[0] if call.shape.leaves else call.shape
     shapes = [computation.by_id[i].shape for i in call.operands]
     if target.startswith("__cublas$") and shapes:

@@ -14,6 +14,7 @@ from normbench.kernels.common.activations import activate
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import Problem
 from normbench.kernels.registry import Variant, register_variant
+from normbench.schema import TPU_TARGETS
 
 Array = jax.Array
 
@@ -114,7 +115,7 @@ def transformer_engine_rms_norm(
 def pallas_ops_missing(problem: Problem, target: str) -> str | None:
     """The reason why the kernels of `jax.experimental.pallas.ops.gpu` cannot compute a problem, or None."""
     reasons = {
-        "jax.experimental.pallas.ops.gpu is for GPUs": target == "cpu",
+        "jax.experimental.pallas.ops.gpu is for GPUs": target in ("cpu", *TPU_TARGETS),
         "jax.experimental.pallas.ops.gpu computes in float32": "float64" in (problem.dtype, problem.param_dtype),
     }
     return _first(reasons)

@@ -3,10 +3,12 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires
 
 from normbench.fusion.ptx import find_ptxas
 from normbench.study.clocks.device_records import missing
@@ -16,6 +18,7 @@ from normbench.study.machine import environment
 
 PLUGIN = "jax-cuda13-plugin"
 INSTALL_GPU_TARGETS = "pip install 'normbench[gpu-targets]'"
+INSTALL_TPU_TARGETS = "pip install 'normbench[tpu-targets]'"
 
 _SUPPORTED = {
     # Lowest supported, first not supported.
@@ -123,6 +126,7 @@ def _compilers() -> Iterator[Check]:
     yield gpu_check(environment.gpu_present(), environment.nvidia_driver())
     yield plugin_check(environment.package_version(PLUGIN), environment.package_version("jaxlib"))
     yield ptxas_check(find_ptxas())
+    yield libtpu_check(environment.package_version("libtpu"), libtpu_of_jax(), environment.package_version("jax"))
     if told := missing():
         yield Check("gpu clocks", "missing", "; ".join(told), "on a machine with one: make gpu PRESET=standard")
 
@@ -140,6 +144,26 @@ def plugin_check(plugin: str | None, jaxlib: str | None) -> Check:
     if version_tuple(plugin)[:3] != version_tuple(jaxlib or "")[:3]:
         return Check("gpu-targets", "warn", found, f"plugin and jaxlib are not in step: {INSTALL_GPU_TARGETS}")
     return Check("gpu-targets", "ok", found)
+
+
+def libtpu_of_jax() -> str | None:
+    """The libtpu that the extra `tpu` of the installed JAX asks for, as far as it names one: "0.0.42"."""
+    try:
+        wanted = requires("jax") or []
+    except PackageNotFoundError:
+        return None
+    found = (re.match(r"libtpu==([\d.]*\d)", requirement) for requirement in wanted)
+    return next((match[1] for match in found if match), None)
+
+
+def libtpu_check(libtpu: str | None, wanted: str | None, jax: str | None) -> Check:
+    if libtpu is None:
+        return Check("tpu-targets", "missing", "libtpu is not installed", INSTALL_TPU_TARGETS)
+    found = f"libtpu {libtpu}, jax {jax}"
+    parts = version_tuple(wanted or "")
+    if version_tuple(libtpu)[: len(parts)] != parts:
+        return Check("tpu-targets", "warn", found, f"libtpu and jax are not in step: {INSTALL_TPU_TARGETS}")
+    return Check("tpu-targets", "ok", found)
 
 
 def ptxas_check(path: str | None) -> Check:

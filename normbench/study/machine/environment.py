@@ -19,6 +19,7 @@ PACKAGES = (
     "jaxlib",
     "jax-cuda13-plugin",
     "jax-cuda13-pjrt",
+    "libtpu",
     "numpy",
     "ml-dtypes",
     "pandas",

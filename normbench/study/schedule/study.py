@@ -12,8 +12,7 @@ from typing import Any
 from normbench import own_targets
 from normbench.cases.case import Case
 from normbench.errors import UserError, unknown
-from normbench.fusion.targets import check_target, require_gpu_targets
-from normbench.own_targets import deviceless
+from normbench.fusion.targets import check_target, require_compilers
 from normbench.run_folder.check import check_run, missing_modules
 from normbench.schema import TARGETS
 from normbench.study.machine.environment import device_id, environment, host_name, usable_cores
@@ -447,8 +446,7 @@ def _validate(config: StudyConfig) -> None:
         raise unknown("executor", config.executor, EXECUTORS)
     if config.executor == "ray":
         require_ray()
-    if any(deviceless(target) for target in config.targets):
-        require_gpu_targets()
+    require_compilers(*config.targets)
     for name in ("processes", "workers", "case_timeout_s", "time_limit_s", "minimum_samples", "maximum_samples"):
         if getattr(config, name) <= 0:
             raise UserError(f"{name} {getattr(config, name)!r}; allowed: above 0")

@@ -1,0 +1,1 @@
+"""What is particular to programs that were compiled for a TPU."""

@@ -1,0 +1,29 @@
+"""What is told of a launch on a TPU beside its bytes: where its data lie, and what the compiler expects it to take."""
+
+import json
+
+from normbench.fusion.hlo import DEVICE_MEMORY, Instruction, Shape
+
+VECTOR_MEMORY = 1  # the memory space of VMEM
+PREFETCH, WRITE_BACK = "prefetch", "write back"
+"""Kinds of the copies from HBM into VMEM, and of those from VMEM into HBM."""
+PALLAS_CALL = "tpu_custom_call"
+NO_DATA = ("AllocateBuffer", "ConcatBitcast")
+"""Custom calls that move nothing: memory that another launch writes, and parts of an array that lie side by side."""
+
+
+def copy_kind(source: Shape, result: Shape) -> str | None:
+    """PREFETCH or WRITE_BACK, of an array or a slice of one; None for a copy that does not go between HBM and VMEM."""
+    spaces = (source.memory_space, result.memory_space)
+    return {(DEVICE_MEMORY, VECTOR_MEMORY): PREFETCH, (VECTOR_MEMORY, DEVICE_MEMORY): WRITE_BACK}.get(spaces)
+
+
+def estimated_cycles(launch: Instruction) -> int | None:
+    """Cycles of one execution by the compiler's own cost model; None where it gives none."""
+    if "estimated_cycles" not in launch.backend_config:
+        return None
+    try:
+        cycles = int(json.loads(launch.backend_config)["window_config"]["estimated_cycles"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return cycles if cycles > 0 else None
