@@ -118,7 +118,7 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
     device = device_of(target) if isinstance(target, Target) else None
     if device is None:
         return Prediction(())
-    operations = operations_of(reading.launches, reading.flops)
+    operations = operations_of(reading.launches)
     return Prediction(
         tuple(
             _launch(one, reading.kernel(one), reading.assembly.code(one.name), operations.get(one.index), device)
