@@ -146,13 +146,17 @@ class _Surgery:
             operation = owner.operation
             if last is None or last.is_before_in_block(operation):
                 last = operation
-        return self._ir.InsertionPoint.at_block_begin(self._block) if last is None else self._ir.InsertionPoint.after(last)
+        return (
+            self._ir.InsertionPoint.at_block_begin(self._block) if last is None else self._ir.InsertionPoint.after(last)
+        )
 
     def _fitted(self, value: Any, wanted: Any) -> Any:
         """A value, or a number, in the shape and dtype that are wanted."""
         ir, to = self._ir, self._ir.RankedTensorType(wanted)
         if isinstance(value, float):
-            number = ir.FloatAttr.get(to.element_type, value) if _is_float(to) else ir.IntegerAttr.get(to.element_type, 0)
+            number = (
+                ir.FloatAttr.get(to.element_type, value) if _is_float(to) else ir.IntegerAttr.get(to.element_type, 0)
+            )
             splat = ir.DenseElementsAttr.get_splat(to, number)
             return ir.Operation.create("stablehlo.constant", results=[to], attributes={"value": splat}).results[0]
         found = ir.RankedTensorType(value.type)

@@ -8,7 +8,7 @@ gradients of x and of the parameters.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -56,7 +56,9 @@ class Replaced:
     module: bytes
 
     def __repr__(self) -> str:
-        timed = "" if self.saved_s is None else f" and {_change(self.saved_s, microseconds(abs(self.saved_s)))}, predicted"
+        timed = (
+            "" if self.saved_s is None else f" and {_change(self.saved_s, microseconds(abs(self.saved_s)))}, predicted"
+        )
         words = (
             f"{len(self.variants)} normalizations replaced, compiled: "
             f"{_change(self.saved_bytes, megabytes(abs(self.saved_bytes)))}{timed}"
@@ -158,10 +160,7 @@ def _calls(values: Values, found: Found, site: Site, variant: str, count: int) -
                 lowered.backward,
                 (*residuals, _place(values, seams.dy)),
                 {i: [_place(values, v) for v in places] for i, places in gradients.items() if places},
-                tuple(
-                    _place(values, v)
-                    for v in (*seams.dx[1:], *seams.dscale[1:], *seams.dshift[1:], *seams.other)
-                ),
+                tuple(_place(values, v) for v in (*seams.dx[1:], *seams.dscale[1:], *seams.dshift[1:], *seams.other)),
             )
         )
     return calls
@@ -207,7 +206,7 @@ def _lowered(problem: Problem, variant: str, target: str) -> _Lowered:
         return program.function(*program.setup(*arrays))
 
     if problem.pass_ == "forward":
-        return _Lowered(lower_with_text(whole, program.arguments, target)[0], b"", statistics, 0)
+        return _Lowered(_module(whole, program.arguments, target), b"", statistics, 0)
 
     def differentiated(*arrays: Any) -> Any:
         def of_parameters(*parameters: Any) -> Any:
@@ -227,8 +226,13 @@ def _lowered(problem: Problem, variant: str, target: str) -> _Lowered:
     y, *rest = jax.eval_shape(forward, *program.arguments)
     residuals = tuple(rest[statistics:])
     return _Lowered(
-        forward=lower_with_text(forward, program.arguments, target)[0],
-        backward=lower_with_text(backward, (residuals, y), target)[0],
+        forward=_module(forward, program.arguments, target),
+        backward=_module(backward, (residuals, y), target),
         statistics=statistics,
         residuals=len(residuals),
     )
+
+
+def _module(function: Callable[..., Any], inputs: tuple[Any, ...], target: str) -> bytes:
+    """With all of its arguments, used or not."""
+    return lower_with_text(jax.jit(function, keep_unused=True), inputs, target)[0]

@@ -7,8 +7,8 @@
 | interconnect | see `normbench.predict.links`                                                                     |
 
 A product is taken by its operations even where XLA makes a kernel of its own for it: without the device nothing tunes
-that kernel, and another one will run. Its operations are its own, two for each multiplication and addition of its shape,
-whatever else is in the program: with and without a kernel written by hand beside it, it takes the same time.
+that kernel, and another one will run. Its operations are those of its own shapes, whatever else is in the program:
+with and without a kernel written by hand beside it, it takes the same time.
 """
 
 from collections.abc import Sequence
