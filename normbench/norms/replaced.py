@@ -1,8 +1,8 @@
 """The program with calls of the registry in the place of normalizations, compiled: what replacing them changes.
 
 A Pallas kernel is a wall for the compiler: what was fused across the normalization no longer is, values are copied into
-the layout that it takes, and what one launch did for several sites stays for those that are left. None of it can be told
-from the site alone, so the program that was compiled is rewritten and compiled again: in the forward pass the call
+the layout that it takes, and what one launch did for several sites stays for those that are left. None of it shows
+in the site alone, so the program that was compiled is rewritten and compiled again: in the forward pass the call
 stands for y (activation included) and for the running statistics, in the backward pass its pullback stands for the
 gradients of x and of the parameters.
 """
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
@@ -32,6 +32,7 @@ from normbench.norms.values import Values, read_values
 from normbench.predict.program import predict
 
 _TIMEOUT_S = 600.0
+Bytecode: TypeAlias = bytes
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Replaced:
     predicted_s: float | None
     saved_bytes: int
     saved_s: float | None
-    module: bytes
+    module: Bytecode
 
     def __repr__(self) -> str:
         timed = (

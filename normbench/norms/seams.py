@@ -1,4 +1,4 @@
-"""Where a normalization touches the rest of its program: what a call in its place would take, and what it would give."""
+"""Where a normalization touches the rest of its program: what a call in its place takes, and what it gives."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -118,7 +118,7 @@ def _reaches(values: Values, value: int, wanted: int, within: Collection[int]) -
 def _with_gradient(values: Values, found: Found, activated: bool, forward: Seams, elements: int) -> Seams:
     size = values[found.match.x].elements
     region = _region(values, found, activated, size)
-    dy = _cotangent(values, region, size)
+    dy = _cotangent(values, found, region, size)
     after = _dependent(values, region, dy)
     ends = [v for v in sorted(after) if v in values.outputs or any(u not in region for u in values.users[v])]
     large = tuple(v for v in ends if values[v].elements == size)
@@ -136,20 +136,20 @@ def _with_gradient(values: Values, found: Found, activated: bool, forward: Seams
 
 
 def _region(values: Values, found: Found, activated: bool, size: int) -> set[int]:
-    """The values of the backward pass without those additions in which its cotangents meet others'."""
+    """The values of the backward pass without those additions in which its cotangents meet others': of x, and of a
+    scale that several normalizations have."""
     region = set(found.backward)
     if activated:
         region |= {value for value in found.around if is_backward(values[value].name)}
     region |= _between(values, region)
-    todo = sorted(value for value in region if values[value].opcode == "add" and values[value].elements == size)
-    for value in todo:
-        if any(_is_foreign(values, operand, region, size) for operand in values[value].operands):
+    for value in sorted(one for one in region if values[one].opcode == "add"):
+        if any(_is_foreign(values, operand, region, values[value].elements) for operand in values[value].operands):
             region.discard(value)
     return region
 
 
 def _between(values: Values, region: Collection[int]) -> set[int]:
-    """What lies on a way from a region back into it, but for products: of those lines' gradients some have no name."""
+    """What lies on a way from a region back into it, but for products."""
 
     def along(steps: Callable[[int], Iterable[int]]) -> set[int]:
         found, todo = set[int](), list(region)
@@ -174,12 +174,18 @@ def _is_foreign(values: Values, value: int, region: Collection[int], size: int) 
     )  # fmt: skip
 
 
-def _cotangent(values: Values, region: Collection[int], size: int) -> int:
-    entering = {o for value in region for o in values[value].operands if _is_foreign(values, o, region, size)}
-    bases = {below_moves(values, value) for value in entering}
-    if len(bases) != 1:
-        raise LookupError(f"{len(bases)} cotangents enter its gradient, not one")
-    return min(entering)
+def _cotangent(values: Values, found: Found, region: Collection[int], size: int) -> int:
+    """What enters a region from outside and meets the normalization's own values there; what else was written in the
+    same line may be in the region, too."""
+    own = {found.match.x, *found.forward}
+    entering: dict[int, int] = {}
+    for value in sorted(o for one in region for o in values[one].operands if _is_foreign(values, o, region, size)):
+        after = _dependent(values, region, value)
+        if any(operand in own and scalar(values, operand) is None for one in after for operand in values[one].operands):
+            entering.setdefault(below_moves(values, value), value)
+    if len(entering) != 1:
+        raise LookupError(f"{len(entering)} cotangents enter its gradient, not one")
+    return next(iter(entering.values()))
 
 
 def _dependent(values: Values, region: Collection[int], start: int) -> set[int]:

@@ -153,8 +153,8 @@ class Norms(Sequence[Site]):
             first, each with the variant that `replacement()` names where that is worthwhile.
 
         Raises:
-          UserError: for a site or variant that is not there, where there is nothing to replace, or where the program does
-            not compile.
+          UserError: for a site or variant that is not there, where there is nothing to replace, or where the program
+            does not compile.
         """
         from normbench.norms.replaced import advised, replaced
 
