@@ -1,6 +1,6 @@
 """A ResNet-50 in flax linen and its train step, as image classifiers are trained: bfloat16, momentum, weight decay."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -30,7 +30,7 @@ class ResNet(nn.Module):
     stages: Sequence[int] = (3, 4, 6, 3)
     features: int = 64
     classes: int = 1000
-    block: type = Bottleneck
+    block: Callable[..., nn.Module] = Bottleneck
 
     @nn.compact
     def __call__(self, x, train=True):

@@ -260,3 +260,12 @@ def test_doing_what_the_report_says_saves_the_bytes_that_it_says(action):
     (said,) = (one.saved_bytes for one in site.advice if one.action == action)
     saved = report.bytes - explain(after, *(others or arguments), target="h200").bytes
     assert saved == pytest.approx(said, rel=0.05)
+
+
+@needs_gpu_targets
+def test_what_is_cast_back_after_its_activation_is_not_to_be_cast_back():
+    def activated(x, w):
+        return jax.nn.relu(jax.nn.standardize(x.astype(F32), -1)).astype(BF16) @ w
+
+    (site,) = explain(activated, array(1024, 1024), array(1024, 1024), target="h200").norms
+    assert "cast back" not in [one.action for one in site.advice]
