@@ -10,7 +10,8 @@ from normbench.fusion.program.words import megabytes
 from normbench.kernels.problem import Problem
 from normbench.norms.attribution import bytes_of
 from normbench.norms.kinds import below_moves
-from normbench.norms.recognise import Match
+from normbench.norms.members import OWN_TASK
+from normbench.norms.recognise import Match, is_backward
 from normbench.norms.site import Advice
 from normbench.norms.values import Values
 
@@ -68,7 +69,7 @@ def _fold(facts: Mapping[str, Any], values: Values, match: Match) -> list[Advice
 
 def _cast_back(facts: Mapping[str, Any], values: Values, match: Match) -> list[Advice]:
     x, y = values[match.x].shape, values[match.y].shape
-    if y.bits <= x.bits or facts["activation"] == "cast":
+    if y.bits <= x.bits or not _stays_wide(values, match, x.bits):
         return []
     wider = (y.size_bytes - x.size_bytes) * 2 * facts["repetitions"]
     reason = (
@@ -76,6 +77,22 @@ def _cast_back(facts: Mapping[str, Any], values: Values, match: Match) -> list[A
         f"{megabytes(wider)} less"
     )
     return [Advice("cast back", reason, wider)]
+
+
+def _stays_wide(values: Values, match: Match, bits: int) -> bool:
+    """Whether the result reaches memory as wide as it is: returned, or read by what is not fused with it. What is cast
+    back after an activation or an addition never does."""
+    todo, seen = [match.y], set[int]()
+    while todo:
+        one = values[todo.pop()]
+        if one.id in seen or one.shape.bits <= bits:
+            continue
+        seen.add(one.id)
+        users = [values[user] for user in values.users[one.id] if not is_backward(values[user].name)]
+        if one.id in values.outputs or any(user.opcode in OWN_TASK for user in users):
+            return True
+        todo += [user.id for user in users if user.elements == one.elements]
+    return False
 
 
 def _channels_last(facts: Mapping[str, Any], program: Program, own: Sequence[int]) -> list[Advice]:

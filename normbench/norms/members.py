@@ -21,10 +21,10 @@ from normbench.norms.values import Frames, Value, Values
 Key: TypeAlias = tuple[str, Frames]
 FORWARD, BACKWARD, REPEATED = "forward", "backward", "rematerialised"
 
-_OWN_TASK = frozenset(
+OWN_TASK = frozenset(
     ["dot", "convolution", "custom-call", "gather", "scatter", "sort", "while", "fft", "select-and-scatter"]
 )
-_ENDS = _OWN_TASK | {"parameter", "constant", "dynamic-slice", CARRIED}
+_ENDS = OWN_TASK | {"parameter", "constant", "dynamic-slice", CARRIED}
 _ELEMENTWISE = frozenset(["add", "subtract", "multiply", "divide", "negate", "maximum", "sqrt", "select", *MOVES])
 _FAR = 400
 
@@ -77,7 +77,7 @@ def _found(values: Values, match: Match, own: frozenset[int], every: frozenset[i
     keys = _keys(values, around)
     context = around | {
         value.id for value in values.all if is_backward(value.name) and value.path and _key(value) in keys
-        and value.opcode not in _OWN_TASK
+        and value.opcode not in OWN_TASK
     }  # fmt: skip
     return Found(
         match=match,
@@ -200,7 +200,7 @@ def _named_alike(values: Values, seeds: Sequence[frozenset[int]]) -> list[frozen
     taken = set().union(*seeds)
     candidates: dict[int, set[int]] = {}
     for value in values.all:
-        if value.path and value.id not in taken and value.opcode not in _OWN_TASK and pass_of(value.name) != FORWARD:
+        if value.path and value.id not in taken and value.opcode not in OWN_TASK and pass_of(value.name) != FORWARD:
             key = _key(value)
             if places := _claimed(key, claims.get(_innermost(key), {})):
                 candidates[value.id] = places
@@ -253,6 +253,12 @@ def _surroundings(values: Values, match: Match) -> tuple[frozenset[int], str, bo
     after = [u for u in users if _addition(values, u, x_size)]
     around = inside | ({match.x} if before else set()) | set(after)
     return frozenset(around), activation, bool(before or after)
+
+
+def activation_end(values: Values, match: Match) -> int:
+    """The activated result; y itself where nothing activates it."""
+    users = [user for user in values.users[match.y] if not is_backward(values[user].name)]
+    return max(_activation(values, match.y, users)[1], default=match.y)
 
 
 def _addition(values: Values, value: int, elements: int) -> bool:

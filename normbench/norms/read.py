@@ -54,6 +54,7 @@ def norms_of(
         launch_bytes=tuple(launch.read_bytes + launch.write_bytes for launch in program.launches),
         launch_s=tuple(launch_s),
         launch_range_s=tuple(launch_range_s),
+        module=bytecode,
     )
 
 

@@ -1,7 +1,7 @@
 """One normalization of a program, and all of them together."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -10,6 +10,7 @@ from normbench.kernels.problem import Problem
 if TYPE_CHECKING:
     import pandas as pd
 
+    from normbench.norms.replaced import Replaced
     from normbench.norms.variants import Replacement
 
 SHARED, REST = "shared", "everything else"
@@ -131,6 +132,7 @@ class Norms(Sequence[Site]):
       sites: in the order of the program.
       groups: for each launch the sites that compute in it, and -1 where something else does.
       launch_bytes: of each launch; launch_s: predicted, launch_range_s: around it; None where nothing is known.
+      module: the numbered StableHLO module that was compiled, as bytecode.
     """
 
     name: str
@@ -140,6 +142,23 @@ class Norms(Sequence[Site]):
     launch_bytes: tuple[int, ...]
     launch_s: tuple[float | None, ...]
     launch_range_s: tuple[tuple[float, float] | None, ...]
+    module: bytes = field(default=b"", repr=False)
+
+    def replaced(self, variants: Mapping[int, str] | None = None) -> "Replaced":
+        """Compiles the program again with calls of the registry in the place of sites, and tells what it then moves and
+        takes, copies and lost fusions included.
+
+        Args:
+          variants: by index of the site the name of a variant; None for the sites where a Pallas kernel is what to do
+            first, each with the variant that `replacement()` names where that is worthwhile.
+
+        Raises:
+          UserError: for a site or variant that is not there, where there is nothing to replace, or where the program
+            does not compile.
+        """
+        from normbench.norms.replaced import advised, replaced
+
+        return replaced(self, advised(self.sites) if variants is None else variants)
 
     @overload
     def __getitem__(self, index: int) -> Site: ...

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from normbench import kernels
@@ -132,6 +133,7 @@ def _required(site: Site) -> Problem:
     return site.problem
 
 
+@lru_cache(maxsize=512)  # a model has the same problem many times
 def _row(problem: Problem, name: str, target: str) -> dict[str, Any]:
     reason = kernels.get(problem.operator, name).supports(problem, target)
     if reason is not None:

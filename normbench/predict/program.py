@@ -132,7 +132,7 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
 
 
 def _on_tpu(reading: Reading, target: Target) -> Iterator[LaunchPrediction]:
-    operations = operations_of(reading.launches, reading.flops)
+    operations = operations_of(reading.launches)
     for one in reading.launches:
         each = operations[one.index] / one.repetitions if one.index in operations else None
         found = ruled_on_tpu(one, each, target)
@@ -143,7 +143,7 @@ def _on_gpu(reading: Reading, target: Target) -> Iterator[LaunchPrediction]:
     device = device_of(target)
     if device is None:
         return
-    operations = operations_of(reading.launches, reading.flops)
+    operations = operations_of(reading.launches)
     for one in reading.launches:
         code = reading.assembly.code(one.name)
         yield _launch(one, reading.kernel(one), code, operations.get(one.index), device)

@@ -7,11 +7,10 @@
 | interconnect | see `normbench.predict.links`                                                                     |
 
 A product is taken by its operations even where XLA makes a kernel of its own for it: without the device nothing tunes
-that kernel, and another one will run. Operations are XLA's count for the program before optimisation. Where several
-launches are products, each gets its share by the square root of what it reads times what it writes.
+that kernel, and another one will run. Its operations are those of its own shapes, whatever else is in the program:
+with and without a kernel written by hand beside it, it takes the same time.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,20 +43,10 @@ def is_product(launch: Launch) -> bool:
     return called or any(op in _PRODUCTS for op in launch.ops)
 
 
-def operations_of(launches: Sequence[Launch], flops: float | None) -> dict[int, float]:
-    """Floating-point operations by index of the products among the launches; of all their repetitions.
-
-    `flops` of the program is None where it holds a kernel written by hand: each product then counts with its own.
-    """
-    if flops is None:
-        return {launch.index: launch.flops or 0.0 for launch in launches if is_product(launch)}
-    weights = {
-        launch.index: math.sqrt(max(1, launch.read_bytes) * max(1, launch.write_bytes))
-        for launch in launches
-        if is_product(launch)
-    }
-    total = sum(weights.values())
-    return {index: flops * weight / total for index, weight in weights.items()}
+def operations_of(launches: Sequence[Launch]) -> dict[int, float]:
+    """Floating-point operations by index of the products among the launches; of all their repetitions. Of a call whose
+    operations are not known they are 0, and it is taken by its bytes."""
+    return {launch.index: launch.flops or 0.0 for launch in launches if is_product(launch)}
 
 
 def ruled(launch: Launch, operations: float | None, device: Device) -> Ruled:

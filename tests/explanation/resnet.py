@@ -1,6 +1,6 @@
 """A ResNet-50 in flax linen and its train step, as image classifiers are trained: bfloat16, momentum, weight decay."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -30,6 +30,7 @@ class ResNet(nn.Module):
     stages: Sequence[int] = (3, 4, 6, 3)
     features: int = 64
     classes: int = 1000
+    block: Callable[..., nn.Module] = Bottleneck
 
     @nn.compact
     def __call__(self, x, train=True):
@@ -38,7 +39,7 @@ class ResNet(nn.Module):
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
-                x = Bottleneck(self.features * 2**stage, 2 if stage and not block else 1, train)(x)
+                x = self.block(self.features * 2**stage, 2 if stage and not block else 1, train)(x)
         return nn.Dense(self.classes, dtype=jnp.float32)(x.mean((1, 2)))
 
 

@@ -1,7 +1,16 @@
 """Rules for launches whose code is not at hand."""
 
+import importlib.util
+from functools import partial
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from normbench import explain, kernels
 from normbench.predict.rules import operations_of
 
 
@@ -12,8 +21,32 @@ def product(index, flops, size=100):
     )  # fmt: skip
 
 
-def test_products_count_with_their_own_operations_where_a_hand_written_kernel_hides_the_programs():
-    """Without them a program with a Pallas kernel in it would be predicted as if its products took no time."""
-    launches = [product(0, 1e9), product(1, 3e9)]
-    assert operations_of(launches, None) == {0: 1e9, 1: 3e9}
-    assert sum(operations_of(launches, 4e9).values()) == 4e9
+def test_a_product_counts_with_its_own_operations_whatever_stands_beside_it():
+    """A share of the program's would change with everything else, and would be none beside a hand-written kernel."""
+    assert operations_of([product(0, 1e9), product(1, 3e9)]) == {0: 1e9, 1: 3e9}
+    assert operations_of([product(0, None)]) == {0: 0.0}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets")
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(st.sampled_from([64, 256]), st.sampled_from([64, 128, 512]), st.sampled_from([128, 1024]), st.booleans())
+def test_a_product_takes_the_same_time_with_a_hand_written_kernel_in_the_program(rows, inner, columns, convolved):
+    x = jax.ShapeDtypeStruct((rows, inner), jnp.bfloat16)
+    w = jax.ShapeDtypeStruct((inner, columns), jnp.bfloat16)
+    if convolved:
+        x = jax.ShapeDtypeStruct((4, rows // 8, 8, inner), jnp.bfloat16)
+        w = jax.ShapeDtypeStruct((3, 3, inner, columns), jnp.bfloat16)
+    kernel = kernels.get("rms_norm", "pallas_triton")
+
+    def block(norm, x, w, gamma):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        y = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers) if convolved else x @ w
+        return norm(jax.lax.optimization_barrier(y), gamma)
+
+    def seconds(norm):
+        report = explain(partial(block, norm), x, w, jax.ShapeDtypeStruct((columns,), jnp.float32))
+        (found,) = [row["predicted_s"] for row in report.rows if row["flops"]]
+        return found
+
+    by_hand = seconds(lambda y, gamma: kernel(y, gamma, epsilon=1e-5))
+    assert by_hand == seconds(lambda y, gamma: kernels.get("rms_norm", "naive")(y, gamma, epsilon=1e-5))
