@@ -140,7 +140,8 @@ def _plain(kept, asked):
     (w, parameters), (plan, added) = kept, asked
     h = standardized(w.astype(jnp.float32), (1,), plan.epsilon, plan.centered)
     gamma, *beta = (parameter.astype(jnp.float32) for parameter in parameters)
-    y = h * gamma + beta[0] if beta else h * gamma
+    scaled = plan.form.rounded(h) * plan.form.scale(gamma)
+    y = scaled + beta[0] if beta else scaled
     return activate(y, plan.activation).astype(plan.output_dtype), w if added else None
 
 

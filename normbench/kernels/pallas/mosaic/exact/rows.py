@@ -18,6 +18,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_shared,
     mosaic_slice,
 )
+from normbench.kernels.common.form import PLAIN, Form
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate
 from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, forward_config
@@ -35,6 +36,7 @@ class MosaicPlan:
       activation: of `ACTIVATIONS`.
       output_dtype: of y.
       given: whether mean and variance are parameters, behind gamma and beta (of `mosaic_any_rows` alone).
+      form: what is done with h before and after it is scaled, in RMS norm.
     """
 
     name: str
@@ -44,6 +46,7 @@ class MosaicPlan:
     activation: str
     output_dtype: str
     given: bool = False
+    form: Form = PLAIN
 
 
 def forward_shared_bytes(columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool) -> int:
@@ -115,7 +118,7 @@ def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, pa
     def write(index, carry):
         at = chunk(index, config)
         h = (w[at].astype(jnp.float32) - near - offset) * r
-        y[at] = activate(affine(h, vectors, at), plan.activation).astype(y.dtype)
+        y[at] = activate(affine(h, vectors, at, plan.form), plan.activation).astype(y.dtype)
         return carry
 
     jax.lax.fori_loop(0, config.chunks, write, 0)
@@ -141,9 +144,9 @@ def _square(value: jax.Array) -> jax.Array:
     return value * value
 
 
-def affine(h: jax.Array, vectors: Any, at: Any) -> jax.Array:
+def affine(h: jax.Array, vectors: Any, at: Any, form: Form) -> jax.Array:
     """h * gamma + beta of one chunk; `vectors` lie in shared memory."""
-    z = h * vectors[0][at].astype(jnp.float32)
+    z = form.rounded_in_kernel(h) * form.scale(vectors[0][at].astype(jnp.float32))
     return z + vectors[1][at].astype(jnp.float32) if len(vectors) == 2 else z
 
 
