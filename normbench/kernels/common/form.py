@@ -4,13 +4,15 @@ With x_hat = x / sqrt(E[x²] + epsilon), computed in float32 at least:
 
     y = act(round(x_hat) (offset + gamma)),   and stored in float8_e4m3fn: clip(y / s, -448, 448)
 
-Llama rounds x_hat to x's dtype and then scales; Gemma scales by 1 + gamma in float32 and rounds once. Sources: the
-classes LlamaRMSNorm and GemmaRMSNorm of transformers 4; the format e4m3fn of Micikevicius et al. (2022), FP8 Formats
-for Deep Learning, without infinities and with 448 as its largest number.
+The gradient passes a rounding as it is. Llama rounds x_hat to x's dtype and then scales; Gemma scales by 1 + gamma in
+float32 and rounds once. Sources: the classes LlamaRMSNorm and GemmaRMSNorm of transformers 4; for e4m3fn, which has no
+infinities and whose largest number is 448, Micikevicius et al. (2022), FP8 Formats for Deep Learning.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -51,15 +53,16 @@ class Form:
         return gamma + self.scale_offset if self.scale_offset else gamma
 
     def rounded(self, hat: jax.Array) -> jax.Array:
-        """x_hat as it is scaled. A cast and one back are no rounding to a compiler that may keep excess precision."""
-        if self.hat_dtype is None:
-            return hat
-        info = jnp.finfo(self.hat_dtype)
-        return jax.lax.reduce_precision(hat, info.nexp, info.nmant)
+        """x_hat as it is scaled, with the gradient of x_hat."""
+        return hat if self.hat_dtype is None else _straight_through(hat, _reduced, self.hat_dtype)
 
-    def rounded_in_kernel(self, hat: jax.Array) -> jax.Array:
-        """As `rounded`, in a kernel: Triton's and Mosaic's compilers keep casts, and have no `reduce_precision`."""
-        return hat if self.hat_dtype is None else hat.astype(self.hat_dtype).astype(hat.dtype)
+    def rounded_in_triton(self, hat: jax.Array) -> jax.Array:
+        """As `rounded`, inside a kernel."""
+        return hat if self.hat_dtype is None else _straight_through(hat, _cast, self.hat_dtype)
+
+    def rounded_in_mosaic(self, hat: jax.Array) -> jax.Array:
+        """As `rounded`, inside a kernel, where nothing is differentiated."""
+        return hat if self.hat_dtype is None else _cast(hat, self.hat_dtype)
 
     def finished(self, z: jax.Array, activation: str) -> jax.Array:
         """act(z), in the units and within the range of the output."""
@@ -81,6 +84,27 @@ class Form:
         if self.fp8_scale is not None and not (_is_number(self.fp8_scale) and self.fp8_scale > 0):
             raise UserError(f"fp8_scale {self.fp8_scale!r}; allowed: a finite number above 0")
         return self
+
+
+def _reduced(hat: jax.Array, dtype: str) -> jax.Array:
+    """A cast and one back are no rounding to XLA, which may keep the excess precision."""
+    info = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(hat, info.nexp, info.nmant)
+
+
+def _cast(hat: jax.Array, dtype: str) -> jax.Array:
+    """Triton's and Mosaic's compilers keep casts, and know no `reduce_precision`."""
+    return hat.astype(dtype).astype(hat.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _straight_through(hat: jax.Array, rounding: Callable[[jax.Array, str], jax.Array], dtype: str) -> jax.Array:
+    return rounding(hat, dtype)
+
+
+@_straight_through.defjvp
+def _tangent(rounding, dtype, primals, tangents):
+    return rounding(*primals, dtype), *tangents
 
 
 PLAIN = Form()

@@ -47,7 +47,7 @@ def pallas_triton(
 
 
 def _affine(form, h, gamma):
-    return form.rounded_in_kernel(h) * form.scale(gamma)
+    return form.rounded_in_triton(h) * form.scale(gamma)
 
 
 def _in_units(form: Form, epilogue: Pointwise | None) -> Pointwise | None:

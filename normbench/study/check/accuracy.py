@@ -34,6 +34,8 @@ COTANGENT_OF_X = 0.75
 NARROW = 64
 """So many times the roundoff of the arithmetic is that of a dtype in which few values lie too near the middle to tell
 which way they are to be rounded."""
+ROUNDED_ELSEWHERE = ("residual", "cast")
+"""The contexts in which a sound program may round once more: the sum before the norm, or y before it is cast."""
 EXACT = 1e-9
 """The relative distance of two right ways to compute a gradient in float64."""
 _NONE = Error(0.0, 0.0, 0.0, "", 0.0, 0.0)
@@ -118,7 +120,7 @@ class Oracle:
 
     def _is_settled(self, program: Program) -> bool:
         """Whether the equation of y rounds on its way, or its last step alone does: to eight bits, of float32."""
-        if self.problem.pass_ == "backward" or self.problem.context == "cast":  # that may cast what was rounded before
+        if self.problem.pass_ == "backward" or self.problem.context in ROUNDED_ELSEWHERE:
             return False
         y = roundoff(program.variant.output_dtype(self.problem))
         coarse = max([*self._noise(program).roundings, y if y > roundoff("bfloat16") else 0.0])

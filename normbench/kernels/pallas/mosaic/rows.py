@@ -239,7 +239,7 @@ def normalized(w: jax.Array, window: Window, vectors: Any, statistics: tuple, pl
     else:
         near, offset, r = statistics
         h = (w - near - offset) * r
-    scaled = plan.form.rounded_in_kernel(h) * plan.form.scale(gamma)
+    scaled = plan.form.rounded_in_mosaic(h) * plan.form.scale(gamma)
     return h, scaled + others[0] if plan.shifted else scaled
 
 

@@ -172,7 +172,7 @@ def _one_row(slab, loads, shared, dw_ref, statistics, plan: MosaicPlan, rows: Ro
 
     def grow(window, h, dz):
         at = window.of_vector
-        sums[0][at] = sums[0][at] + window.keep(dz * plan.form.rounded_in_kernel(h), 0.0)
+        sums[0][at] = sums[0][at] + window.keep(dz * plan.form.rounded_in_mosaic(h), 0.0)
         if plan.shifted:
             sums[1][at] = sums[1][at] + window.keep(dz, 0.0)
 

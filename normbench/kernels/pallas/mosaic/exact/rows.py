@@ -146,7 +146,7 @@ def _square(value: jax.Array) -> jax.Array:
 
 def affine(h: jax.Array, vectors: Any, at: Any, form: Form) -> jax.Array:
     """h * gamma + beta of one chunk; `vectors` lie in shared memory."""
-    z = form.rounded_in_kernel(h) * form.scale(vectors[0][at].astype(jnp.float32))
+    z = form.rounded_in_mosaic(h) * form.scale(vectors[0][at].astype(jnp.float32))
     return z + vectors[1][at].astype(jnp.float32) if len(vectors) == 2 else z
 
 

@@ -140,7 +140,7 @@ def _one_row(slots, vectors, sums, mean, r, plan: MosaicPlan, config: MosaicConf
     def add(index, carry):
         at = chunk(index, config)
         h, dz, dh = pull(at)
-        sums[0][at] = sums[0][at] + dz * plan.form.rounded_in_kernel(h)
+        sums[0][at] = sums[0][at] + dz * plan.form.rounded_in_mosaic(h)
         if plan.shifted:
             sums[1][at] = sums[1][at] + dz
         return carry[0] + dh, carry[1] + dh * h
