@@ -1,9 +1,10 @@
 """Problems of layer norm and RMS norm: activations of transformers, pair tensors, and rows off any alignment.
 
 Sizes are those of the models' own definitions: ViT-B/16 (torchvision.models.vit_b_16), BERT-large, GPT-2 (the small
-one), Llama-3-8B (hidden size 4096, epsilon 1e-5), Gemma-2-9B (3584, 1e-6), ConvNeXt-T (torchvision.models.convnext_tiny), the pair
-representation of AlphaFold 2 (Jumper et al. 2021: 128 channels, crops of 256 residues), and the feature extractor of
-wav2vec 2.0 large (Baevski et al. 2020: 512 channels, and 3199 frames of one second after the first convolution).
+one), Llama-3-8B (hidden size 4096, epsilon 1e-5), Gemma-2-9B (3584, 1e-6), ConvNeXt-T
+(torchvision.models.convnext_tiny), the pair representation of AlphaFold 2 (Jumper et al. 2021: 128 channels, crops of
+256 residues), and the feature extractor of wav2vec 2.0 large (Baevski et al. 2020: 512 channels, and 3199 frames of one
+second after the first convolution).
 """
 
 from dataclasses import replace
@@ -95,6 +96,7 @@ RMS_NORM = Family(
     layers=(_LLAMA, _LLAMA_LONG, _LLAMA_TOKEN, _VIT, _GPT2, _PAIR),
     trained=(_VIT, _LLAMA, _LLAMA_LONG),
     odd=_ODD,
-    surrounded=((_LLAMA_SUM, "forward"), (_LLAMA_SUM, "forward_backward"), (_LLAMA_FINAL, "forward"), *_LANGUAGE_MODELS),
+    surrounded=((_LLAMA_SUM, "forward"), (_LLAMA_SUM, "forward_backward"), (_LLAMA_FINAL, "forward"),
+                *_LANGUAGE_MODELS),
     contexts=CONTEXTS_AND_RESIDUAL,
 )  # fmt: skip
