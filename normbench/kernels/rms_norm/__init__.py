@@ -14,6 +14,7 @@ from normbench.kernels.common.checks import check_problem
 from normbench.kernels.common.form import OPTIONS, PLAIN, form_of
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.layer_norm import ROW_LAYOUTS, normalized
+from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import Problem
 from normbench.kernels.registry import (
@@ -93,7 +94,7 @@ for _variant in (
         "pallas_triton",
         _pallas_triton.pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=_pallas_triton.unsupported,
+        supports_problem=unless_slower("pallas_triton", _pallas_triton.unsupported),
         interpreted_on_cpu=True,
         fused_contexts={"residual": _pallas_triton.pallas_triton, "cast": _pallas_triton.pallas_triton},
     ),
@@ -102,7 +103,7 @@ for _variant in (
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU, gradient by hand",
-        supports_problem=_pallas_mosaic.unsupported,
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},

@@ -85,7 +85,7 @@ def _whole(rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, res
     if backward:
         needed = sum(backward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual))
     else:
-        needed = forward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual)
+        needed = sum(forward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual))
     return not (row_refusal(rows[1]) or shared_refusal(needed))
 
 
