@@ -111,8 +111,8 @@ def predictions() -> tuple[Prediction, ...]:
 
 
 def _prediction(row: dict[str, str]) -> Prediction:
-    words, sizes = ("operator", "kind", "pass_", "context"), ("images", "runs", "length", "itemsize")
-    where = Geometry(*(row[name] for name in words), *(int(row[name]) for name in sizes))
+    images, runs, length, itemsize = (int(row[name]) for name in ("images", "runs", "length", "itemsize"))
+    where = Geometry(row["operator"], row["kind"], row["pass_"], row["context"], images, runs, length, itemsize)
     kernel_s, xla_s = (float(row[name]) * 1e-6 for name in ("kernel_us", "xla_us"))
     return Prediction(
         row["variant"], row["problem"], where, kernel_s, row["xla"], xla_s, float(row["error"]), row["instead"]

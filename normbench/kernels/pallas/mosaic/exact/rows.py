@@ -64,8 +64,9 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
 
     Without `saves` there are no mean and no r: of short rows they are a part of the traffic that can be measured.
     """
-    needed = forward_shared_bytes(x.shape[1], x.dtype.name, parameters[0].dtype.name, plan, residual is not None)
-    config = staying_config(*x.shape, *needed)
+    rows, columns = x.shape
+    needed = forward_shared_bytes(columns, x.dtype.name, parameters[0].dtype.name, plan, residual is not None)
+    config = staying_config(rows, columns, *needed)
     block = (config.lines, config.line)
     dtype = jnp.dtype(plan.output_dtype)
     whole = (config.rows, *block)
