@@ -24,7 +24,7 @@ TABLE = "predicted.csv"
 NEIGHBOURS = 4
 REACH = 8.0
 """The distance, in doublings, beyond which a problem is no neighbour."""
-OTHER_ALIGNMENT, OTHER_INPUTS, OTHER_CONTEXT = 3.0, 2.0, 0.25
+OTHER_ALIGNMENT, OTHER_INPUTS, OTHER_CONTEXT = 2.0, 2.0, 0.25
 """In doublings: runs of whole warpgroups, of whole 16 bytes and others take other ways; a residual is a tensor more; an
 activation or a cast costs instructions."""
 _WARPGROUP, _VECTOR_BYTES = 128, 16

@@ -13,9 +13,9 @@ from normbench.kernels.problem import Problem
 
 TABLE = predictions()
 PROBLEMS = problems()
-DECIDED = 0.80
+DECIDED = 0.92
 """Of the problems left out, those of which their neighbours decide as their own prediction does, at least."""
-QUICKER_AND_REFUSED = 0.03
+QUICKER_AND_REFUSED = 0.01
 """Of the problems left out that a kernel computes in less time than XLA, those that neighbours refuse, at most."""
 
 
@@ -99,7 +99,7 @@ def test_what_is_within_the_error_is_not_refused():
 
 
 def test_sizes_that_no_one_predicted_are_decided_and_a_device_that_is_present_measures():
-    problem = Problem("layer_norm", (7000, 4096), "nc", "bfloat16")
+    problem = Problem("layer_norm", (50000, 192), "nc", "bfloat16")
     assert geometry(problem) not in {one.geometry for one in TABLE}
     assert supports("pallas_mosaic", problem).startswith("predicted to take")
     assert supports("pallas_mosaic", problem, "b200").startswith("predicted to take")
