@@ -65,7 +65,7 @@ def output_dtype(problem: Problem) -> str:
 
 def flax_cannot(problem: Problem, target: str) -> str | None:
     """The reason why `flax.linen.RMSNorm` cannot compute a problem, or None."""
-    return flax_missing(problem, target) or without_options(problem, OPTIONS)
+    return without_options(problem, OPTIONS) or flax_missing(problem, target)
 
 
 def _arguments(problem: Problem) -> tuple[Argument, ...]:
