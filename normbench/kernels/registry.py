@@ -61,6 +61,7 @@ class Operator:
       bind: (problem, arrays of `arguments` without a residual) -> positional arguments of the signature, with None in
         the place of an optional argument that the problem leaves out.
       unit: problem -> the size of x at which no term of the equation is lost beside another; inputs are drawn for it.
+      own_options: those of its options that variants of other projects do not know.
       statistics: number of running statistics: the last arguments, which no gradient is taken of; the output is then
         the tuple (y, *new statistics).
     """
@@ -73,12 +74,19 @@ class Operator:
     contexts: tuple[str, ...]
     reduction: Callable[[Problem], int]
     bind: Callable[[Problem, tuple[Any, ...]], tuple[Any, ...]] = _bind_all
+    own_options: tuple[str, ...] = ()
     statistics: int = 0
     unit: Callable[[Problem], float] = _above_epsilon
 
 
 def _supports_all(problem: Problem, target: str) -> str | None:
     return None
+
+
+def without_options(problem: Any, options: Sequence[str]) -> str | None:
+    """The reason why a variant that knows none of these options cannot compute a problem, or None."""
+    asked = [name for name, _ in problem.options if name in options]
+    return f"it has no option {' and no '.join(asked)}" if asked else None
 
 
 VOID = 2.0**-5
@@ -171,6 +179,8 @@ class Variant:
             return self._supports_division(case, division, target)
         if self.compiler == MESH:
             return f"it is written for many devices: take it in a context of {', '.join(BY_OPERATOR[self.operator])}"
+        if self.compiler != COMPILERS[0] and (refused := without_options(case, operator(self.operator).own_options)):
+            return refused
         return self.supports_problem(case, target)
 
     def _supports_division(self, case: Any, division: Division, target: str) -> str | None:

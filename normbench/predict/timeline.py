@@ -396,9 +396,18 @@ def _size_of_store(step: Step, walk: Walk) -> float:
     return float(value) if value is not None and 0 < value < 1 << 20 else 0.0
 
 
+def _size_of_fetch(step: Step, walk: Walk) -> float:
+    """Of a run, as the copy names it: its barrier may be told by one thread of a block that all run the same code, zero
+    by the others. Of a tile, whose size its descriptor has, what the threads together expect."""
+    state, instruction = walk.state, step.instruction
+    if "tensor" in instruction.parts:
+        return state.expected
+    return float(state.values[instruction.groups[2][-1]] or 0)
+
+
 def _fetch(step: Step, walk: Walk, start: float) -> None:
     state, device = walk.state, walk.device
-    size, state.expected = state.expected, 0.0
+    size, state.expected = _size_of_fetch(step, walk), 0.0
     of_all = walk.by_block.isdisjoint(step.instruction.groups[1])
     state.tally["bulk of all blocks" if of_all else "bulk"] += size
     state.port_free = max(start, state.port_free) + size / device.bulk_bytes_per_cycle

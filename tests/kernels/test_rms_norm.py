@@ -1,5 +1,7 @@
 """Every variant of RMS norm against the float64 reference, forward and backward."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import pytest
 from hypothesis import given, settings
@@ -7,12 +9,19 @@ from hypothesis import strategies as st
 
 from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.common.form import Form
 from normbench.kernels.problem import Problem
+from normbench.kernels.registry import COMPILERS
 from tests.kernels.norm_cases import SETTINGS, NormTests, check, drawn
 
 
 def options(draw, shape, channels):
-    return (("ndim", draw(st.integers(1, len(shape)))),)
+    found = [("ndim", draw(st.integers(1, len(shape))))]
+    if draw(st.booleans()):
+        found.append(("hat_dtype", draw(st.sampled_from(("bfloat16", "float16", "float32")))))
+    if draw(st.booleans()):
+        found.append(("scale_offset", draw(st.sampled_from((1, 1.0, -0.5)))))
+    return tuple(sorted(found))
 
 
 @settings(**SETTINGS)
@@ -23,6 +32,63 @@ def test_drawn_problems(case):
 
 class TestRmsNorm(NormTests):
     problem = Problem("rms_norm", (3, 5, 16), "nlc")
+
+
+FORMS = {
+    "llama": (("hat_dtype", "bfloat16"),),
+    "gemma": (("scale_offset", 1),),
+    "both": (("hat_dtype", "bfloat16"), ("scale_offset", 1)),
+    "fp8": (("fp8_scale", 0.05),),
+}
+KERNELS = ("pallas_triton", "pallas_mosaic")
+
+
+@pytest.mark.parametrize("variant", ["naive", "custom_vjp", *KERNELS])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_forms_of_language_models(form, variant):
+    """In whole warpgroups and in rows of any length; with the sum returned, an activation, and another width of y."""
+    problem = Problem("rms_norm", (3, 2, 256), "nlc", "bfloat16", options=FORMS[form])
+    if form == "fp8":
+        if variant == "pallas_mosaic":
+            assert "y is float8_e4m3fn" in kernels.get("rms_norm", variant).supports(problem, "h200")
+            return
+        for context in ("alone", "residual", "silu"):
+            check(dataclasses.replace(problem, context=context), variant)
+        return
+    check(dataclasses.replace(problem, context="residual", pass_="forward_backward"), variant)
+    check(dataclasses.replace(problem, shape=(3, 2, 84), context="silu", pass_="forward_backward"), variant)
+    check(dataclasses.replace(problem, context="cast"), variant)
+
+
+def test_eight_bits_stay_within_what_they_hold():
+    x = jnp.concatenate([jnp.ones((2, 63)), 1e4 * jnp.ones((2, 1))], axis=1).astype("float32")
+    for variant in ("naive", "custom_vjp", "pallas_triton"):
+        y = kernels.get("rms_norm", variant)(x, None, form=Form(fp8_scale=2.0**-8))
+        assert y.dtype.name == "float8_e4m3fn"
+        assert float(y[0, -1]) == 448.0
+
+
+def test_a_form_that_makes_no_sense_is_refused():
+    for options, fields, words in (
+        ({"hat_dtype": "float8"}, {}, "unknown hat_dtype 'float8'; allowed: bfloat16"),
+        ({"scale_offset": "one"}, {}, "scale_offset 'one'; allowed: a finite number"),
+        ({"fp8_scale": 0}, {}, "fp8_scale 0; allowed: a finite number above 0"),
+        ({"fp8_scale": 0.5}, {"pass_": "backward"}, "fp8_scale in the pass backward; allowed: forward"),
+        ({"fp8_scale": 0.5}, {"context": "cast"}, "fp8_scale in the context cast; allowed: the others"),
+    ):
+        problem = Problem("rms_norm", (2, 8), "nc", options=tuple(options.items()), **fields)
+        with pytest.raises(UserError, match=words):
+            kernels.program(problem, "naive")
+
+
+def test_who_does_not_know_a_form_says_so():
+    problem = Problem("rms_norm", (2, 8), "nc", options=FORMS["gemma"])
+    for name in kernels.variants("rms_norm", COMPILERS):
+        variant = kernels.get("rms_norm", name)
+        if variant.compiler in ("peer", "torch", "pytensor") or name == "flax":
+            assert variant.supports(problem, "cpu") == "it has no option scale_offset"
+    eight = dataclasses.replace(problem, options=FORMS["fp8"])
+    assert "need Ada or newer" in kernels.get("rms_norm", "pallas_triton").supports(eight, "a100")
 
 
 def test_gamma_of_another_length_is_refused():

@@ -134,6 +134,27 @@ SPIN = """.entry spin(
 """
 
 
+RUN = """.entry run(
+	.param .u64 run_param_0
+)
+{
+	elect.sync 	%r7|%p2, -1;
+	mov.u32 	%r2, %ctaid.x;
+	mul.wide.u32 	%rd1, %r2, 8160;
+	selp.b32 	%r1, 8160, 0, %p2;
+	mbarrier.arrive.expect_tx.shared.b64 	%rd3, [slot], %r1;
+	mov.b32 	%r5, 8160;
+	@%p2 cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [%r3], [%rd1], %r5, [slot];
+	ret;
+}
+"""
+
+
+def test_a_run_is_as_long_as_its_copy_says_however_its_barrier_is_told():
+    """8160 bytes are no whole number for each of 128 threads: one of them tells the barrier, the others nothing."""
+    assert trace_of(RUN, "8", "128", H200).bulk == 8160
+
+
 def test_bulk_copies_are_waited_for_by_their_barrier():
     found = trace_of(SPIN, "8", "128", H200)
     assert (found.bulk, found.bulk_of_all) == (64 * 128, 0)  # each of 128 threads expects 64 bytes

@@ -17,9 +17,10 @@ from normbench.cases import presets
 from normbench.cases.case import Case
 from normbench.kernels import Problem
 from normbench.kernels.common.activations import activate
+from normbench.kernels.common.form import FP8, FP8_MOST, PLAIN
 from normbench.kernels.conv_bn.convolution import convolve
 from normbench.kernels.conv_bn.geometry import geometry
-from normbench.kernels.registry import Variant, register_variant
+from normbench.kernels.registry import Variant, get, register_variant, variants
 
 FORWARD, BACKWARD, BOTH = "forward", "backward", "forward_backward"
 ALL, GRADIENTS, OUTPUTS = (FORWARD, BACKWARD, BOTH), (BACKWARD, BOTH), (FORWARD, BOTH)
@@ -36,6 +37,7 @@ class Mutant:
     step: str
     passes: tuple[str, ...]
     context: str = ""
+    options: tuple = ()
 
     @property
     def name(self) -> str:
@@ -49,7 +51,8 @@ class Mutant:
         (smoke, *_) = (problem for problem in presets.problems("smoke") if problem.operator == self.operator)
         for pass_ in self.passes:
             for dtype in DTYPES:
-                yield dataclasses.replace(smoke, pass_=pass_, dtype=dtype, context=self.context or smoke.context)
+                yield dataclasses.replace(smoke, pass_=pass_, dtype=dtype, context=self.context or smoke.context,
+                                          options=(*smoke.options, *self.options))  # fmt: skip
 
 
 def _fixed(array, mutant: Mutant, step: str):
@@ -102,12 +105,27 @@ def _moments(mutant: Mutant, v, axes: tuple[int, ...], centred: bool):
     return mean, variance, variance * (terms / (terms - 1) if mutant.without("bias") else 1.0)
 
 
-def _rows(mutant: Mutant, x, gamma, *rest, epsilon, ndim, activation):
-    """Layer norm and RMS norm."""
+def _rows(mutant: Mutant, x, gamma, *rest, epsilon, ndim, activation, form=PLAIN):
+    """Layer norm and RMS norm, this in the forms of language models."""
     v = x.astype(jnp.float32)
     mean, _, variance = _moments(mutant, v, tuple(range(v.ndim - ndim, v.ndim)), centred=bool(rest))
     h = _normalized(mutant, v, mean, variance, epsilon)
-    return _finish(mutant, _affine(mutant, h, gamma, *(rest or (jnp.zeros(()),))), activation, x.dtype)
+    h = h if mutant.without("rounding_of_hat") else form.rounded(h)
+    gamma = gamma if mutant.without("offset_of_gamma") else form.scale(gamma)
+    y = _finish(mutant, _affine(mutant, h, gamma, *(rest or (jnp.zeros(()),))), activation, _arithmetic(form, x))
+    return _in_units(mutant, form, y)
+
+
+def _arithmetic(form, x):
+    return jnp.dtype("float32") if form.divides else x.dtype
+
+
+def _in_units(mutant: Mutant, form, y):
+    """y in eight bits, where the form has it so."""
+    if not form.divides:
+        return y
+    y = y if mutant.without("units") else y / form.fp8_scale
+    return (y if mutant.without("clipping") else jnp.clip(y, -FP8_MOST, FP8_MOST)).astype(FP8)
 
 
 def _groups(mutant: Mutant, x, gamma, beta, *, epsilon, channel_axis, activation, groups=None):
@@ -210,7 +228,14 @@ STEPS: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Of each operator the steps, and the passes in which leaving one out shows."""
 _ACTIVATED = {"activation": ALL, "gradient_of_activation": GRADIENTS}
-_ADDED = {"residual": ALL, "gradient_of_residual": GRADIENTS}
+_ADDED = {"residual": ALL, "gradient_of_residual": GRADIENTS, "sum": (FORWARD,), "dtype_of_sum": OUTPUTS}
+_FORMS: tuple[tuple[str, tuple[str, ...], tuple], ...] = (
+    ("rounding_of_hat", OUTPUTS, (("hat_dtype", "bfloat16"),)),
+    ("offset_of_gamma", ALL, (("scale_offset", 1),)),
+    ("units", (FORWARD,), (("fp8_scale", 0.5),)),
+    ("clipping", (FORWARD,), (("fp8_scale", 0.005),)),
+)
+"""Of RMS norm as language models have it: Llama rounds x_hat, Gemma adds one, y in eight bits."""
 _CONTEXTS: tuple[tuple[str, dict[str, tuple[str, ...]], tuple[str, ...]], ...] = (
     ("silu", _ACTIVATED, tuple(name for name in STEPS if name != "local_response_norm")),
     ("residual", _ADDED, ("batch_norm", "batch_norm_training", "layer_norm", "rms_norm", "group_norm")),
@@ -228,6 +253,10 @@ def _with_residual(mutant: Mutant, function: Callable, x, *others, residual, **k
     y, statistics = (outputs[0], outputs[1:]) if isinstance(outputs, tuple) else (outputs, ())
     second = x + residual
     second = NOTHING * second + _fixed(second, mutant, "gradient_of_residual")
+    if mutant.without("sum"):
+        return (y, *statistics) if statistics else y
+    if mutant.without("dtype_of_sum"):
+        second = second.astype("float32" if x.dtype == jnp.bfloat16 else "bfloat16")
     return ((y, second), *statistics) if statistics else (y, second)
 
 
@@ -235,7 +264,7 @@ def mutants() -> list[Mutant]:
     found = [Mutant(operator, step, passes) for operator, steps in STEPS.items() for step, passes in steps.items()]
     for context, steps, operators in _CONTEXTS:
         found += [Mutant(operator, *step, context) for operator in operators for step in steps.items()]
-    return found
+    return found + [Mutant("rms_norm", step, passes, "", options) for step, passes, options in _FORMS]
 
 
 def cases() -> list[Case]:
@@ -251,6 +280,7 @@ for _mutant in mutants():
             _mutant.name,
             _function,
             f"without {_mutant.step}",
+            output_dtype=get(_mutant.operator, variants(_mutant.operator)[0]).output_dtype,
             fused_contexts={"residual": partial(_with_residual, _mutant, _function)},
         )
     )

@@ -50,6 +50,14 @@ def test_the_sampled_mutants_end_as_wrong(mutants, tmp_path):
     assert survivors(cases, tmp_path) == {}
 
 
+def test_mutants_of_the_forms_of_language_models_and_of_the_sum_end_as_wrong(mutants, tmp_path):
+    steps = {"rounding_of_hat", "offset_of_gamma", "units", "clipping", "sum", "dtype_of_sum"}
+    names = {f"without_{step}" for step in steps}
+    cases = [case for case in mutants.cases() if case.variant in names and case.operator == "rms_norm"]
+    assert {case.variant for case in cases} == names
+    assert survivors(cases, tmp_path) == {}
+
+
 @pytest.mark.torture
 def test_every_mutant_ends_as_wrong(mutants, tmp_path):
     assert survivors(mutants.cases(), tmp_path) == {}

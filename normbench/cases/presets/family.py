@@ -20,7 +20,7 @@ class Layer:
     provenance: str
     epsilon: float = 1e-5
     context: str = "alone"
-    options: tuple[tuple[str, int | float], ...] = ()
+    options: tuple[tuple[str, int | float | str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

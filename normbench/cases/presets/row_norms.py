@@ -1,9 +1,10 @@
 """Problems of layer norm and RMS norm: activations of transformers, pair tensors, and rows off any alignment.
 
 Sizes are those of the models' own definitions: ViT-B/16 (torchvision.models.vit_b_16), BERT-large, GPT-2 (the small
-one), Llama-3-8B (hidden size 4096, epsilon 1e-5), ConvNeXt-T (torchvision.models.convnext_tiny), the pair
-representation of AlphaFold 2 (Jumper et al. 2021: 128 channels, crops of 256 residues), and the feature extractor of
-wav2vec 2.0 large (Baevski et al. 2020: 512 channels, and 3199 frames of one second after the first convolution).
+one), Llama-3-8B (hidden size 4096, epsilon 1e-5), Gemma-2-9B (3584, 1e-6), ConvNeXt-T
+(torchvision.models.convnext_tiny), the pair representation of AlphaFold 2 (Jumper et al. 2021: 128 channels, crops of
+256 residues), and the feature extractor of wav2vec 2.0 large (Baevski et al. 2020: 512 channels, and 3199 frames of one
+second after the first convolution).
 """
 
 from dataclasses import replace
@@ -31,6 +32,39 @@ _LLAMA_SUM_SHORT = replace(
     _LLAMA_SUM, shape=(1, 512, 4096), provenance="Llama-3-8B@512 post_attention_layernorm of x + attention"
 )
 _LLAMA_FINAL = replace(_LLAMA, provenance="Llama-3-8B@2048 norm, features in float32", context="cast")
+
+_LLAMA_ORDER, _GEMMA_ORDER = (("hat_dtype", "bfloat16"),), (("scale_offset", 1),)
+_EIGHT_BITS = (("fp8_scale", 0.03125), *_LLAMA_ORDER)
+_GEMMA = Layer((1, 2048, 3584), "nlc", "Gemma-2-9B@2048 input_layernorm, by 1 + weight", 1e-6, options=_GEMMA_ORDER)
+_LANGUAGE_MODELS = (
+    (
+        replace(_LLAMA_LONG, options=_LLAMA_ORDER, provenance="Llama-3-8B@8192 input_layernorm, cast, then scaled"),
+        "forward",
+    ),
+    (
+        replace(
+            _LLAMA,
+            shape=(1, 1, 4096),
+            options=_LLAMA_ORDER,
+            provenance="Llama-3-8B decoding, input_layernorm, cast, then scaled",
+        ),
+        "forward",
+    ),
+    (replace(_LLAMA_SUM, options=_LLAMA_ORDER), "forward"),
+    (replace(_LLAMA_SUM, options=_LLAMA_ORDER), "forward_backward"),
+    (
+        replace(
+            _LLAMA_SUM,
+            options=_EIGHT_BITS,
+            provenance="Llama-3-8B@2048 post_attention_layernorm, cast, scaled, to float8",
+        ),
+        "forward",
+    ),
+    (_GEMMA, "forward"),
+    (_GEMMA, "forward_backward"),
+    (replace(_GEMMA, shape=(1, 1, 3584), provenance="Gemma-2-9B decoding, input_layernorm, by 1 + weight"), "forward"),
+)
+"""In the orders of the models' own definitions: see `normbench.kernels.common.form`."""
 
 _ODD = (
     Layer((2048, 16384), "nc", "rows of 16384: the longest that XLA's Triton rewriter takes"),
@@ -62,6 +96,7 @@ RMS_NORM = Family(
     layers=(_LLAMA, _LLAMA_LONG, _LLAMA_TOKEN, _VIT, _GPT2, _PAIR),
     trained=(_VIT, _LLAMA, _LLAMA_LONG),
     odd=_ODD,
-    surrounded=((_LLAMA_SUM, "forward"), (_LLAMA_SUM, "forward_backward"), (_LLAMA_FINAL, "forward")),
+    surrounded=((_LLAMA_SUM, "forward"), (_LLAMA_SUM, "forward_backward"), (_LLAMA_FINAL, "forward"),
+                *_LANGUAGE_MODELS),
     contexts=CONTEXTS_AND_RESIDUAL,
 )  # fmt: skip

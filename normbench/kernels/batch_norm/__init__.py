@@ -13,6 +13,7 @@ from normbench.kernels.batch_norm.naive_promoting import naive_promoting
 from normbench.kernels.batch_norm.reference import reference
 from normbench.kernels.common.checks import check_problem
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
+from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import Argument, Operator, Variant, register_operator, register_variant
 
@@ -79,7 +80,7 @@ register_variant(
         "pallas_triton",
         _pallas_triton.pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=_pallas_triton.unsupported,
+        supports_problem=unless_slower("pallas_triton", _pallas_triton.unsupported),
         interpreted_on_cpu=True,
         fused_contexts={"cast": _pallas_triton.pallas_triton},
     )
@@ -90,7 +91,7 @@ register_variant(
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU where channels come last, gradient by hand",
-        supports_problem=_pallas_mosaic.unsupported,
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

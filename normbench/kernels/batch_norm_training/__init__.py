@@ -20,6 +20,7 @@ from normbench.kernels.batch_norm_training.reference import reference
 from normbench.kernels.batch_norm_training.welford import welford
 from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
+from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (
@@ -96,7 +97,7 @@ for _variant in (
         "pallas_triton",
         pallas_triton,
         "two fused kernels in Pallas Triton, forward and backward, gradient by hand",
-        supports_problem=unsupported,
+        supports_problem=unless_slower("pallas_triton", unsupported),
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_triton},
     ),
@@ -105,7 +106,7 @@ for _variant in (
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU for channels that fit on chip, gradient by hand",
-        supports_problem=_pallas_mosaic.unsupported,
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

@@ -21,6 +21,7 @@ from normbench.kernels.group_norm.pivoted import pivoted
 from normbench.kernels.group_norm.reference import reference
 from normbench.kernels.group_norm.two_pass import two_pass
 from normbench.kernels.group_norm.welford import welford
+from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (
@@ -94,7 +95,7 @@ for _variant in (
         "pallas_triton",
         pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=unsupported,
+        supports_problem=unless_slower("pallas_triton", unsupported),
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_triton},
     ),
@@ -103,7 +104,7 @@ for _variant in (
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU for groups that fit on chip, gradient by hand",
-        supports_problem=_pallas_mosaic.unsupported,
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

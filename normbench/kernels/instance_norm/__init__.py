@@ -13,6 +13,7 @@ from normbench.kernels.instance_norm.naive import naive
 from normbench.kernels.instance_norm.pallas_mosaic import pallas_mosaic
 from normbench.kernels.instance_norm.pallas_triton import pallas_triton
 from normbench.kernels.instance_norm.reference import reference
+from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (
@@ -71,7 +72,7 @@ for _variant in (
         "pallas_triton",
         pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=group_norm.unsupported,
+        supports_problem=unless_slower("pallas_triton", group_norm.unsupported),
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_triton},
     ),
@@ -80,7 +81,7 @@ for _variant in (
         "pallas_mosaic",
         pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU for channels that fit on chip, gradient by hand",
-        supports_problem=_groups_mosaic.unsupported,
+        supports_problem=unless_slower("pallas_mosaic", _groups_mosaic.unsupported),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": pallas_mosaic},

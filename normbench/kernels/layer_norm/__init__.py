@@ -20,6 +20,7 @@ from normbench.kernels.layer_norm.pallas_triton import pallas_triton
 from normbench.kernels.layer_norm.pivoted import pivoted
 from normbench.kernels.layer_norm.reference import reference
 from normbench.kernels.layer_norm.welford import welford
+from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.pallas.triton.row_norm import unsupported
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
@@ -89,7 +90,7 @@ for _variant in (
         "pallas_triton",
         pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=unsupported,
+        supports_problem=unless_slower("pallas_triton", unsupported),
         interpreted_on_cpu=True,
         fused_contexts={"residual": pallas_triton, "cast": pallas_triton},
     ),
@@ -98,7 +99,7 @@ for _variant in (
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU, gradient by hand",
-        supports_problem=_pallas_mosaic.unsupported,
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},

@@ -68,7 +68,9 @@ TRITON_TARGETS = ("gpu", "a100", "h100", "h200", "b200")
 """Ampere and newer; "gpu" is the device that is present, which its compiler refuses where it is older."""
 MOSAIC_TARGETS = ("gpu", "h100", "h200", "b200")
 
-AMPERE, HOPPER = (8, 0), (9, 0)
+FP8_TARGETS = ("gpu", "h100", "h200", "b200")
+
+AMPERE, ADA, HOPPER = (8, 0), (8, 9), (9, 0)
 """Compute capabilities: what a device in a file of the user's own has to have."""
 
 
@@ -80,6 +82,11 @@ def not_for_triton(target: str) -> str | None:
 def not_for_mosaic(target: str) -> str | None:
     """The reason why Pallas Mosaic is nothing for `target`, or None."""
     return _target_refusal(target, MOSAIC_TARGETS, HOPPER, "Mosaic GPU needs the bulk copies of Hopper or newer")
+
+
+def not_for_fp8(target: str) -> str | None:
+    """The reason why Pallas Triton rounds nothing to float8_e4m3fn for `target`, or None."""
+    return _target_refusal(target, FP8_TARGETS, ADA, "conversions to float8_e4m3fn need Ada or newer")
 
 
 def _target_refusal(target: str, allowed: tuple[str, ...], least: tuple[int, int], need: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import jax
 
+from normbench.kernels.common.form import PLAIN, Form, form_of
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
 from normbench.kernels.pallas.mosaic.row_norm import mosaic_row_norm
@@ -17,13 +18,14 @@ def pallas_mosaic(
     *,
     ndim: int = 1,
     activation: str = "none",
+    form: Form = PLAIN,
     residual: jax.Array | None = None,
     output_dtype: str | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """As `naive`, and what a compiler would have to fuse by itself:
 
     Args:
-      x, gamma, epsilon, ndim, activation: as for `naive`; float32, bfloat16 or float16.
+      x, gamma, epsilon, ndim, activation, form: as for `naive`; float32, bfloat16 or float16.
       residual: as x; then z = x + residual is normalized, and (y, z) returned.
       output_dtype: of y; None: x's.
 
@@ -33,16 +35,16 @@ def pallas_mosaic(
     Raises:
       UserError: as `naive`, and for another dtype.
     """
-    a = checked(x, gamma, epsilon, ndim, activation)
-    plan = _plan(a.epsilon, activation, output_dtype or a.x.dtype.name)
+    a = checked(x, gamma, epsilon, ndim, activation, form)
+    plan = _plan(a.epsilon, activation, output_dtype or a.x.dtype.name, form)
     return mosaic_row_norm(a.x, a.rows, (a.gamma,), plan, residual)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernel cannot compute `problem` on `target`, or None."""
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
-    return refused(_plan(problem.epsilon, activation_of(problem.context), dtype), problem, target)
+    return refused(_plan(problem.epsilon, activation_of(problem.context), dtype, form_of(problem)), problem, target)
 
 
-def _plan(epsilon: float, activation: str, output_dtype: str) -> MosaicPlan:
-    return MosaicPlan("rms_norm", False, False, epsilon, activation, output_dtype)
+def _plan(epsilon: float, activation: str, dtype: str, form: Form) -> MosaicPlan:
+    return MosaicPlan("rms_norm", False, False, epsilon, activation, form.output_dtype(dtype), form=form)

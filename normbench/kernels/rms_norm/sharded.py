@@ -9,7 +9,7 @@ from jax import lax
 from normbench.kernels.common.checks import compute_dtype
 from normbench.kernels.common.statistics import inverse_root, mean_over
 from normbench.kernels.rms_norm.arguments import checked
-from normbench.kernels.rms_norm.naive import naive
+from normbench.kernels.rms_norm.naive import naive, scaled
 from normbench.kernels.sharding import AXIS, Division
 
 
@@ -26,6 +26,6 @@ def textbook(division: Division, *arrays: Any, **keywords: Any) -> jax.Array:
             return naive(x, gamma, **keywords)
         wide = x.astype(compute_dtype(x, gamma))
         r = inverse_root(lax.pmean(mean_over(jnp.square(wide), a.axes), AXIS), a.epsilon)
-        return (wide * r * gamma.astype(wide.dtype)).astype(x.dtype)
+        return scaled(wide * r, a._replace(x=x, gamma=gamma), "none")
 
     return division.map(part, (division.x, division.parameters), division.x)(a.x, a.gamma)

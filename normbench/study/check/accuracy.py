@@ -31,6 +31,11 @@ __all__ = ("Error", "Oracle", "compare")
 
 COTANGENT_OF_X = 0.75
 """How much of x, in units, is in the cotangent of y: a gradient sums the products of both, which else is near 0."""
+NARROW = 64
+"""So many times the roundoff of the arithmetic is that of a dtype in which few values lie too near the middle to tell
+which way they are to be rounded."""
+ROUNDED_ELSEWHERE = ("residual", "cast")
+"""The contexts in which a sound program may round once more: the sum before the norm, or y before it is cast."""
 EXACT = 1e-9
 """The relative distance of two right ways to compute a gradient in float64."""
 _NONE = Error(0.0, 0.0, 0.0, "", 0.0, 0.0)
@@ -102,14 +107,24 @@ class Oracle:
         common = math.inf if self._is_hard else self._arithmetic * math.sqrt(self._terms())
         factor = program.variant.excess(self.problem, self.conditioning)
         x_like = {self.problem.shape, np.shape(leaves[0])}
+        settled = self._is_settled(program)
         return [
             Allowance(
                 max(roundoff(leaf.dtype), roundoff(self.problem.dtype) if leaf.shape in x_like else 0.0),
                 common,
                 factor,
+                settled and index == 0,
             )
-            for leaf in leaves
+            for index, leaf in enumerate(leaves)
         ]
+
+    def _is_settled(self, program: Program) -> bool:
+        """Whether the equation of y rounds on its way, or its last step alone does: to eight bits, of float32."""
+        if self.problem.pass_ == "backward" or self.problem.context in ROUNDED_ELSEWHERE:
+            return False
+        y = roundoff(program.variant.output_dtype(self.problem))
+        coarse = max([*self._noise(program).roundings, y if y > roundoff("bfloat16") else 0.0])
+        return coarse > NARROW * self._arithmetic
 
     @cached_property
     def conditioning(self) -> float:

@@ -18,6 +18,9 @@ libraries that compute in it."""
 NOISE, SHARED_NOISE = 16, 4
 """So many times the noise of the exact program may a variant err that sums in another order, or by another formula: at
 one element (a pivot four deviations from the mean costs 16), and in what all elements share."""
+SETTLED = 0.25
+"""Of the roundoff: the root mean square of what remains beside the exact result, rounded where its equation rounds. A
+sound program differs where a value lies between two numbers, one in a thousand; one that rounds elsewhere, by 0.4."""
 DRIFT = 4
 """Standard deviations of what independent roundings of the elements do to the whole."""
 COUNTED = 2_000_000
@@ -140,17 +143,25 @@ class Allowance:
       rounding: the roundoff of the dtype that it is stored in.
       common: a relative error that all elements may share; infinite where that is not judged.
       factor: how many times as far the arithmetic may move it as a variant declares; infinite where it holds nothing.
+      settled: whether the equation says where to round, so that the result is that of the exact one, rounded there.
     """
 
     rounding: float
     common: float
     factor: float = 1.0
+    settled: bool = False
 
     def of_elements(self, exact: Exact) -> np.ndarray:
         """What |y - ref| may be, by element."""
         if math.isinf(self.factor):
             return np.full(exact.values.shape, math.inf)
         return ROUNDINGS * self.rounding * exact.scale + self.factor * NOISE * exact.noise
+
+    def of_the_rounded(self, exact: Exact) -> float:
+        """What the root mean square of the difference from the exact result, rounded, may be, in its scale."""
+        if not self.settled:
+            return math.inf
+        return SETTLED * self.rounding * max(self.factor, 1.0)
 
     def of_the_whole(self, exact: Exact) -> float:
         """What `Exact.share` of the difference may be."""
@@ -242,4 +253,6 @@ def _shares(difference: np.ndarray, exact: Exact, allowance: Allowance, stored: 
     if exact.values.any():
         whole = allowance.of_the_whole(exact) + abs(exact.share(stored - exact.values))
         worst = max(worst, abs(exact.share(difference)) / whole)
+    unsettled = math.sqrt(np.square((difference + exact.values - stored) / exact.scale).mean())
+    worst = max(worst, unsettled / allowance.of_the_rounded(exact))
     return worst, float((allowed / exact.scale).min())

@@ -28,7 +28,7 @@ EXACT = (
     "neg", "abs", "sign", "max", "min", "select_n", "stop_gradient", "copy", "reshape", "transpose", "squeeze",
     "expand_dims", "broadcast_in_dim", "slice", "dynamic_slice", "pad", "concatenate", "rev", "gather",
     "convert_element_type", "optimization_barrier", "iota", "reduce_max", "reduce_min", "eq", "ne", "lt", "le", "gt",
-    "ge", "and", "or", "not", "clamp", "select_and_scatter_add", "split", "device_put",
+    "ge", "and", "or", "not", "clamp", "select_and_scatter_add", "split", "device_put", "reduce_precision",
 )  # fmt: skip
 """Operations that round nothing; any other is taken to round its result once."""
 
@@ -80,6 +80,20 @@ class Noisy:
     def answer(self) -> Any:
         """What the program returns, in float64."""
         return jax.tree.unflatten(self._structure, self._draw(0, 0.0))
+
+    @cached_property
+    def roundings(self) -> list[float]:
+        """The roundoffs of the dtypes to which the equation itself rounds on its way."""
+        found = []
+
+        def note(equation: Any, operands: Sequence[Any], results: Sequence[Any]) -> Sequence[Any]:
+            if equation.primitive.name == "reduce_precision":
+                found.append(2.0 ** -(equation.params["mantissa_bits"] + 1))
+            return results
+
+        with in_float64():
+            jax.eval_shape(lambda *doubles: evaluate(self._closed, doubles, note), *self._doubles)
+        return found
 
     @cached_property
     def draws(self) -> list[list[np.ndarray]]:

@@ -45,6 +45,23 @@ def test_more_rows_than_programs_with_one_row_in_shared_memory(monkeypatch):
     interpreted("layer_norm", shape=(5, columns))
 
 
+@pytest.mark.parametrize("context", ["residual", "cast"])
+def test_rows_go_round_the_ring_of_a_program_that_stays(context, monkeypatch):
+    """Seven rows in three places: what is brought waits until what was there has been taken away."""
+    monkeypatch.setattr(mosaic_config, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(mosaic_config, "MOST_RESIDENT", 1)
+    config = mosaic_config.staying_config(7, 128, 1024, 4096)
+    assert (config.programs, config.slots, config.in_registers) == (1, 3, True)
+    interpreted("rms_norm", "bfloat16", context, (7, 128), "forward")
+
+
+def test_programs_that_stay_fill_the_multiprocessors():
+    for columns, slots, programs in ((4096, 3, 5 * 132), (16384, 3, 132), (128, 3, 8 * 132)):
+        config = mosaic_config.staying_config(8192, columns, 2 * columns, 4 * columns + 4096)
+        assert (config.slots, config.programs) == (slots, programs)
+    assert mosaic_config.staying_config(32, 4096, 8192, 20480).slots == 1  # of one row each: nothing to bring ahead
+
+
 def test_an_offset_does_not_cancel():
     x = 1e3 + 1e-2 * jax.random.normal(jax.random.key(0), ROWS, jnp.float32)
     y = pallas_mosaic(x, jnp.ones(ROWS[1], jnp.float32), jnp.zeros(ROWS[1], jnp.float32), 0.0)

@@ -140,7 +140,7 @@ def test_it_moves_the_minimum_for_the_h200(operator, shape, layout):
     pytest.importorskip("jax_cuda13_plugin")
     definition, variant = kernels.operator(operator), kernels.get(operator, "pallas_mosaic")
     problem = Problem(operator, shape, layout, "bfloat16", "float32")
-    assert variant.supports(problem, "h200") is None
+    assert variant.supports(problem, "gpu") is None  # whatever its predicted time
     x, *parameters = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in definition.arguments(problem)]
     called = partial(variant.function, **definition.keywords(problem))
     size_bytes = 2 * math.prod(shape)

@@ -10,12 +10,17 @@ from normbench.kernels.pallas.hardware import MULTIPROCESSORS, workspace_program
 
 WARPGROUP = 128
 """Threads of a program: a row is spread over all of them, so its length has to be a multiple."""
+KEPT_PER_THREAD = 96
+"""Elements of a row that a thread may keep in registers of float32, beside what it computes with."""
 LINE = 256
 """The longest line of a bulk copy, and the most lines of one; a row of 65536 elements is what one copy moves."""
 PER_THREAD = 16
 """Elements that a thread holds at once: 16 bytes of bfloat16 twice, and some ten arrays of float32 in 255 registers."""
 COPY_BYTES = 16
 """What a bulk copy moves is a multiple of this, and so are its addresses."""
+FORWARD_SLOTS, MOST_RESIDENT = 3, 8
+"""Rows in shared memory of a program that stays: one on its way in, one computed, one on its way out; and programs of a
+multiprocessor, of which some compute while others wait."""
 RESERVED_BYTES = 4096
 """Of shared memory, for barriers and the scratch of reductions."""
 
@@ -45,10 +50,23 @@ class MosaicConfig:
     def chunks(self) -> int:
         return self.lines // self.chunk_lines
 
+    @property
+    def in_registers(self) -> bool:
+        """Whether the threads can hold a row, in float32, while it is looked at."""
+        return self.columns <= KEPT_PER_THREAD * WARPGROUP
+
 
 def forward_config(rows: int, columns: int) -> MosaicConfig:
     """A program for each row: the hardware keeps as many in flight as shared memory holds."""
     return _config(rows, columns, rows, 1)
+
+
+def staying_config(rows: int, columns: int, slot_bytes: int, fixed_bytes: int) -> MosaicConfig:
+    """Programs that stay and walk over rows, with a ring of slots; `slot_bytes` and `fixed_bytes` as below."""
+    slots = max(1, min(FORWARD_SLOTS, (SHARED_BYTES - fixed_bytes) // slot_bytes))
+    resident = max(1, min(MOST_RESIDENT, SHARED_BYTES // (slots * slot_bytes + fixed_bytes)))
+    programs = min(rows, resident * MULTIPROCESSORS)
+    return _config(rows, columns, programs, min(slots, -(-rows // programs)))
 
 
 def backward_config(

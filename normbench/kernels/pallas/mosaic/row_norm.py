@@ -85,7 +85,7 @@ def _whole(rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, res
     if backward:
         needed = sum(backward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual))
     else:
-        needed = forward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual)
+        needed = sum(forward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual))
     return not (row_refusal(rows[1]) or shared_refusal(needed))
 
 
@@ -140,7 +140,8 @@ def _plain(kept, asked):
     (w, parameters), (plan, added) = kept, asked
     h = standardized(w.astype(jnp.float32), (1,), plan.epsilon, plan.centered)
     gamma, *beta = (parameter.astype(jnp.float32) for parameter in parameters)
-    y = h * gamma + beta[0] if beta else h * gamma
+    scaled = plan.form.rounded(h) * plan.form.scale(gamma)
+    y = scaled + beta[0] if beta else scaled
     return activate(y, plan.activation).astype(plan.output_dtype), w if added else None
 
 

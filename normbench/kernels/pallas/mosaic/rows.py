@@ -239,7 +239,8 @@ def normalized(w: jax.Array, window: Window, vectors: Any, statistics: tuple, pl
     else:
         near, offset, r = statistics
         h = (w - near - offset) * r
-    return h, h * gamma + others[0] if plan.shifted else h * gamma
+    scaled = plan.form.rounded_in_mosaic(h) * plan.form.scale(gamma)
+    return h, scaled + others[0] if plan.shifted else scaled
 
 
 def blocks_of(rows: Rows) -> Any:

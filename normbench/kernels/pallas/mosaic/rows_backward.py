@@ -168,11 +168,11 @@ def _one_row(slab, loads, shared, dw_ref, statistics, plan: MosaicPlan, rows: Ro
         dz = dy[window.at].astype(jnp.float32)
         if plan.activation != "none":
             dz = differentiate(z, dz, plan.activation)
-        return h, dz, dz * vectors[0][window.of_vector].astype(jnp.float32)
+        return h, dz, dz * plan.form.scale(vectors[0][window.of_vector].astype(jnp.float32))
 
     def grow(window, h, dz):
         at = window.of_vector
-        sums[0][at] = sums[0][at] + window.keep(dz * h, 0.0)
+        sums[0][at] = sums[0][at] + window.keep(dz * plan.form.rounded_in_mosaic(h), 0.0)
         if plan.shifted:
             sums[1][at] = sums[1][at] + window.keep(dz, 0.0)
 

@@ -146,7 +146,7 @@ def _forward_kernel(x_ref, *refs: Any, plan: TrainingPlan, config: MosaicConfig)
     mosaic_fetch_stack(x_ref.at[:, channel], x, arrived)
     gamma, beta, running_mean, running_variance = (ref[channel].astype(jnp.float32) for ref in parameters)
     mosaic_await(arrived)
-    near, offset, variance = moments(config, lambda at: x[at].astype(jnp.float32))
+    near, offset, variance = moments(config, lambda index: x[chunk(index, config)].astype(jnp.float32))
     mean = near + offset
     r = jax.lax.rsqrt(variance + plan.epsilon)
     scale = r * gamma

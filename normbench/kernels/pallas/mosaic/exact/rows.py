@@ -1,4 +1,4 @@
-"""Layer norm and RMS norm forward in Mosaic GPU: a row lies in shared memory while it is looked at three times."""
+"""Layer norm and RMS norm forward in Mosaic GPU: programs that stay, and bring the next rows while they compute one."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,12 @@ from normbench.jax_compat.mosaic import (
     mosaic_send,
     mosaic_shared,
     mosaic_slice,
+    mosaic_when,
 )
+from normbench.kernels.common.form import PLAIN, Form
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate
-from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, forward_config
+from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, staying_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class MosaicPlan:
       activation: of `ACTIVATIONS`.
       output_dtype: of y.
       given: whether mean and variance are parameters, behind gamma and beta (of `mosaic_any_rows` alone).
+      form: what is done with h before and after it is scaled, in RMS norm.
     """
 
     name: str
@@ -44,13 +47,16 @@ class MosaicPlan:
     activation: str
     output_dtype: str
     given: bool = False
+    form: Form = PLAIN
 
 
-def forward_shared_bytes(columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool) -> int:
-    """Shared memory of a forward program."""
+def forward_shared_bytes(
+    columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool
+) -> tuple[int, int]:
+    """Shared memory of a forward program: of a row with what is added to it and made of it; of the parameters."""
     of_x, of_parameter = jnp.dtype(dtype).itemsize, jnp.dtype(param_dtype).itemsize
     of_y = 0 if plan.output_dtype == dtype else jnp.dtype(plan.output_dtype).itemsize
-    return columns * (of_x * (1 + residual) + of_y + of_parameter * (1 + plan.shifted)) + RESERVED_BYTES
+    return columns * (of_x * (1 + residual) + of_y), columns * of_parameter * (1 + plan.shifted) + RESERVED_BYTES
 
 
 def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: MosaicPlan, saves: bool) -> tuple:
@@ -58,7 +64,9 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
 
     Without `saves` there are no mean and no r: of short rows they are a part of the traffic that can be measured.
     """
-    config = forward_config(*x.shape)
+    rows, columns = x.shape
+    needed = forward_shared_bytes(columns, x.dtype.name, parameters[0].dtype.name, plan, residual is not None)
+    config = staying_config(rows, columns, *needed)
     block = (config.lines, config.line)
     dtype = jnp.dtype(plan.output_dtype)
     whole = (config.rows, *block)
@@ -68,11 +76,13 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
         *(jax.ShapeDtypeStruct((config.rows,), jnp.float32),) * (saves * (1 + plan.centered)),
     )
     tensors = (x,) if residual is None else (x, residual)
+    ring = (config.slots, *block)
     scratch = (
-        *(mosaic_shared(block, x.dtype) for _ in tensors),
+        *(mosaic_shared(ring, x.dtype) for _ in tensors),
+        *(() if dtype == x.dtype else (mosaic_shared(ring, dtype),)),
         *(mosaic_shared(block, parameter.dtype) for parameter in parameters),
-        *(() if dtype == x.dtype else (mosaic_shared(block, dtype),)),
-        mosaic_barrier(len(tensors) + len(parameters)),
+        mosaic_barrier(len(tensors), config.slots),
+        mosaic_barrier(len(parameters)),
     )
     found = mosaic_call(
         partial(_kernel, plan=plan, config=config, tensors=len(tensors), parameters=len(parameters), saves=saves),
@@ -89,43 +99,85 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
 
 
 def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, parameters: int, saves: bool) -> None:
+    """A program that stays: the parameters are brought once, and the next rows while this one is computed."""
     inputs, refs = refs[: tensors + parameters], refs[tensors + parameters :]
     written = tensors + saves * (1 + plan.centered)
-    outputs, scratch = refs[:written], refs[written:]
-    *shared, barrier = scratch
-    row = mosaic_program()
-    for ref, target in zip(inputs[:tensors], shared, strict=False):
-        mosaic_fetch(ref.at[row], target, barrier)
-    for ref, target in zip(inputs[tensors:], shared[tensors:], strict=False):
-        mosaic_fetch(ref, target, barrier)
-    mosaic_await(barrier)
-    w, vectors = shared[0], shared[tensors : tensors + parameters]
-    # The output takes the place of what is not needed any more, where their dtypes are the same.
-    y = shared[tensors + parameters] if len(shared) > tensors + parameters else shared[tensors - 1]
-    if tensors == 2:
-        _add(w, shared[1], config)
+    outputs, (*shared, arrived, vectors_arrived) = refs[:written], refs[written:]
+    ring, vectors = shared[: len(shared) - parameters], shared[len(shared) - parameters :]
+    program, ahead = mosaic_program(), config.slots - 1
+    mine = (config.rows - program + config.programs - 1) // config.programs
+
+    def fetch(index):
+        slot = index % config.slots
+        for ref, target in zip(inputs[:tensors], ring, strict=False):
+            mosaic_fetch(ref.at[program + index * config.programs], target.at[slot], arrived.at[slot])
+
+    for index in range(max(ahead, 1)):
+        mosaic_when(index < mine)(partial(fetch, index))
+    for ref, target in zip(inputs[tensors:], vectors, strict=True):
+        mosaic_fetch(ref, target, vectors_arrived)
+    mosaic_await(vectors_arrived)
+
+    def step(index, carry):
+        slot, row = index % config.slots, program + index * config.programs
+        mosaic_await(arrived.at[slot])
+        # The output takes the place of what is not needed any more, where their dtypes are the same.
+        w, y = ring[0].at[slot], ring[-1].at[slot]
+
+        def bring_next():
+            """Into the slot of the row before, once that has been taken away; with one slot, of this one."""
+
+            @mosaic_when(index + max(ahead, 1) < mine)
+            def _():
+                mosaic_await_sent(read_only=True)
+                fetch(index + max(ahead, 1))
+
+        residual = ring[1].at[slot] if tensors == 2 else None
+        mean, r = _one_row(w, residual, y, vectors, plan, config, bring_next if ahead else _nothing)
+        if saves:
+            outputs[-1][row] = r
+        if saves and plan.centered:
+            outputs[-2][row] = mean
+        mosaic_send((y, outputs[0].at[row]), *([(w, outputs[1].at[row])] if tensors == 2 else []))
+        if not ahead:
+            bring_next()
+        return carry
+
+    jax.lax.fori_loop(0, mine, step, 0)
+    mosaic_await_sent()
+
+
+def _nothing() -> None:
+    """With one slot there is nothing to bring while a row is in it."""
+
+
+def _one_row(w, residual, y, vectors, plan: MosaicPlan, config: MosaicConfig, between) -> tuple[Any, jax.Array]:
+    """Writes y, and z in the place of w; returns the mean and r. `between` is called once they are known."""
+    if residual is not None:
+        _add(w, residual, config)
+    kept = [w[chunk(k, config)].astype(jnp.float32) for k in range(config.chunks)] if config.in_registers else None
+
+    def values(index):
+        return w[chunk(index, config)].astype(jnp.float32) if kept is None else kept[index]
+
     near: Any = 0.0
     offset: Any = 0.0
     if plan.centered:
-        near, offset, variance = moments(config, lambda at: w[at].astype(jnp.float32))
+        near, offset, variance = moments(config, values, config.in_registers)
     else:
-        variance = sum_over(config, lambda at: _square(w[at].astype(jnp.float32))) / config.columns
+        squares = sum_over(config, lambda index: _square(values(index)), config.in_registers)
+        variance = squares / config.columns
     r = jax.lax.rsqrt(variance + plan.epsilon)
+    between()
 
     def write(index, carry):
         at = chunk(index, config)
-        h = (w[at].astype(jnp.float32) - near - offset) * r
-        y[at] = activate(affine(h, vectors, at), plan.activation).astype(y.dtype)
+        h = (values(index) - near - offset) * r
+        y[at] = activate(affine(h, vectors, at, plan.form), plan.activation).astype(y.dtype)
         return carry
 
-    jax.lax.fori_loop(0, config.chunks, write, 0)
-    if saves:
-        outputs[-1][row] = r
-    if saves and plan.centered:
-        outputs[-2][row] = near + offset
-    sent = [(y, outputs[0].at[row])]
-    mosaic_send(*sent, *([(w, outputs[1].at[row])] if tensors == 2 else []))
-    mosaic_await_sent()
+    over_chunks(config, write, 0, config.in_registers)
+    return near + offset, r
 
 
 def _add(w, residual, config: MosaicConfig) -> None:
@@ -141,9 +193,9 @@ def _square(value: jax.Array) -> jax.Array:
     return value * value
 
 
-def affine(h: jax.Array, vectors: Any, at: Any) -> jax.Array:
+def affine(h: jax.Array, vectors: Any, at: Any, form: Form) -> jax.Array:
     """h * gamma + beta of one chunk; `vectors` lie in shared memory."""
-    z = h * vectors[0][at].astype(jnp.float32)
+    z = form.rounded_in_mosaic(h) * form.scale(vectors[0][at].astype(jnp.float32))
     return z + vectors[1][at].astype(jnp.float32) if len(vectors) == 2 else z
 
 
@@ -152,27 +204,38 @@ def chunk(index: Any, config: MosaicConfig) -> tuple:
     return (mosaic_slice(index * config.chunk_lines, config.chunk_lines),)
 
 
-def sum_over(config: MosaicConfig, term: Any) -> jax.Array:
-    """The sum over a row: each thread adds up its own elements, and then the threads do."""
+def over_chunks(config: MosaicConfig, step: Any, carry: Any, unrolled: bool = False) -> Any:
+    """Folds `step(index, carry)` over the chunks of a row."""
+    if not unrolled:
+        return jax.lax.fori_loop(0, config.chunks, step, carry)
+    for index in range(config.chunks):
+        carry = step(index, carry)
+    return carry
+
+
+def sum_over(config: MosaicConfig, term: Any, unrolled: bool = False) -> jax.Array:
+    """The sum over a row of what `term` makes of each chunk's index: each thread adds up its own elements, and then the
+    threads do."""
     zero = jnp.zeros((config.chunk_lines, config.line), jnp.float32)
-    return jnp.sum(jax.lax.fori_loop(0, config.chunks, lambda index, c: c + term(chunk(index, config)), zero))
+    return jnp.sum(over_chunks(config, lambda index, carry: carry + term(index), zero, unrolled))
 
 
-def moments(config: MosaicConfig, values: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def moments(config: MosaicConfig, values: Any, unrolled: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The mean in two parts, one rounded and what that leaves of the other values, and the variance.
 
     (w - near - offset) then has the error of one rounding, however large the mean is beside the deviation.
 
     Args:
-      values: of a chunk, in float32.
+      values: of the chunk with an index, in float32.
+      unrolled: whether they are at hand in registers.
     """
-    near = sum_over(config, values) / config.columns
+    near = sum_over(config, values, unrolled) / config.columns
 
     def step(index, carry):
-        centred = values(chunk(index, config)) - near
+        centred = values(index) - near
         return carry[0] + centred, carry[1] + centred * centred
 
     zero = jnp.zeros((config.chunk_lines, config.line), jnp.float32)
-    left, squares = jax.lax.fori_loop(0, config.chunks, step, (zero, zero))
+    left, squares = over_chunks(config, step, (zero, zero), unrolled)
     offset = jnp.sum(left) / config.columns
     return near, offset, jnp.maximum(jnp.sum(squares) / config.columns - offset * offset, 0.0)

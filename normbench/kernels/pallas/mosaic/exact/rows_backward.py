@@ -134,13 +134,13 @@ def _one_row(slots, vectors, sums, mean, r, plan: MosaicPlan, config: MosaicConf
         h = (w[at].astype(jnp.float32) - mean) * r
         pulled = dy[at].astype(jnp.float32)
         if plan.activation != "none":
-            pulled = differentiate(affine(h, vectors, at), pulled, plan.activation)
-        return h, pulled, pulled * vectors[0][at].astype(jnp.float32)
+            pulled = differentiate(affine(h, vectors, at, plan.form), pulled, plan.activation)
+        return h, pulled, pulled * plan.form.scale(vectors[0][at].astype(jnp.float32))
 
     def add(index, carry):
         at = chunk(index, config)
         h, dz, dh = pull(at)
-        sums[0][at] = sums[0][at] + dz * h
+        sums[0][at] = sums[0][at] + dz * plan.form.rounded_in_mosaic(h)
         if plan.shifted:
             sums[1][at] = sums[1][at] + dz
         return carry[0] + dh, carry[1] + dh * h

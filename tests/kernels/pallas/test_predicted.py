@@ -1,0 +1,121 @@
+"""No kernel is predicted slower than XLA's best by more than the model's error without `supports` refusing it."""
+
+import dataclasses
+import math
+
+import pytest
+
+from analysis.pages.kernels_against_xla import NOT_THE_SAME, RUN
+from analysis.pages.kernels_limits import KERNELS, between, of_run, problems
+from normbench import kernels
+from normbench.kernels.pallas.predicted import Geometry, Prediction, geometry, predictions, slower_than_xla
+from normbench.kernels.problem import Problem
+
+TABLE = predictions()
+PROBLEMS = problems()
+DECIDED = 0.92
+"""Of the problems left out, those of which their neighbours decide as their own prediction does, at least."""
+QUICKER_AND_REFUSED = 0.01
+"""Of the problems left out that a kernel computes in less time than XLA, those that neighbours refuse, at most."""
+
+
+def supports(variant, problem, target="h200"):
+    return kernels.get(problem.operator, variant).supports(problem, target)
+
+
+@pytest.mark.parametrize("variant", KERNELS)
+def test_every_problem_is_refused_exactly_where_it_is_told_to_be_slower(variant):
+    lines = {line.problem: line for line in TABLE if line.variant == variant}
+    assert len(lines) > 150
+    for slug, problem in PROBLEMS.items():
+        reason = supports(variant, problem)
+        if slug not in lines:
+            assert reason, f"{slug} has no prediction: python -m analysis.pages.kernels_limits"
+            assert not reason.startswith("predicted")
+            continue
+        line = lines[slug]
+        twins = [one for one in lines.values() if one.geometry == line.geometry]
+        assert bool(reason) == any(one.excess > 0 for one in twins), (slug, reason)
+        if line.excess > 0:
+            assert line.kernel_s > line.xla_s * line.error
+            assert f"; use {line.instead}" in reason
+            assert line.xla in reason
+            assert supports(line.instead, problem) is None
+
+
+def test_a_line_tells_what_the_run_does():
+    """XLA's time and the model's error are those of the committed run, and Triton's time."""
+    known = of_run(RUN)
+    for line in TABLE:
+        times = known.get(line.problem, {})
+        plain = [time for name, time in times.items() if not name.startswith("pallas") and name not in NOT_THE_SAME]
+        if plain:
+            assert line.xla_s == pytest.approx(min(time.seconds for time in plain), rel=1e-3)
+            assert line.error > 1
+        if line.variant == "pallas_triton" and "pallas_triton" in times:
+            assert line.kernel_s == pytest.approx(times["pallas_triton"].seconds, rel=1e-3)
+
+
+def test_a_problem_left_out_is_decided_by_its_neighbours():
+    same, quicker, refused, missed = 0, 0, 0, []
+    for line in TABLE:
+        others = tuple(one for one in TABLE if one.geometry != line.geometry)
+        told = slower_than_xla(line.variant, line.geometry, others) is not None
+        same += told == (line.excess > 0)
+        quicker += line.kernel_s < line.xla_s
+        refused += line.kernel_s < line.xla_s and told
+        missed += [] if told == (line.excess > 0) else [line.problem]
+    assert same >= DECIDED * len(TABLE), missed
+    assert refused <= QUICKER_AND_REFUSED * quicker, missed
+
+
+def line(seconds, runs, length=4096, error=1.2):
+    where = Geometry("layer_norm", "rows", "forward", "alone", 1, runs, length, 2)
+    return Prediction("pallas_mosaic", f"{runs}x{length}", where, seconds, "naive", 1e-5, error, "pallas_triton")
+
+
+def test_between_two_problems_the_nearer_one_counts_for_more():
+    table = (line(3e-5, 16384), line(0.9e-5, 64))
+    where = table[0].geometry
+    near, far = (dataclasses.replace(where, runs=runs) for runs in (8192, 128))
+    assert slower_than_xla("pallas_mosaic", far, table) is None
+    reason = slower_than_xla("pallas_mosaic", near, table)
+    assert "XLA's best, by 16384x4096 and what is near it" in reason
+    assert reason.endswith("use pallas_triton")
+    assert 1.2 < float(reason.split(" times")[0].split()[-1]) < 3
+    assert slower_than_xla("pallas_mosaic", where, table).startswith("predicted to take 3.00 times as long as naive")
+
+
+def test_what_is_far_from_every_prediction_is_not_refused():
+    table = (line(3e-5, 16384),)
+    for fields in ({"runs": 2}, {"operator": "rms_norm"}, {"pass_": "backward"}):
+        assert slower_than_xla("pallas_mosaic", dataclasses.replace(table[0].geometry, **fields), table) is None
+    assert slower_than_xla("pallas_triton", table[0].geometry, table) is None
+
+
+def test_what_is_within_the_error_is_not_refused():
+    assert slower_than_xla("pallas_mosaic", line(1e-5, 64).geometry, (line(1.19e-5, 64),)) is None
+    assert slower_than_xla("pallas_mosaic", line(1e-5, 64).geometry, (line(1.21e-5, 64),))
+
+
+def test_sizes_that_no_one_predicted_are_decided_and_a_device_that_is_present_measures():
+    problem = Problem("layer_norm", (50000, 192), "nc", "bfloat16")
+    assert geometry(problem) not in {one.geometry for one in TABLE}
+    assert supports("pallas_mosaic", problem).startswith("predicted to take")
+    assert supports("pallas_mosaic", problem, "b200").startswith("predicted to take")
+    assert supports("pallas_mosaic", problem, "gpu") is None
+    for target in ("h200", "a100"):
+        assert supports("pallas_triton", problem, target) is None
+
+
+def test_geometry_counts_runs_as_they_lie_in_memory():
+    for operator, shape, layout, options, expected in (
+        ("layer_norm", (2, 3, 4, 8), "nhwc", (("ndim", 2),), ("rows", 1, 6, 32)),
+        ("batch_norm", (2, 3, 4, 5), "nchw", (), ("first", 1, 6, 20)),
+        ("group_norm", (2, 4, 5, 3), "nhwc", (("groups", 3),), ("last", 2, 40, 3)),
+        ("batch_norm", (7, 3), "nc", (), ("last", 1, 7, 3)),
+    ):
+        found = geometry(Problem(operator, shape, layout, options=options))
+        assert (found.kind, found.images, found.runs, found.length) == expected
+    assert geometry(Problem("layer_norm", (0, 8), "nc")) is None
+    assert all(math.isfinite(geometry(one).distance(geometry(one))) for one in between())
