@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas as pl
 
 import normbench
 from normbench.errors import UserError
@@ -92,6 +93,24 @@ def test_streaming_takes_what_the_memory_takes(target):
     attained = {"v4": 0.80, "v5e": 0.90, "v5p": 0.85}.get(target, 1.0)
     assert len(report.launches) == 1
     assert report.predicted_s == pytest.approx(report.bytes_s / attained, rel=0.02)
+
+
+def double(x_ref, y_ref):
+    y_ref[...] = 2 * x_ref[...]
+
+
+@needs_libtpu
+def test_a_kernel_of_ones_own_reads_and_writes_hbm_once_under_its_name():
+    def doubled(x):
+        block = pl.BlockSpec((256, 512), lambda row: (row, 0))
+        call = pl.pallas_call(double, jax.ShapeDtypeStruct(x.shape, x.dtype), name="twice", grid=(8,),
+                              in_specs=[block], out_specs=block)  # fmt: skip
+        return call(x)
+
+    (launch,) = normbench.explain(doubled, array((2048, 512), BF16), target="v6e").rows
+    assert (launch["kind"], launch["ops"]) == ("pallas", "twice")
+    assert launch["read_bytes"] == launch["write_bytes"] == 2048 * 512 * 2
+    assert launch["predicted_from"] == "bytes"
 
 
 @needs_libtpu
