@@ -21,6 +21,8 @@ SLICING = {"slice", "dynamic-slice", "gather"}
 UNARY = {
     "bitcast", "reshape", "transpose", "copy", "convert", "negate", "abs", "exponential", "rsqrt", "sqrt",
 }  # fmt: skip
+NOTHING_MOVES = [f'custom_call_target="{name}"' for name in (
+    "AllocateBuffer", "ConcatBitcast", "PrepareAsyncCallStart", "PrepareAsyncCallDone")]  # fmt: skip
 PAIRED = {"copy-start": 0, "all-gather-start": 1, "collective-permute-start": 1, "all-reduce-start": None}
 
 
@@ -210,7 +212,7 @@ class Count:
             return self.branches(line, given, times, known)
         if opcode == "call":
             return self.run(re.search(r"to_apply=%([\w.\-]+)", line.rest)[1], given, times, known)
-        if opcode in FREE or 'custom_call_target="AllocateBuffer"' in line.rest or "ConcatBitcast" in line.rest:
+        if opcode in FREE or any(name in line.rest for name in NOTHING_MOVES):
             return next(Buffer(one) for one in arrays(line.shape))
         return self.launch(computation, line, given, times, known)
 

@@ -2,20 +2,26 @@
 
 from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 import normbench
+from normbench import kernels
+from normbench.cases.case import Case
+from normbench.fusion.compilation import compile_for
 from normbench.fusion.launches import Launch
 from normbench.fusion.targets import deviceless_target
 from normbench.fusion.tpu.chips import CHIPS
-from normbench.predict.program import added
+from normbench.fusion.tpu.launches import estimated_cycles
+from normbench.predict.program import added, predicted_rows
 from normbench.predict.rules import BYTES, OPERATIONS
 from normbench.predict.tpu import CYCLES, RATES, ruled_on_tpu
 from normbench.schema import TPU_TARGETS
 
+needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs the extra tpu-targets")
 V6E = deviceless_target("v6e")
 NOTHING = Launch(
     index=0, name="fusion", kind="loop", computation="main", repetitions=1, repetitions_known=True, loop=None,
@@ -55,7 +61,25 @@ def test_the_rate_is_no_clock(target):
     assert 2e9 < RATES[target].cycles_per_s(CHIPS[target]) < 6e9
 
 
-@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs the extra tpu-targets")
+def test_the_largest_number_is_no_estimate():
+    """As libtpu writes it for a copy that the SparseCores carry out: three hundred years are no prediction."""
+    told = '{{"window_config":{{"estimated_cycles":"{}"}}}}'
+    cycles = [estimated_cycles(SimpleNamespace(backend_config=told.format(number))) for number in (2**63 - 1, 0, 17)]
+    assert cycles == [None, None, 17]
+    assert estimated_cycles(SimpleNamespace(backend_config="")) is None
+
+
+@needs_libtpu
+def test_a_copy_by_the_sparse_cores_is_predicted_by_its_bytes():
+    case = Case.from_slug("instance_norm.alone.8x256x64x64.nchw.bf16.f32.backward.welford")
+    program = kernels.program(case.problem, case.variant)
+    compilation = compile_for(program.function, program.inputs, "tpu7x")
+    row, launches = predicted_rows(compilation)
+    assert row["predicted_s"] < 1e-3
+    assert "custom call" not in {launch["kind"] for launch in launches}
+
+
+@needs_libtpu
 def test_each_product_has_its_own_operations():
     """Also where one reads and writes VMEM alone, so that nothing of it is seen in its bytes."""
 

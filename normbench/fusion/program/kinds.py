@@ -41,6 +41,8 @@ def kind(module: Module, launch: Instruction) -> str:
         return "slice" if opcode in _SLICES else "update"
     if opcode in ("broadcast", "iota", "constant"):
         return "fill"
+    if opcode == "reduce" and _first_result(launch).tiles:
+        return "reduction"
     return _fusion_kind(module, launch) if opcode == "fusion" else opcode
 
 
