@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study gpu check test torture lint site notebooks goldens peers matrix validate clean
+.PHONY: study gpu check test torture lint site notebooks goldens peers tpus matrix validate clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
@@ -51,6 +51,10 @@ notebooks: .venv/notebooks
 # PyTorch, against which the tests of normbench.kernels.aten judge, and the other peers; large.
 peers: .venv/test
 	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[peers]'
+
+# The compiler for TPUs, without which the tests of its output skip; 680 MB unpacked.
+tpus: .venv/test
+	$(BIN)/python -m pip install -q -q --disable-pip-version-check -e '.[tpu-targets]'
 
 # The tests of the compiler's output also run under every other JAX for which there is a `.venv-<version>`.
 matrix:

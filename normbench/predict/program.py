@@ -132,10 +132,8 @@ def predict(reading: Reading, target: str | Target) -> Prediction:
 
 
 def _on_tpu(reading: Reading, target: Target) -> Iterator[LaunchPrediction]:
-    operations = operations_of(reading.launches)
     for one in reading.launches:
-        each = operations[one.index] / one.repetitions if one.index in operations else None
-        found = ruled_on_tpu(one, each, target)
+        found = ruled_on_tpu(one, target)
         yield _of(found.seconds, one.repetitions, found.rule, bound=found.bound, source=found.rule)
 
 

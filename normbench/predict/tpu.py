@@ -61,20 +61,16 @@ RATES = {
 }
 
 
-def ruled_on_tpu(launch: Launch, operations: float | None, target: Target) -> Ruled:
-    """The time of one run of a launch.
-
-    Args:
-      operations: of one run of a product; None for other launches.
-    """
+def ruled_on_tpu(launch: Launch, target: Target) -> Ruled:
+    """The time of one run of a launch."""
     chip, rates = CHIPS[target.config], RATES[target.config]
     size = (launch.read_bytes + launch.write_bytes) / launch.repetitions
     by_bytes = size / (rates.attained * chip.memory_bytes_per_s)
     if launch.collective is not None:
         sent = (launch.wire_bytes or 0) / launch.repetitions / rates.link_bytes_per_s
         return Ruled(_COLLECTIVE_START_S + sent, INTERCONNECT, "the interconnect (by its bytes alone)")
-    if operations:
-        by_operations = operations / (ATTAINED_OPERATIONS * chip.products_per_s)
+    if launch.flops:
+        by_operations = launch.flops / launch.repetitions / (ATTAINED_OPERATIONS * chip.products_per_s)
         words = f"operations: {100 * ATTAINED_OPERATIONS:.0f} % of {chip.products_per_s / 1e12:.0f} T a second"
         return Ruled(max(by_bytes, by_operations), OPERATIONS, words if by_operations > by_bytes else "HBM")
     if launch.estimated_cycles is None:

@@ -86,7 +86,7 @@ def test_what_may_change_a_row_makes_it_compiled_again(tmp_path, compiled, monke
     if what == "flag":
         monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false")
     elif what == "version":
-        monkeypatch.setattr(toolchain_module, "compiler_versions", lambda: {"jax": "99"})
+        monkeypatch.setattr(toolchain_module, "compiler_versions", lambda platform: {"jax": "99"})
     elif what == "reader":
         monkeypatch.setattr(toolchain_module, "code_digest", lambda code=(): "other code")
     fields = {"target": {"target": "a100"}, "shape": {"problem": Problem("batch_norm", (2, 4, 3, 6), context="relu")}}

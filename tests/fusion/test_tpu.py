@@ -6,6 +6,9 @@ from importlib.util import find_spec
 import jax
 import jax.numpy as jnp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.experimental import pallas as pl
 
 import normbench
 from normbench.errors import UserError
@@ -15,7 +18,7 @@ from normbench.fusion.tpu.chips import CHIPS
 from normbench.fusion.tpu.hints import NO_REFUSALS
 from normbench.schema import TPU_TARGETS
 from tests.fusion.programs import array, layer_norm, programs
-from tests.fusion.text_counter import Count
+from tests.fusion.text_counter import Array, Count
 
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs the extra tpu-targets")
 BF16 = jnp.bfloat16
@@ -94,6 +97,24 @@ def test_streaming_takes_what_the_memory_takes(target):
     assert report.predicted_s == pytest.approx(report.bytes_s / attained, rel=0.02)
 
 
+def double(x_ref, y_ref):
+    y_ref[...] = 2 * x_ref[...]
+
+
+@needs_libtpu
+def test_a_kernel_of_ones_own_reads_and_writes_hbm_once_under_its_name():
+    def doubled(x):
+        block = pl.BlockSpec((256, 512), lambda row: (row, 0))
+        call = pl.pallas_call(double, jax.ShapeDtypeStruct(x.shape, x.dtype), name="twice", grid=(8,),
+                              in_specs=[block], out_specs=block)  # fmt: skip
+        return call(x)
+
+    (launch,) = normbench.explain(doubled, array((2048, 512), BF16), target="v6e").rows
+    assert (launch["kind"], launch["ops"]) == ("pallas", "twice")
+    assert launch["read_bytes"] == launch["write_bytes"] == 2048 * 512 * 2
+    assert launch["predicted_from"] == "bytes"
+
+
 @needs_libtpu
 def test_a_mesh_of_four_tells_what_each_device_sends():
     mesh = normbench.mesh((2, 2), ("data", "model"), target="v6e")
@@ -113,6 +134,17 @@ def test_tiles_fill_up_the_minor_dimensions_of_the_layout():
     assert Shape("f32", 32, (), (), tiles=((128,),)).memory_bytes == 4
     assert Shape("f32", 32, (100,), (0,), tiles=((8, 128),)).memory_bytes == 8 * 128 * 4
     assert Shape("f32", 32, (64,), (0,), tiles=((128,),), memory_space=1).memory_bytes == 0
+
+
+@given(st.data())
+def test_padding_is_that_of_another_counter(data):
+    sizes = tuple(data.draw(st.lists(st.integers(1, 300), min_size=1, max_size=4)))
+    order = tuple(data.draw(st.permutations(range(len(sizes)))))
+    tile = data.draw(st.sampled_from([(), (128,), (1024,), (8, 128), (16, 128), (1, 128), (2, 128)]))
+    space = data.draw(st.sampled_from([0, 0, 0, 1, 2, 5]))
+    shape = Shape("bf16", 16, sizes, order, memory_space=space, tiles=(tile, (2, 1)) if tile else ())
+    assert shape.memory_bytes == Array("bf16", sizes, order, tile, space).moved()
+    assert shape.memory_bytes >= shape.size_bytes or space
 
 
 @pytest.mark.parametrize(

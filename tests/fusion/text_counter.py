@@ -21,6 +21,8 @@ SLICING = {"slice", "dynamic-slice", "gather"}
 UNARY = {
     "bitcast", "reshape", "transpose", "copy", "convert", "negate", "abs", "exponential", "rsqrt", "sqrt",
 }  # fmt: skip
+NOTHING_MOVES = [f'custom_call_target="{name}"' for name in (
+    "AllocateBuffer", "ConcatBitcast", "PrepareAsyncCallStart", "PrepareAsyncCallDone")]  # fmt: skip
 PAIRED = {"copy-start": 0, "all-gather-start": 1, "collective-permute-start": 1, "all-reduce-start": None}
 
 
@@ -210,7 +212,7 @@ class Count:
             return self.branches(line, given, times, known)
         if opcode == "call":
             return self.run(re.search(r"to_apply=%([\w.\-]+)", line.rest)[1], given, times, known)
-        if opcode in FREE or 'custom_call_target="AllocateBuffer"' in line.rest or "ConcatBitcast" in line.rest:
+        if opcode in FREE or any(name in line.rest for name in NOTHING_MOVES):
             return next(Buffer(one) for one in arrays(line.shape))
         return self.launch(computation, line, given, times, known)
 
@@ -290,7 +292,9 @@ class Count:
         launch.read = [(one, one.array.moved()) for one in inputs]
         launch.written = sum(one.array.moved() for one in launch.results)
         if opcode in SLICING:
-            launch.read[0] = (inputs[0], inputs[0].array.moved(launch.results[0].array.elements))
+            given, part = inputs[0].array, launch.results[0].array
+            raw = min(given.moved(), part.bytes)  # where a bitcast has made plain bytes of it, its padding among them
+            launch.read[0] = (inputs[0], given.moved(part.elements) if given.dtype == part.dtype else raw)
         if opcode == "dynamic-update-slice":
             self.in_place(launch, inputs, inputs[1].array.elements, reads=False)
         if opcode == "scatter":
@@ -318,7 +322,7 @@ class Count:
         name = re.search(r"calls=%([\w.\-]+)", line.rest)[1]
         lines = {one.name: one for one in self.text.computations[name]}
         (root,) = (one for one in lines.values() if one.is_root)
-        ends = [lines[one] for one in root.operands] if root.opcode == "tuple" else [root]
+        ends = [lines[one] for one in root.operands] if root.opcode == "tuple" else [root] * len(launch.results)
         wanted: dict[str, int] = {}
         inputs = {one.name: given[int(one.operands[0])] for one in lines.values() if one.opcode == "parameter"}
         for end, result in zip(ends, launch.results, strict=True):

@@ -12,7 +12,7 @@ import pytest
 from normbench.fusion import compile_environment
 from normbench.goldens import make as golden_make
 from normbench.goldens.make import Journal, toolchain
-from normbench.goldens.renew import TARGETS, all_slugs, renew, sample, sentences
+from normbench.goldens.renew import OF_A_TPU, TARGETS, all_slugs, renew, sample, sentences, slugs_of
 from normbench.goldens.store import FOLDER, from_csv, read_folder, to_csv
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,17 @@ WORDS = (
 SAMPLE = 4
 """Cases of each operator, besides the smoke preset, that are compiled on every run of the tests."""
 needs_goldens = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no goldens for jax {jax.__version__}")
+
+
+def test_a_tpu_has_a_sample_of_what_it_supports():
+    every = all_slugs()
+    assert slugs_of("h200", every) == every
+    chosen = slugs_of("v6e", every)
+    operators = {slug.split(".")[0] for slug in every}
+    assert len(chosen) == OF_A_TPU * len(operators)
+    assert not any("f64" in slug or slug.endswith(("pallas_triton", "pallas_mosaic")) for slug in chosen)
+    rms_norms = tuple(slug for slug in every if slug.startswith("rms_norm."))
+    assert set(slugs_of("v6e", rms_norms)) < set(chosen), "the same whichever operators are asked for"
 
 
 def check(*arguments, flags=""):

@@ -41,6 +41,8 @@ def kind(module: Module, launch: Instruction) -> str:
         return "slice" if opcode in _SLICES else "update"
     if opcode in ("broadcast", "iota", "constant"):
         return "fill"
+    if opcode == "reduce" and _first_result(launch).tiles:
+        return "reduction"
     return _fusion_kind(module, launch) if opcode == "fusion" else opcode
 
 
@@ -109,8 +111,12 @@ def _custom_fusion_kind(backend_config: str, large: set[str]) -> str:
 def pallas_name(launch: Instruction) -> str:
     """The name that a Pallas kernel was given by its author (its function's, by default); or that of the instruction.
 
-    It stands in the configuration of the call, `{name = "..."}` of MLIR or JSON, or it is the last part of `op_name`.
+    It stands in the configuration of the call, `{name = "..."}` of MLIR or JSON; on a TPU it is the part of `op_name`
+    before the last, "jit(f)/my_kernel/pallas_call".
     """
+    scopes = launch.op_name.split("/")[1:-1]
+    if launch.custom_call_target == PALLAS_CALL:
+        return scopes[-1] if scopes else launch.name
     match = re.search(r'\bname\s*=\s*"([^"]+)"', launch.backend_config)
     if match:
         return match[1]

@@ -8,8 +8,11 @@ VECTOR_MEMORY = 1  # the memory space of VMEM
 PREFETCH, WRITE_BACK = "prefetch", "write back"
 """Kinds of the copies from HBM into VMEM, and of those from VMEM into HBM."""
 PALLAS_CALL = "tpu_custom_call"
-NO_DATA = ("AllocateBuffer", "ConcatBitcast")
-"""Custom calls that move nothing: memory that another launch writes, and parts of an array that lie side by side."""
+NO_DATA = ("AllocateBuffer", "ConcatBitcast", "PrepareAsyncCallStart", "PrepareAsyncCallDone")
+"""Custom calls that move nothing: memory that another launch writes, parts of an array that lie side by side, and what
+gets the SparseCores ready for a copy of theirs."""
+_NO_ESTIMATE = 2**62
+"""The largest number of 64 bits stands for none, as of a copy that the SparseCores carry out."""
 
 
 def copy_kind(source: Shape, result: Shape) -> str | None:
@@ -26,4 +29,4 @@ def estimated_cycles(launch: Instruction) -> int | None:
         cycles = int(json.loads(launch.backend_config)["window_config"]["estimated_cycles"])
     except (ValueError, KeyError, TypeError):
         return None
-    return cycles if cycles > 0 else None
+    return cycles if 0 < cycles < _NO_ESTIMATE else None

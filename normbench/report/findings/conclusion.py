@@ -10,6 +10,7 @@ from normbench.report.data.recommendation import MEASURED, PREDICTED, TRAFFIC, R
 from normbench.report.data.summary import NOT_RUN, Digest, clock_and_cache
 from normbench.report.page.reproduce import explain_command
 from normbench.run_folder.resume import resume_command
+from normbench.schema import TPU_TARGETS
 
 _TROUBLES = ("ok", "unsupported", "impossible", NOT_RUN)
 _LOUD = 0.05
@@ -97,7 +98,8 @@ def next_steps(data: Digest, told: list[Recommendation]) -> list[str]:
     floors = {one.floor for one in told if one.floor is not None}
     if floors and max(floors) > _LOUD:
         steps.append("the machine was not quiet: see normbench doctor; repeat with --processes 5")
-    if told and not any(one.basis == MEASURED and one.target == "gpu" for one in told):
+    elsewhere = [one for one in told if one.target not in TPU_TARGETS]
+    if elsewhere and not any(one.basis == MEASURED and one.target == "gpu" for one in elsewhere):
         steps.append("measure on a GPU: normbench gpu")
     worst = _worst(data)
     if worst:

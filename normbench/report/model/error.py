@@ -14,12 +14,16 @@ from normbench.display.units import count
 from normbench.report.data.frames import Run
 from normbench.report.model.calibration import Calibration, calibration
 from normbench.report.model.predictions import MODELS, UNCALIBRATED, devices, predicted
-from normbench.schema import DEVICELESS_TARGETS
+from normbench.schema import DEVICELESS_TARGETS, TPU_TARGETS
 
 ABSENT = "The model's error is not known: no case of this run has both a predicted and a measured time."
 NO_GPU = (
     "The predictions for {targets} have no error yet: no GPU was measured in this run; "
     "on a machine with one, this does it: make gpu PRESET=standard"
+)
+NO_TPU = (
+    "The predictions for {targets} are made of the compiler's own estimates, and nothing here measures on a TPU: "
+    "docs/tpu.md has the six published times that they were held against, all of one operator on a TPU7x."
 )
 POOR = 0.5
 """A median error per launch above this is of no use: it is told in one line."""
@@ -159,7 +163,10 @@ def missing_lines(run: Run) -> list[str]:
     """What was predicted and not measured, and the command that measures it."""
     foretold = run.compiled[run.compiled[["bytes_s", "predicted_s"]].notna().any(axis=1)]["target"].unique()
     targets = [target for target in run.targets if target in DEVICELESS_TARGETS and target in foretold]
-    return [NO_GPU.format(targets=", ".join(targets))] if targets and "gpu" not in devices(run) else []
+    tpus = [target for target in targets if target in TPU_TARGETS]
+    gpus = [target for target in targets if target not in tpus] if "gpu" not in devices(run) else []
+    told = ((NO_GPU, gpus), (NO_TPU, tpus))
+    return [sentence.format(targets=", ".join(names)) for sentence, names in told if names]
 
 
 def _model(row: pd.Series) -> str:
