@@ -6,11 +6,14 @@ are undefined on a TPU, and no numbers where it is interpreted.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from normbench.declared import declare
 
@@ -122,3 +125,11 @@ def races_looked_for() -> Iterator[Callable[[], bool]]:
         yield any_found
     finally:
         _RACES.reset(token)
+
+
+def default_order(shape: tuple[int, ...], dtype: str, device: Any) -> tuple[int, ...]:
+    """The order in which the compiler of an absent TPU's `device` lays an argument's dimensions, the last two in
+    tiles."""
+    layout = device.client.get_default_layout(np.dtype(jnp.dtype(dtype)), tuple(shape), device)
+    # Of a `PjRtLayout` only the text tells it: {minor dimensions first:tiles}.
+    return tuple(int(axis) for axis in reversed(re.findall(r"\d+", str(layout).split(":")[0])))

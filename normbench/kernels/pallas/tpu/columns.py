@@ -5,7 +5,8 @@ rule of Chan, Golub and LeVeque (1979), and then h = (u - E[u]) / sqrt(E[(u - E[
 u is what p leaves. The grid walks twice over the positions; what the first walk reads stays in VMEM for the second
 where it fits, so that x is read once and y written once. Where it does not, x is read twice.
 
-Blocks are (places, ..., channels); statistics are (1, channels).
+Blocks are (places, ..., channels); statistics are (1, channels), or (images, channels) where the images lie next to the
+channels: "rows" below.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 from normbench.jax_compat.tpu import block, tpu_call, tpu_program_id, tpu_slice, tpu_when
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
-from normbench.kernels.pallas.tpu.limits import VMEM_BYTES, Pieces, sublanes
+from normbench.kernels.pallas.tpu.limits import VMEM_BYTES, sublanes
+from normbench.kernels.pallas.tpu.pieces import Pieces
 
 CHANNELS, IMAGES, WALK, PIECE = range(4)
 """Dimensions of the grid."""
@@ -45,8 +47,8 @@ def forward(
     cut: Pieces,
     saves: bool,
 ) -> list[jax.Array]:
-    """Returns y in x's shape; with `saves` (images, 2, channels), the mean and 1 / deviation of each channel's group in
-    float32; and the new running statistics, in float32, where running ones are given.
+    """Returns y in x's shape; with `saves` (images, 2, rows, channels), the mean and 1 / deviation of the group of each
+    channel in float32; and the new running statistics, in float32, where running ones are given.
 
     Args:
       x: (images, places, ..., channels), as `cut` says.
@@ -58,8 +60,8 @@ def forward(
     out = [jax.ShapeDtypeStruct(x.shape, plan.output_dtype)]
     specs = [_tensor(cut, lambda w, k: w * k)]
     if saves:
-        out.append(jax.ShapeDtypeStruct((images, 2, channels), jnp.float32))
-        specs.append(block((None, 2, cut.channels), lambda c, n, w, k: (n, 0, c)))
+        out.append(jax.ShapeDtypeStruct((images, 2, cut.rows, channels), jnp.float32))
+        specs.append(_statistics(cut))
     out += [jax.ShapeDtypeStruct((1, channels), jnp.float32) for _ in running]
     specs += [vector for _ in running]
     vectors = [array.reshape(1, -1) for array in (*parameters, *running)]
@@ -69,7 +71,7 @@ def forward(
         in_specs=[_tensor(cut, _brought(cut)), *(vector for _ in vectors)],
         out_specs=specs,
         out=out,
-        scratch=[*_kept(cut, (x,)), jax.ShapeDtypeStruct((4, cut.channels), jnp.float32)],
+        scratch=[*_kept(cut, (x,)), jax.ShapeDtypeStruct((3, cut.rows, cut.channels), jnp.float32)],
         parallel=1,
         vmem_bytes=VMEM_BYTES,
         name=f"{plan.name}_pallas_tpu",
@@ -91,15 +93,14 @@ def backward(
     channels = x.shape[-1]
     vector = block((1, cut.channels), lambda c, n, w, k: (0, c))
     vectors = [array.reshape(1, -1) for array in parameters]
-    of_image = block((None, 2, cut.channels), lambda c, n, w, k: (n, 0, c))
     out = [jax.ShapeDtypeStruct(x.shape, x.dtype), *[jax.ShapeDtypeStruct((1, channels), jnp.float32)] * 2]
     dx, *gradients = tpu_call(
         partial(_backward_kernel, plan=plan, cut=cut),
         grid=_grid(cut),
-        in_specs=[*[_tensor(cut, _brought(cut))] * 2, vector, vector, of_image],
+        in_specs=[*[_tensor(cut, _brought(cut))] * 2, vector, vector, _statistics(cut)],
         out_specs=[_tensor(cut, lambda w, k: w * k), vector, vector],
         out=out,
-        scratch=[*_kept(cut, (x, dy)), jax.ShapeDtypeStruct((2, cut.channels), jnp.float32)],
+        scratch=[*_kept(cut, (x, dy)), jax.ShapeDtypeStruct((2, cut.rows, cut.channels), jnp.float32)],
         parallel=1,
         vmem_bytes=VMEM_BYTES,
         name=f"{plan.name}_backward_pallas_tpu",
@@ -117,6 +118,10 @@ def _tensor(cut: Pieces, piece: Any) -> Any:
     """A block of a tensor; `piece` says which one along the places, by the walk and the step of it."""
     whole = (0,) * len(cut.shape[2:-1])
     return block((None, *cut.block), lambda c, n, w, k: (n, piece(w, k), *whole, c))
+
+
+def _statistics(cut: Pieces) -> Any:
+    return block((None, 2, cut.rows, cut.channels), lambda c, n, w, k: (n, 0, 0, c))
 
 
 def _brought(cut: Pieces) -> Any:
@@ -163,30 +168,35 @@ def clean(values: jax.Array, inside: jax.Array | None) -> jax.Array:
     return values if inside is None else jnp.where(inside, values, 0.0)
 
 
-def by_channel(values: jax.Array) -> jax.Array:
-    """The sum over all positions of a block, (1, channels)."""
+def by_channel(values: jax.Array, apart: bool = False) -> jax.Array:
+    """The sum over all positions of a block, (rows, channels)."""
+    if apart:
+        return values.sum(0)
     while values.ndim > 2:
         values = values.sum(0)
     return values.sum(0, keepdims=True)
 
 
 def over_groups(values: jax.Array, each: int) -> jax.Array:
-    """The sum over the channels of its group, for each channel, of (1, channels)."""
+    """The sum over the channels of its group, for each channel, of (rows, channels)."""
+    rows, channels = values.shape
     if each == 1:
         return values
-    channels = values.shape[-1]
     if each == channels:
         return jnp.broadcast_to(values.sum(1, keepdims=True), values.shape)
-    channel = jax.lax.broadcasted_iota(jnp.int32, (channels // each, channels), 1)
-    first = each * jax.lax.broadcasted_iota(jnp.int32, (channels // each, channels), 0)
+    shape = (channels // each, channels) if rows == 1 else (channels // each, rows, channels)
+    channel = jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
+    first = each * jax.lax.broadcasted_iota(jnp.int32, shape, 0)
     member = (channel >= first) & (channel < first + each)
-    sums = jnp.where(member, values, 0.0).sum(1, keepdims=True)
-    return jnp.where(member, sums, 0.0).sum(0, keepdims=True)
+    sums = jnp.where(member, values, 0.0).sum(-1, keepdims=True)
+    return jnp.where(member, sums, 0.0).sum(0, keepdims=rows == 1)
 
 
-PIVOT, MEAN, SQUARES = (slice(row, row + 1) for row in range(3))
+PIVOT, MEAN, SQUARES = range(3)
 OFFSET, ROOT = MEAN, SQUARES
 """Rows of the scratch: the pivot, then what is merged, and in its place what comes of it."""
+PLAIN, WEIGHTED = range(2)
+"""Of the gradient's: sums of dz and of dz h; and then the means over the group of them times gamma."""
 
 
 def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan, cut, saves):
@@ -225,13 +235,13 @@ def _merge(x, state, piece, plan, cut):
 
     @tpu_when(piece == 0)
     def _():
-        state[PIVOT] = over_groups(by_channel(clean(x, inside)) / count, plan.each) / plan.each
+        state[PIVOT] = over_groups(by_channel(clean(x, inside), cut.apart) / count, plan.each) / plan.each
         state[MEAN] = jnp.zeros_like(state[MEAN])
         state[SQUARES] = jnp.zeros_like(state[SQUARES])
 
     u = x - state[PIVOT]
-    mean = by_channel(clean(u, inside)) / count
-    squares = by_channel(clean(jnp.square(u - mean), inside))
+    mean = by_channel(clean(u, inside), cut.apart) / count
+    squares = by_channel(clean(jnp.square(u - mean), inside), cut.apart)
     difference, share = mean - state[MEAN], count / (seen + count)
     state[MEAN] = state[MEAN] + difference * share
     state[SQUARES] = state[SQUARES] + squares + difference * (difference * share) * seen
@@ -245,7 +255,7 @@ def _finish(state, stats, running, moved, plan, cut):
     root = jax.lax.rsqrt(variance + plan.epsilon)
     state[OFFSET], state[ROOT] = offset, root
     for ref in stats:
-        ref[0:1], ref[1:2] = state[PIVOT] + offset, root
+        ref[0], ref[1] = state[PIVOT] + offset, root
     unbiased = variance * (cut.positions / max(cut.positions - 1, 1))
     for old, new, batch in zip(running, moved, (state[PIVOT] + offset, unbiased), strict=False):
         new[...] = (1 - plan.momentum) * old[...].astype(jnp.float32) + plan.momentum * batch
@@ -255,7 +265,7 @@ def _backward_kernel(x_ref, dy_ref, gamma_ref, beta_ref, stats, dx_ref, dgamma_r
     *kept, state = refs
     image, walk, piece = (tpu_program_id(axis) for axis in (IMAGES, WALK, PIECE))
     gamma = gamma_ref[...].astype(jnp.float32)
-    mean, root = stats[0:1], stats[1:2]
+    mean, root = stats[0], stats[1]
 
     def terms():
         x, dy = at_hand([x_ref, dy_ref], kept, cut, walk, piece)
@@ -277,18 +287,18 @@ def _backward_kernel(x_ref, dy_ref, gamma_ref, beta_ref, stats, dx_ref, dgamma_r
     def _():
         h, dz = terms()
         inside = valid(cut, piece)
-        state[0:1] = state[0:1] + by_channel(clean(dz, inside))
-        state[1:2] = state[1:2] + by_channel(clean(dz * h, inside))
+        state[PLAIN] = state[PLAIN] + by_channel(clean(dz, inside), cut.apart)
+        state[WEIGHTED] = state[WEIGHTED] + by_channel(clean(dz * h, inside), cut.apart)
 
         @tpu_when(piece == cut.pieces - 1)
         def _():
-            dbeta_ref[...] = dbeta_ref[...] + state[0:1]
-            dgamma_ref[...] = dgamma_ref[...] + state[1:2]
+            dbeta_ref[...] = dbeta_ref[...] + state[PLAIN].sum(0, keepdims=True)
+            dgamma_ref[...] = dgamma_ref[...] + state[WEIGHTED].sum(0, keepdims=True)
             count = plan.each * cut.positions
-            for row in (slice(0, 1), slice(1, 2)):
+            for row in (PLAIN, WEIGHTED):
                 state[row] = over_groups(gamma * state[row], plan.each) / count
 
     @tpu_when(walk == 1)
     def _():
         h, dz = terms()
-        dx_ref[...] = (root * (gamma * dz - state[0:1] - h * state[1:2])).astype(dx_ref.dtype)
+        dx_ref[...] = (root * (gamma * dz - state[PLAIN] - h * state[WEIGHTED])).astype(dx_ref.dtype)

@@ -1,6 +1,7 @@
 """Inference batch norm where channels come last: every element is read once and written once.
 
-y = act((x - mean) (gamma / sqrt(variance + epsilon)) + beta). Blocks are (places, ..., channels), vectors (1, channels).
+y = act((x - mean) (gamma / sqrt(variance + epsilon)) + beta). Blocks are (places, ..., channels),
+vectors (1, channels).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from normbench.jax_compat.tpu import block, tpu_call, tpu_program_id, tpu_when
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan, by_channel, clean, valid
-from normbench.kernels.pallas.tpu.limits import VMEM_BYTES, Pieces
+from normbench.kernels.pallas.tpu.limits import VMEM_BYTES
+from normbench.kernels.pallas.tpu.pieces import Pieces
 
 
 def forward(x: jax.Array, parameters: Sequence[jax.Array], plan: ColumnsPlan, cut: Pieces) -> jax.Array:

@@ -6,7 +6,6 @@ TensorCore of v5e and v6e, 64 MiB of v5p and TPU7x, 16 MiB of v4. The last two d
 """
 
 import math
-from dataclasses import dataclass
 
 import jax.numpy as jnp
 
@@ -21,8 +20,6 @@ BLOCK_ELEMENTS = 2**18
 """Of a block: 512 KiB of bfloat16, which a v6e moves in about as long as a step of the grid costs (0.35 us)."""
 ROW_ELEMENTS = 2**20
 """Of a block of whole rows, at most: with two of each of three tensors, and some five arrays in float32, 32 MiB."""
-PADDED = 1.05
-"""Where tiles make x larger than by this factor of what it holds, a kernel moves the padding, too."""
 
 
 def sublanes(*dtypes: str) -> int:
@@ -46,94 +43,28 @@ def dtype_refusal(names: tuple[str, ...], dtypes: tuple[str, ...]) -> str | None
     return None
 
 
-def lanes_refusal(size: int, what: str) -> str | None:
-    """Why so few elements along the last dimension are left to XLA, which lays another one along the lanes."""
-    if padded_lanes(size) <= PADDED * size:
-        return None
-    return (
-        f"{size} {what} fill {padded_lanes(size)} lanes, so the kernel would move {padded_lanes(size) / size:.2f} "
-        f"times as much; allowed for pallas_tpu: {PADDED} times"
-    )
+def padded_sublanes(size: int, itemsize: int) -> int:
+    """Rows that `size` rows take: tiles of few rows are smaller, of one row of 32 bits or two of 16 at least."""
+    if size >= SUBLANES:
+        return up_to(size, SUBLANES)
+    return max(1 << (size - 1).bit_length(), 4 // itemsize)
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """x as (images, places, ..., channels), cut along the channels and the places.
+def lying(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
+    """The order in which the dimensions of an argument or a result of a program lie in a TPU's memory, the last two in
+    tiles: that which pads least, and of equals the one nearest to the order of the shape.
 
-    Attributes:
-      shape: of x; dimensions between places and channels, if any, lie whole in a block.
-      channels: of a block.
-      places: of a block.
-      held: whether what the first walk over the places has read stays in VMEM for the second.
+    XLA's compiler for TPUs chooses so, as its answers show (`jax_compat.tpu.default_order`, with which a test compares
+    this where the compiler is installed). So a tensor with channels first often lies with its channels last.
     """
+    itemsize, rank = jnp.dtype(dtype).itemsize, len(shape)
+    if rank < 2:
+        return tuple(range(rank))
 
-    shape: tuple[int, ...]
-    channels: int
-    places: int
-    held: bool
+    def padded(pair: tuple[int, int]) -> int:
+        others = math.prod(size for axis, size in enumerate(shape) if axis not in pair)
+        return others * padded_sublanes(shape[pair[0]], itemsize) * padded_lanes(shape[pair[1]])
 
-    @property
-    def grid(self) -> tuple[int, int, int]:
-        """Blocks along the channels, the images and the places."""
-        return (-(-self.shape[-1] // self.channels), self.shape[0], self.pieces)
-
-    @property
-    def pieces(self) -> int:
-        return -(-self.shape[1] // self.places)
-
-    @property
-    def within(self) -> int:
-        """Positions of a place."""
-        return math.prod(self.shape[2:-1])
-
-    @property
-    def positions(self) -> int:
-        return self.shape[1] * self.within
-
-    @property
-    def ragged(self) -> bool:
-        """Whether the last block of places reaches beyond the end."""
-        return self.shape[1] % self.places != 0
-
-    @property
-    def block(self) -> tuple[int, ...]:
-        return (self.places, *self.shape[2:-1], self.channels)
-
-
-def positions_view(shape: tuple[int, ...], merged: bool) -> tuple[int, ...]:
-    """x of (N, ..., C) as (images, places, ..., channels) without moving anything: the last two dimensions lie in
-    tiles, so the one before the channels is merged into the others only where it fills its tiles.
-
-    `merged`: all images are one, as for batch norm.
-    """
-    images, *between = shape[:-1] if len(shape) > 1 else (1,)
-    if merged:
-        images, between = 1, [images, *between]
-    if not between:
-        between = [1]
-    if len(between) == 1 or between[-1] % SUBLANES == 0:
-        return images, math.prod(between), shape[-1]
-    return images, math.prod(between[:-1]), between[-1], shape[-1]
-
-
-def pieces_of(shape: tuple[int, ...], each: int, dtypes: tuple[str, ...], walks: int) -> Pieces:
-    """How x of (images, places, ..., channels) is cut.
-
-    Args:
-      each: channels that are normalized together: a block has a multiple of them.
-      dtypes: of the arrays that are read: all of them are held.
-      walks: over the places; with one there is nothing to hold.
-    """
-    channels, within = shape[-1], shape[2:-1]
-    step = math.lcm(LANES, each)
-    position_elements = math.prod(within[:-1]) * (up_to(within[-1], SUBLANES) if within else 1)
-    held_bytes = shape[1] * position_elements * sum(jnp.dtype(dtype).itemsize for dtype in dtypes)
-    fitting = HELD_BYTES // held_bytes // step * step
-    wide = channels if step >= channels else max(step, min(fitting, BLOCK_ELEMENTS // 256 // step * step, channels))
-    if wide + step > channels:
-        wide = channels if held_bytes * padded_lanes(channels) <= HELD_BYTES or step >= channels else wide
-    tile = 1 if within else sublanes(*dtypes)
-    places = max(BLOCK_ELEMENTS // (padded_lanes(wide) * position_elements) // tile * tile, tile)
-    places = min(places, shape[1])
-    held = walks == 1 or places == shape[1] or held_bytes * padded_lanes(wide) <= HELD_BYTES
-    return Pieces(shape, wide, places, held)
+    pairs = [(r, c) for c in reversed(range(rank)) for r in reversed(range(rank)) if r != c]
+    last = min(pairs, key=padded)
+    return (*(axis for axis in range(rank) if axis not in last), *last)

@@ -24,10 +24,12 @@ from normbench.kernels.pallas.tpu.limits import (
     ROW_ELEMENTS,
     SUBLANES,
     VMEM_BYTES,
+    lying,
     padded_lanes,
     sublanes,
     up_to,
 )
+from normbench.kernels.pallas.tpu.pieces import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +73,35 @@ class Rows:
         return (*self.rows, *self.normalized)
 
 
-def rows_view(shape: tuple[int, ...], ndim: int) -> tuple[tuple[int, ...], int]:
-    """x's shape seen as rows without moving anything, and how many of its dimensions are rows.
+def rows_view(shape: tuple[int, ...], ndim: int, dtype: str) -> tuple[View, int]:
+    """x's shape seen as rows, as it lies where it can be, and how many of the view's dimensions are rows.
 
     The last two dimensions lie in tiles: the last but one is merged into others only where it fills its tiles.
     """
-    lead, normalized = shape[:-ndim], shape[-ndim:]
+    order = lying(shape, dtype)
+    if ndim > 1 or order[-1] != len(shape) - 1:
+        order = tuple(range(len(shape)))
+    lead, normalized = [shape[axis] for axis in order[:-ndim]], shape[-ndim:]
     if ndim == 1:
         *blocks, rows = lead or (1,)
-        if not blocks or math.prod(blocks) == 1 or rows % SUBLANES == 0 or rows == 1:
-            return (1, math.prod(lead), normalized[-1]), 2
-        return (math.prod(blocks), rows, normalized[-1]), 2
+        if math.prod(blocks) == 1 or rows % SUBLANES == 0:
+            return View((1, math.prod(lead), normalized[-1]), order), 2
+        return View((math.prod(blocks), rows, normalized[-1]), order), 2
     *between, last, columns = normalized
     if not between or last % SUBLANES == 0:
-        return (math.prod(lead), math.prod(between) * last, columns), 1
-    return (math.prod(lead), math.prod(between), last, columns), 1
+        return View((math.prod(lead), math.prod(between) * last, columns), order), 1
+    return View((math.prod(lead), math.prod(between), last, columns), order), 1
+
+
+def copied(shape: tuple[int, ...], ndim: int, dtype: str) -> str | None:
+    """Why x would have to be brought into another order first, or None."""
+    order = lying(shape, dtype)
+    if rows_view(shape, ndim, dtype)[0].order == order:
+        return None
+    return (
+        f"{dtype}{list(shape)} lies in the order {order}, as that pads least, and the kernel needs rows along the "
+        "lanes: XLA would copy it; take custom_vjp"
+    )
 
 
 def rows_of(shape: tuple[int, ...], lead: int, dtypes: Sequence[str]) -> Rows | str:
