@@ -68,6 +68,10 @@ TRITON_TARGETS = ("gpu", "a100", "h100", "h200", "b200")
 """Ampere and newer; "gpu" is the device that is present, which its compiler refuses where it is older."""
 MOSAIC_TARGETS = ("gpu", "h100", "h200", "b200")
 
+TPU_TARGETS = ("v4", "v5e", "v5p", "v6e", "tpu7x")
+PALLAS_TPU_TARGETS = TPU_TARGETS[1:]
+"""v4 has 16 MiB of VMEM, of which the kernels take more."""
+
 AMPERE, HOPPER = (8, 0), (9, 0)
 """Compute capabilities: what a device in a file of the user's own has to have."""
 
@@ -80,6 +84,21 @@ def not_for_triton(target: str) -> str | None:
 def not_for_mosaic(target: str) -> str | None:
     """The reason why Pallas Mosaic is nothing for `target`, or None."""
     return _target_refusal(target, MOSAIC_TARGETS, HOPPER, "Mosaic GPU needs the bulk copies of Hopper or newer")
+
+
+def is_tpu(target: str) -> bool:
+    """Whether `target` is a TPU."""
+    return target in TPU_TARGETS
+
+
+def not_for_tpu(target: str) -> str | None:
+    """The reason why Pallas TPU is nothing for `target`, or None."""
+    if target == "cpu":
+        return "compiled for TPU targets only; a CPU checks it in interpret mode and never times it"
+    if target in PALLAS_TPU_TARGETS:
+        return None
+    need = "the kernels take 48 MiB of VMEM, a v4 has 16" if is_tpu(target) else "Mosaic TPU compiles for TPUs"
+    return f"target {target}; {need} ({', '.join(PALLAS_TPU_TARGETS)})"
 
 
 def _target_refusal(target: str, allowed: tuple[str, ...], least: tuple[int, int], need: str) -> str | None:

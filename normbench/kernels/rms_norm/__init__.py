@@ -13,6 +13,7 @@ from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import Problem
 from normbench.kernels.registry import MESH, Argument, Operator, Variant, register_operator, register_variant
 from normbench.kernels.rms_norm import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.rms_norm import pallas_tpu as _pallas_tpu
 from normbench.kernels.rms_norm import sharded
 from normbench.kernels.rms_norm.custom_vjp import custom_vjp
 from normbench.kernels.rms_norm.flax import flax
@@ -61,6 +62,15 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "pallas_tpu",
+        _pallas_tpu.pallas_tpu,
+        "one fused kernel in Pallas for TPUs, gradient by hand",
+        supports_problem=_pallas_tpu.unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"residual": _pallas_tpu.pallas_tpu, "cast": _pallas_tpu.pallas_tpu},
     ),
     Variant(
         _NAME,

@@ -6,6 +6,8 @@ TensorCore of v5e and v6e, 64 MiB of v5p and TPU7x, 16 MiB of v4. The last two d
 """
 
 import math
+from collections.abc import Mapping
+from typing import Protocol
 
 import jax.numpy as jnp
 
@@ -20,6 +22,13 @@ BLOCK_ELEMENTS = 2**18
 """Of a block: 512 KiB of bfloat16, which a v6e moves in about as long as a step of the grid costs (0.35 us)."""
 ROW_ELEMENTS = 2**20
 """Of a block of whole rows, at most: with two of each of three tensors, and some five arrays in float32, 32 MiB."""
+
+
+class Cut(Protocol):
+    """How a kernel cuts x; `held`: into parts that stay in VMEM from the first walk to the second."""
+
+    @property
+    def held(self) -> bool: ...
 
 
 def sublanes(*dtypes: str) -> int:
@@ -40,6 +49,18 @@ def dtype_refusal(names: tuple[str, ...], dtypes: tuple[str, ...]) -> str | None
     for name, dtype in zip(names, dtypes, strict=True):
         if dtype not in DTYPES:
             return f"{name} is {dtype}; allowed for pallas_tpu: {', '.join(DTYPES)}"
+    return None
+
+
+def streamed(pass_: str, cuts: Mapping[str, Cut]) -> str | None:
+    """Why a problem is left to XLA of which VMEM does not hold what the kernel would read twice, or None; `cuts` are
+    those of the forward and the backward pass."""
+    for name, cut in cuts.items():
+        if name in pass_ and not cut.held:
+            return (
+                f"VMEM does not hold what is normalized together, {HELD_BYTES >> 20} MiB at most, so that the {name} "
+                "kernel reads it twice, as XLA does: take custom_vjp"
+            )
     return None
 
 

@@ -43,7 +43,7 @@ class View:
 
 def view_of(shape: tuple[int, ...], channel_axis: int, dtype: str, whole: bool) -> View:
     """x with channels along `channel_axis`, images along the first; `whole`: all images are normalized together."""
-    order = _order(shape, channel_axis, dtype)
+    order = _order(shape, channel_axis, dtype, whole)
     *others, channels = (shape[axis] for axis in order)
     others = others or [1]
     if whole or order[0] == 0 or shape[0] == 1:
@@ -54,19 +54,19 @@ def view_of(shape: tuple[int, ...], channel_axis: int, dtype: str, whole: bool) 
     return View((1, math.prod(others[:-1]), others[-1], channels), order, apart=True)
 
 
-def _order(shape: tuple[int, ...], channel_axis: int, dtype: str) -> tuple[int, ...]:
-    """As x lies, where its channels then are last, and its images first or next to them; else another order, into which
-    XLA has to bring it."""
+def _order(shape: tuple[int, ...], channel_axis: int, dtype: str, whole: bool) -> tuple[int, ...]:
+    """As x lies, where its channels then are last, and its images, if they are told apart, first or next to them;
+    else another order, into which XLA has to bring it."""
     order = lying(shape, dtype)
-    if order[-1] == channel_axis and (order[0] == 0 or len(order) < 3 or order[-2] == 0):
+    if order[-1] == channel_axis and (whole or order[0] == 0 or shape[0] == 1 or order[-2] == 0):
         return order
     return (*(axis for axis in range(len(shape)) if axis != channel_axis), channel_axis)
 
 
-def copied(shape: tuple[int, ...], channel_axis: int, dtype: str) -> str | None:
+def copied(shape: tuple[int, ...], channel_axis: int, dtype: str, whole: bool) -> str | None:
     """Why x would have to be brought into another order first, or None."""
     order = lying(shape, dtype)
-    if _order(shape, channel_axis, dtype) == order:
+    if _order(shape, channel_axis, dtype, whole) == order:
         return None
     return (
         f"{dtype}{list(shape)} lies with dimension {order[-1]} along the lanes, as that pads least, and the kernel "
