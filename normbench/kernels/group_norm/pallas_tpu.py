@@ -29,7 +29,8 @@ def pallas_tpu(
     """As `naive`, of float32 or bfloat16; `output_dtype` is that of y, x's where it is None.
 
     Mean and squares are merged block by block, around a pivot of the first one; an image that VMEM does not hold is
-    read twice. Gradients by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the kernel is interpreted.
+    read twice. Gradients by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the kernel is
+    interpreted.
 
     Raises:
       UserError: as `naive`, and for another dtype.
