@@ -12,7 +12,7 @@ from typing import Protocol
 import jax.numpy as jnp
 
 DTYPES = ("float32", "bfloat16")
-"""Mosaic TPU computes in float32, and loads and stores these."""
+"""The kernels compute in float32. Of float16 the compiler says "Invalid vector type for load", for v5e, v6e and TPU7x."""
 LANES, SUBLANES = 128, 8
 VMEM_BYTES = 48 * 2**20
 """What a kernel may take: three quarters of the smallest VMEM, so that XLA keeps some for what is around it."""
@@ -48,7 +48,8 @@ def padded_lanes(size: int) -> int:
 def dtype_refusal(names: tuple[str, ...], dtypes: tuple[str, ...]) -> str | None:
     for name, dtype in zip(names, dtypes, strict=True):
         if dtype not in DTYPES:
-            return f"{name} is {dtype}; allowed for pallas_tpu: {', '.join(DTYPES)}"
+            why = ", as Mosaic TPU loads no float16" if dtype == "float16" else ""
+            return f"{name} is {dtype}; allowed for pallas_tpu: {', '.join(DTYPES)}{why}"
     return None
 
 
