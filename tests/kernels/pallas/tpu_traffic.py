@@ -49,22 +49,19 @@ def moved_bytes(text: str) -> int:
     shapes = {name: shape for name, shape, _, _ in instructions}
     total = 0
     for _, shape, kind, rest in instructions:
-        if kind in FREE:
-            continue
-        operands = dict.fromkeys(re.findall(r"%([\w.\-]+)", rest.split("), ")[0]))
-        if kind in ("copy-start", "slice-start"):  # (to, from, ...), or ((from), to, ...)
-            source, target = shapes[next(iter(operands))], _target(shape, kind)
-            total += shape_bytes(target) or shape_bytes(source) if kind == "copy-start" else 0
-            total += shape_bytes(re.sub(r"S\(\d+\)", "", target)) * bool(shape_bytes(source)) * (kind == "slice-start")
-            total += shape_bytes(source) * bool(shape_bytes(target)) * (kind == "copy-start")
-            continue
-        total += shape_bytes(shape) + sum(shape_bytes(shapes[name]) for name in operands if name in shapes)
+        operands = [shapes[name] for name in dict.fromkeys(re.findall(r"%([\w.\-]+)", rest.split("), ")[0]))]
+        if kind in ("copy-start", "slice-start"):
+            total += _copied(kind, shape, operands[0])
+        elif kind not in FREE:
+            total += shape_bytes(shape) + sum(map(shape_bytes, operands))
     return total
 
 
-def _target(shape: str, kind: str) -> str:
-    arrays = [match.group(0) for match in _ARRAY.finditer(shape)]
-    return arrays[0] if kind == "copy-start" else arrays[1]
+def _copied(kind: str, shape: str, source: str) -> int:
+    """Of an asynchronous copy, (to, from, ...), or of a slice, ((from), to, ...): as much is read as is written."""
+    target = [match.group(0) for match in _ARRAY.finditer(shape)][kind == "slice-start"]
+    size = shape_bytes(re.sub(r"S\(\d+\)", "", target))
+    return size * bool(shape_bytes(source)) + size * bool(shape_bytes(target))
 
 
 def least_bytes(text: str) -> int:

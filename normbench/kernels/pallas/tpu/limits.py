@@ -12,7 +12,7 @@ from typing import Protocol
 import jax.numpy as jnp
 
 DTYPES = ("float32", "bfloat16")
-"""The kernels compute in float32. Of float16 the compiler says "Invalid vector type for load", for v5e, v6e and TPU7x."""
+"""The kernels compute in float32. Of float16 the compiler says "Invalid vector type for load" (v5e, v6e, TPU7x)."""
 LANES, SUBLANES = 128, 8
 VMEM_BYTES = 48 * 2**20
 """What a kernel may take: three quarters of the smallest VMEM, so that XLA keeps some for what is around it."""
