@@ -50,7 +50,7 @@ def tpu_call(
     from jax.experimental import pallas
     from jax.experimental.pallas import tpu
 
-    semantics = ("parallel",) * parallel + ("arbitrary",) * (len(grid) - parallel)
+    semantics: Any = ("parallel",) * parallel + ("arbitrary",) * (len(grid) - parallel)
     estimate = pallas.CostEstimate(
         flops=cost.flops, transcendentals=cost.transcendentals, bytes_accessed=cost.read_bytes + cost.write_bytes
     )

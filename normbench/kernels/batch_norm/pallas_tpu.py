@@ -7,6 +7,7 @@ from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.contexts import CAST_DTYPES
 from normbench.kernels.pallas.hardware import not_for_tpu
+from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
 from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 from normbench.kernels.pallas.tpu import given
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan
@@ -54,7 +55,10 @@ def unsupported(problem: Problem, target: str) -> str | None:
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
     if refused := dtype_refusal(NAMES, (problem.dtype, *(problem.param_dtype,) * 4, dtype)):
         return refused
-    return None if 0 in problem.shape else copied(problem.shape, problem.channel_axis, problem.dtype, whole=True)
+    if 0 in problem.shape:
+        return None
+    reason = copied(problem.shape, problem.channel_axis, problem.dtype, whole=True)
+    return reason or moves_more(problem, 2, 3, INFERENCE)
 
 
 def _cut(x, dtypes, axis):

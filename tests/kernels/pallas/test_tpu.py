@@ -1,4 +1,4 @@
-"""The Pallas TPU kernels interpreted: sizes around those of tiles, blocks of many pieces, races, and what is refused."""
+"""Pallas TPU kernels interpreted: sizes around those of tiles, blocks of many pieces, races, and what is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +122,7 @@ def test_dimensions_lie_as_they_pad_least(shape, dtype, order):
         (Problem("rms_norm", (64, 256), "nc", "float16"), "v5e", "float32, bfloat16, as Mosaic TPU loads no float16"),
         (Problem("rms_norm", (64, 2**20), "nc"), "v5e", "which VMEM does not hold"),
         (Problem("layer_norm", (2048, 4098), "nc", "bfloat16"), "v6e", "rows along the lanes"),
+        (Problem("batch_norm", (8, 14, 14, 480), "nhwc", pass_="forward_backward"), "v6e", "moves more than XLA"),
         (Problem("batch_norm", (8, 32, 160, 160)), "v6e", "dimension 3 along the lanes"),
         (Problem("batch_norm_training", (32, 56, 56, 64), "nhwc", "bfloat16"), "v6e", "take custom_vjp"),
     ],

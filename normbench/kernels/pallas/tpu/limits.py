@@ -20,8 +20,9 @@ HELD_BYTES = 24 * 2**20
 """Of it, what is kept from the first walk over an array to the second."""
 BLOCK_ELEMENTS = 2**18
 """Of a block: 512 KiB of bfloat16, which a v6e moves in about as long as a step of the grid costs (0.35 us)."""
-ROW_ELEMENTS = 2**20
-"""Of a block of whole rows, at most: with two of each of three tensors, and some five arrays in float32, 32 MiB."""
+ROW_BYTES = 2**21
+"""Of a block of whole rows of the widest tensor, at most: two of each of up to four tensors, and some five arrays of as
+many elements in float32. Of twice as much in float32 the compiler for TPU7x says that it exceeds `VMEM_BYTES`."""
 
 
 class Cut(Protocol):

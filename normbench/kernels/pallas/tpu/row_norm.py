@@ -40,7 +40,7 @@ def tpu_row_norm(
         y, z = x.astype(plan.output_dtype) + zero, residual
     else:
         y, z = _differentiable((x, residual, tuple(parameters)), (plan, ndim, residual is not None))
-    return y if residual is None else (y, z)
+    return y if z is None else (y, z)
 
 
 def unsupported(plan: RowPlan, problem: Problem, target: str) -> str | None:

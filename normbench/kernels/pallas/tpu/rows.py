@@ -21,7 +21,7 @@ from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.tpu.limits import (
     BLOCK_ELEMENTS,
-    ROW_ELEMENTS,
+    ROW_BYTES,
     SUBLANES,
     VMEM_BYTES,
     lying,
@@ -111,10 +111,11 @@ def rows_of(shape: tuple[int, ...], lead: int, dtypes: Sequence[str]) -> Rows | 
     if others:
         whole *= math.prod(others[:-1]) * up_to(others[-1], SUBLANES)
     tile = 1 if lead == 1 else min(sublanes(*dtypes), shape[1])
-    if whole * tile > ROW_ELEMENTS:
+    most = ROW_BYTES // max(jnp.dtype(dtype).itemsize for dtype in dtypes)
+    if whole * tile > most:
         return (
-            f"{tile} rows of {math.prod(shape[lead:])} elements, which VMEM does not hold; allowed for pallas_tpu in "
-            f"one piece: {ROW_ELEMENTS} elements, padded to lanes of 128"
+            f"{tile} rows of {math.prod(shape[lead:])} elements, which VMEM does not hold; allowed for pallas_tpu: "
+            f"{most} elements, rows padded to lanes of 128: take custom_vjp"
         )
     rows = max(BLOCK_ELEMENTS // whole, 1)
     if lead == 1:
