@@ -34,6 +34,7 @@ _FIXED = {
     "prefolded": Style(BLUE, "D"),
     "pallas_triton": Style(VERMILLION, "^"),
     "pallas_mosaic": Style(INDIGO, "*"),
+    "pallas_tpu": Style(INDIGO, "8"),
     "two_pass": Style(OLIVE, "<"),
     "one_pass": Style(ORANGE, "s"),
     "pivoted": Style(GREEN, "P"),
