@@ -13,7 +13,11 @@ GREY, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, OLIVE = (
     "#cc79a7",
     "#a59b22",  # their yellow cannot be seen on white
 )
-BROWN, INDIGO = "#9c755f", "#6a6ae0"  # where an operator has more than eight variants; told apart by their markers, too
+BROWN, INDIGO, PINK = (
+    "#9c755f",
+    "#6a6ae0",
+    "#d4619f",
+)  # where an operator has more than eight variants; told apart by their markers, too
 _COLOURS = (GREY, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, OLIVE)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 
@@ -34,6 +38,7 @@ _FIXED = {
     "prefolded": Style(BLUE, "D"),
     "pallas_triton": Style(VERMILLION, "^"),
     "pallas_mosaic": Style(INDIGO, "*"),
+    "pallas_tpu": Style(PINK, "8"),
     "two_pass": Style(OLIVE, "<"),
     "one_pass": Style(ORANGE, "s"),
     "pivoted": Style(GREEN, "P"),

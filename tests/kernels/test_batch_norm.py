@@ -14,8 +14,8 @@ from normbench import kernels
 from normbench.kernels.problem import Problem
 from tests.kernels.kernel_cases import arrays_of, assert_close, batch_norm_problems, double, run, unit
 
-VARIANTS = tuple(name for name in kernels.variants("batch_norm") if name != "pallas_mosaic")
-"""Those that take any shape; test_pallas_mosaic_channels.py has the other."""
+VARIANTS = tuple(name for name in kernels.variants("batch_norm") if name not in ("pallas_mosaic", "pallas_tpu"))
+"""Those that take any shape and dtype; pallas/test_mosaic_channels.py and pallas/test_tpu.py have the others."""
 FOLDED = ("folded", "prefolded")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from normbench.kernels.batch_norm import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.batch_norm import pallas_tpu as _pallas_tpu
 from normbench.kernels.batch_norm import pallas_triton as _pallas_triton
 from normbench.kernels.batch_norm import prefolded as _prefolded
 from normbench.kernels.batch_norm.folded import folded
@@ -95,5 +96,16 @@ register_variant(
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
+    )
+)
+register_variant(
+    Variant(
+        _NAME,
+        "pallas_tpu",
+        _pallas_tpu.pallas_tpu,
+        "one fused kernel in Pallas for TPUs where channels lie last, gradient by hand",
+        supports_problem=_pallas_tpu.unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"cast": _pallas_tpu.pallas_tpu},
     )
 )

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from normbench.kernels.batch_norm_training import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.batch_norm_training import pallas_tpu as _pallas_tpu
 from normbench.kernels.batch_norm_training import sharded
 from normbench.kernels.batch_norm_training.arguments import check_momentum, check_values
 from normbench.kernels.batch_norm_training.custom_vjp import custom_vjp
@@ -110,6 +111,15 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "pallas_tpu",
+        _pallas_tpu.pallas_tpu,
+        "one fused kernel in Pallas for TPUs for channels that fit VMEM, gradient by hand",
+        supports_problem=_pallas_tpu.unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"cast": _pallas_tpu.pallas_tpu},
     ),
     Variant(
         _NAME,

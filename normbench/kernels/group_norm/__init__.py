@@ -9,6 +9,7 @@ from typing import Any
 from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.group_norm import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.group_norm import pallas_tpu as _pallas_tpu
 from normbench.kernels.group_norm import sharded
 from normbench.kernels.group_norm.arguments import check_groups
 from normbench.kernels.group_norm.custom_vjp import custom_vjp
@@ -108,6 +109,15 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "pallas_tpu",
+        _pallas_tpu.pallas_tpu,
+        "one fused kernel in Pallas for TPUs for images that fit VMEM, gradient by hand",
+        supports_problem=_pallas_tpu.unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"cast": _pallas_tpu.pallas_tpu},
     ),
     Variant(
         _NAME,

@@ -7,10 +7,12 @@ from normbench.kernels import group_norm
 from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.contexts import CONTEXTS, activation_of
 from normbench.kernels.group_norm import pallas_mosaic as _groups_mosaic
+from normbench.kernels.group_norm import pallas_tpu as _groups_tpu
 from normbench.kernels.instance_norm.as_groups import as_groups
 from normbench.kernels.instance_norm.flax import flax
 from normbench.kernels.instance_norm.naive import naive
 from normbench.kernels.instance_norm.pallas_mosaic import pallas_mosaic
+from normbench.kernels.instance_norm.pallas_tpu import pallas_tpu
 from normbench.kernels.instance_norm.pallas_triton import pallas_triton
 from normbench.kernels.instance_norm.reference import reference
 from normbench.kernels.pallas.predicted import unless_slower
@@ -85,6 +87,15 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "pallas_tpu",
+        pallas_tpu,
+        "one fused kernel in Pallas for TPUs for images that fit VMEM, gradient by hand",
+        supports_problem=_groups_tpu.unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"cast": pallas_tpu},
     ),
 ):
     register_variant(_variant)

@@ -9,6 +9,7 @@ from typing import Any
 from normbench.kernels.common.checks import check_problem
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.layer_norm import pallas_mosaic as _pallas_mosaic
+from normbench.kernels.layer_norm import pallas_tpu as _pallas_tpu
 from normbench.kernels.layer_norm import sharded
 from normbench.kernels.layer_norm.arguments import normalized_shape
 from normbench.kernels.layer_norm.custom_vjp import custom_vjp
@@ -103,6 +104,15 @@ for _variant in (
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},
+    ),
+    Variant(
+        _NAME,
+        "pallas_tpu",
+        _pallas_tpu.pallas_tpu,
+        "one fused kernel in Pallas for TPUs, gradient by hand",
+        supports_problem=_pallas_tpu.unsupported,
+        interpreted_on_cpu=True,
+        fused_contexts={"residual": _pallas_tpu.pallas_tpu, "cast": _pallas_tpu.pallas_tpu},
     ),
     Variant(
         _NAME,

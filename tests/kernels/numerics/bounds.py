@@ -24,9 +24,10 @@ FORWARD = {
     "custom_vjp": "pivot",
     "pallas_triton": "holds",
     "pallas_mosaic": "holds",
+    "pallas_tpu": "holds",
     "aten": "holds",
 }
-BACKWARD = FORWARD | {"pallas_triton": "rounded", "pallas_mosaic": "rounded"}
+BACKWARD = FORWARD | {"pallas_triton": "rounded", "pallas_mosaic": "rounded", "pallas_tpu": "rounded"}
 """The kernels save the mean as one number in float32."""
 ROUNDS_BETWEEN = ("flax",)
 """Other libraries that round to x's dtype what they have normalized, scaled and shifted, and in the gradients each

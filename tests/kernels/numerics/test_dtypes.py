@@ -19,11 +19,14 @@ GROUPS, TERMS = 4, 16
 OTHERS = ("bfloat16", "float16", "float64")
 
 
-def test_mosaic_says_that_it_has_no_float64():
+@pytest.mark.parametrize(
+    ("variant", "dtypes"), [("pallas_mosaic", "float32, bfloat16, float16"), ("pallas_tpu", "float32, bfloat16")]
+)
+def test_mosaic_says_that_it_has_no_float64(variant, dtypes):
     x, vector = jnp.ones((4, 16)), jnp.ones(16)
     assert x.dtype == "float64"
-    with pytest.raises(UserError, match="float64; allowed for pallas_mosaic: float32, bfloat16, float16"):
-        kernels.get("layer_norm", "pallas_mosaic")(x, vector, vector)
+    with pytest.raises(UserError, match=f"float64; allowed for {variant}: {dtypes}$"):
+        kernels.get("layer_norm", variant)(x, vector, vector)
 
 
 def holds_in(operator, variant, dtype, examples):
@@ -43,7 +46,7 @@ def in_turn(pairs):
 
 
 def others(variant):
-    return OTHERS[:2] if variant == "pallas_mosaic" else OTHERS
+    return {"pallas_mosaic": OTHERS[:2], "pallas_tpu": OTHERS[:1]}.get(variant, OTHERS)
 
 
 @pytest.mark.parametrize(("operator", "variant", "dtype"), list(in_turn(EVERY)))

@@ -17,7 +17,11 @@ from tests.kernels.numerics.test_properties import EVERY, OPERATORS, call, compi
 
 READS_PROGRAMS = True
 RNG = np.random.default_rng(14)
-HOLDING = [pair for pair in EVERY if pair[1] in ("aten", "pallas_triton", "pallas_mosaic") and pair[0] != "rms_norm"]
+HOLDING = [
+    pair
+    for pair in EVERY
+    if pair[1] in ("aten", "pallas_triton", "pallas_mosaic", "pallas_tpu") and pair[0] != "rms_norm"
+]
 
 
 def training(name):
@@ -179,7 +183,7 @@ SECOND = [
     (operator, variant)
     for operator in ("batch_norm", *OPERATORS)
     for variant in kernels.variants(operator)
-    if variant == "pallas_triton"
+    if variant in ("pallas_triton", "pallas_tpu")
     or (operator, variant)
     in (("rms_norm", "pallas_mosaic"), ("layer_norm", "welford"), ("batch_norm_training", "custom_vjp"))
 ]
