@@ -8,6 +8,7 @@ import math
 
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL
 from normbench.kernels.layer_norm import keywords, normalized, validate
+from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.pallas.triton.row_norm import unsupported
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import Problem
@@ -17,6 +18,7 @@ from normbench.kernels.rms_norm import sharded
 from normbench.kernels.rms_norm.custom_vjp import custom_vjp
 from normbench.kernels.rms_norm.flax import flax
 from normbench.kernels.rms_norm.naive import naive
+from normbench.kernels.rms_norm.native import native
 from normbench.kernels.rms_norm.pallas_triton import pallas_triton
 from normbench.kernels.rms_norm.reference import reference
 
@@ -43,6 +45,14 @@ for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32, cast back to x's dtype"),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves 1 / RMS in float32"),
     Variant(_NAME, "flax", flax, "flax.linen.RMSNorm", supports_problem=flax_missing),
+    Variant(
+        _NAME,
+        "native",
+        native,
+        "one kernel in C++ for the CPU, gradient by hand",
+        supports_problem=not_native,
+        fused_contexts={"residual": native, "cast": native},
+    ),
     Variant(
         _NAME,
         "pallas_triton",

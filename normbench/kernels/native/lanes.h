@@ -1,0 +1,120 @@
+// Sums in lanes: the moments of a block around its own mean, and of blocks put together by Chan's rule in float64.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace normbench {
+
+template <class C>
+struct Lanes {
+  typedef C V __attribute__((vector_size(64)));
+  static constexpr int64_t kWidth = 64 / sizeof(C);
+};
+
+template <class V, class C>
+inline V load(const C* from) {
+  V value;
+  std::memcpy(&value, from, sizeof(V));
+  return value;
+}
+
+template <class C>
+inline C sum_of(typename Lanes<C>::V v) {
+  constexpr int64_t width = Lanes<C>::kWidth;
+  C part[width];
+  std::memcpy(part, &v, sizeof(v));
+  for (int64_t half = width / 2; half >= 1; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) part[i] += part[i + half];
+  }
+  return part[0];
+}
+
+// Calls step(position, lane) with the type of a vector or of one element, four vectors at a time.
+template <class C, class Step>
+inline void in_lanes(int64_t n, const Step& step) {
+  using V = typename Lanes<C>::V;
+  constexpr int64_t width = Lanes<C>::kWidth;
+  int64_t i = 0;
+  for (; i + 4 * width <= n; i += 4 * width) {
+    step(V{}, i, 0);
+    step(V{}, i + width, 1);
+    step(V{}, i + 2 * width, 2);
+    step(V{}, i + 3 * width, 3);
+  }
+  for (; i + width <= n; i += width) step(V{}, i, 0);
+  for (; i < n; ++i) step(C{}, i, 0);
+}
+
+// A sum of a few lanes of vectors and of the elements that fill none.
+template <class C>
+struct Sum {
+  using V = typename Lanes<C>::V;
+  V lanes[4] = {};
+  C rest = 0;
+  inline void add(V value, int lane) { lanes[lane] += value; }
+  inline void add(C value, int) { rest += value; }
+  inline C total() const { return sum_of<C>((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + rest; }
+};
+
+struct Moments {
+  double count = 0, mean = 0, squares = 0;  // squares of deviations from the mean, added
+
+  void add(const Moments& other) {
+    if (count == 0) {
+      *this = other;
+      return;
+    }
+    const double all = count + other.count, difference = other.mean - mean, share = other.count / all;
+    mean += difference * share;
+    squares += other.squares + difference * difference * count * share;
+    count = all;
+  }
+};
+
+// Of one block. Around its first element the sum of equal ones is 0, so that their mean is exact.
+template <class C>
+inline Moments moments_of_block(const C* x, int64_t n) {
+  const C pivot = x[0];
+  Sum<C> shifted;
+  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) { shifted.add(load<decltype(kind)>(x + i) - pivot, lane); });
+  const C near = pivot + shifted.total() / static_cast<C>(n);
+  Sum<C> centred, squared;
+  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
+    const auto difference = load<decltype(kind)>(x + i) - near;
+    centred.add(difference, lane);
+    squared.add(difference * difference, lane);
+  });
+  const double left = static_cast<double>(centred.total()) / n;
+  const double squares = static_cast<double>(squared.total()) - left * left * n;
+  return {static_cast<double>(n), near + left, squares < 0 ? 0 : squares};  // what is no number stays none
+}
+
+template <class C>
+inline double squares_of_block(const C* x, int64_t n) {
+  Sum<C> squared;
+  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
+    const auto value = load<decltype(kind)>(x + i);
+    squared.add(value * value, lane);
+  });
+  return squared.total();
+}
+
+// What normalizes: (x - high) - low, the mean in two numbers, times r = 1 / sqrt(variance + epsilon).
+template <class C>
+struct Centre {
+  C high = 0, low = 0, r = 1, variance = 0;
+
+  static Centre of(double mean, double variance, double epsilon) {
+    Centre centre;
+    centre.high = static_cast<C>(mean);
+    centre.low = static_cast<C>(mean - static_cast<double>(centre.high));
+    if (!std::isfinite(mean)) centre.low = 0;
+    centre.r = static_cast<C>(1.0 / std::sqrt(variance + epsilon));
+    centre.variance = static_cast<C>(variance);
+    return centre;
+  }
+};
+
+}  // namespace normbench
