@@ -11,7 +11,8 @@ enum Activation : int64_t { kNone = 0, kRelu = 1, kSilu = 2, kGelu = 3 };
 
 inline double exponential(double t) { return std::exp(t); }
 
-// exp(t) = 2^k exp(t - k log 2), the latter by a polynomial of degree 6 on half of log 2; infinite, or 0, beyond float32.
+// exp(t) = 2^k exp(t - k log 2), the latter by a polynomial of degree 6 on half of log 2; infinite
+// beyond float32, and 1e-38 below.
 inline float exponential(float t) {
   float bounded = t > 88.0f ? 88.0f : t;
   bounded = bounded < -87.0f ? -87.0f : bounded;
@@ -32,7 +33,7 @@ inline float exponential(float t) {
   float power;
   std::memcpy(&power, &bits, 4);
   const float value = p * power;
-  return t > 88.7f ? INFINITY : (t < -87.3f ? 0.0f : value);
+  return t > 88.7f ? INFINITY : value;
 }
 
 template <class C>

@@ -20,15 +20,23 @@ inline V load(const C* from) {
   return value;
 }
 
+template <class C, int Bytes>
+inline C sum_of_bytes(const void* lanes) {
+  if constexpr (Bytes == sizeof(C)) {
+    return *static_cast<const C*>(lanes);
+  } else {
+    typedef C Half __attribute__((vector_size(Bytes / 2)));
+    Half low, high;
+    std::memcpy(&low, lanes, Bytes / 2);
+    std::memcpy(&high, static_cast<const char*>(lanes) + Bytes / 2, Bytes / 2);
+    low += high;
+    return sum_of_bytes<C, Bytes / 2>(&low);
+  }
+}
+
 template <class C>
 inline C sum_of(typename Lanes<C>::V v) {
-  constexpr int64_t width = Lanes<C>::kWidth;
-  C part[width];
-  std::memcpy(part, &v, sizeof(v));
-  for (int64_t half = width / 2; half >= 1; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) part[i] += part[i + half];
-  }
-  return part[0];
+  return sum_of_bytes<C, 64>(&v);
 }
 
 // Calls step(position, lane) with the type of a vector or of one element, four vectors at a time.

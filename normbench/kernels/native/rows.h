@@ -44,9 +44,12 @@ class RowTask {
       for (int64_t at = 0; at < a_.n; at += kBlock<C>) {
         const int64_t count = std::min(kBlock<C>, a_.n - at);
         if (a_.n > kBlock<C>) x = read(source(), from + at, count, wide_);
-        C* y = place(a_.y, from + at, made_);
-        scale<act.value>(y, x, parameters + at, count, centre);
-        keep(a_.y, from + at, count, y);
+        for (int64_t part = 0; part < count; part += kMade) {
+          const int64_t here = at + part, few = std::min(kMade, count - part);
+          C* y = place(a_.y, from + here, made_);
+          scale<act.value>(y, x + part, parameters + here, few, centre);
+          keep(a_.y, from + here, few, y);
+        }
       }
     });
   }

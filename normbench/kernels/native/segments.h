@@ -30,8 +30,8 @@ struct Segments {
 
 // Calls run(offset, count) for the pieces of [from, from + n) that fit a block.
 template <class C, class Run>
-inline void in_blocks(int64_t from, int64_t n, const Run& run) {
-  for (int64_t at = 0; at < n; at += kBlock<C>) run(from + at, std::min(kBlock<C>, n - at));
+inline void in_blocks(int64_t from, int64_t n, const Run& run, int64_t block = kBlock<C>) {
+  for (int64_t at = 0; at < n; at += block) run(from + at, std::min(block, n - at));
 }
 
 template <class C>
@@ -92,7 +92,7 @@ void scale_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gam
       C* y = place(a.y, at, made);
       scale_run<act.value>(y, read(a.x, at, count, wide), count, centre, gamma, beta);
       keep(a.y, at, count, y);
-    });
+    }, kMade);
   });
 }
 
@@ -193,7 +193,7 @@ void pull_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamm
       C* dx = place(a.dx, at, made);
       for (int64_t i = 0; i < count; ++i) dx[i] = r * (gamma * ds[i] - plain - ((xs[i] - high) - low) * r * weighted);
       keep(a.dx, at, count, dx);
-    });
+    }, kMade);
   });
 }
 
