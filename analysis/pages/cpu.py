@@ -21,7 +21,7 @@ from analysis.pages.kernels_against_xla import renewed
 from normbench import kernels
 from normbench.cases.case import Case
 from normbench.display.units import duration
-from normbench.kernels.best import is_last
+from normbench.kernels.choice import is_last
 from normbench.kernels.registry import sound
 
 if TYPE_CHECKING:

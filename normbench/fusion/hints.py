@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 from normbench.fusion.bounds import meets_again, promotions
-from normbench.fusion.program.cpu_hints import cpu_hints
 from normbench.fusion.hlo import Computation, Instruction, Module, inlined_entry
 from normbench.fusion.launches import Launch
 from normbench.fusion.program.copies import changes_layout, copy_hints
+from normbench.fusion.program.cpu_hints import cpu_hints
 from normbench.fusion.program.graph import Program
 from normbench.fusion.program.kinds import is_pallas
 from normbench.fusion.program.made_of import FLOATS, float_sources

@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from normbench.kernels.best import best as best
+    from normbench.kernels.choice import best as best
     from normbench.kernels.problem import Problem as Problem
     from normbench.kernels.program import Program as Program
     from normbench.kernels.program import program as program
@@ -30,7 +30,7 @@ if __name__ != "normbench.kernels":  # a second copy would fill a registry of it
     raise ImportError(f"import it as normbench.kernels, not as {__name__}")
 
 _PUBLIC = {
-    "normbench.kernels.best": ("best",),
+    "normbench.kernels.choice": ("best",),
     "normbench.kernels.problem": ("Problem",),
     "normbench.kernels.program": ("Program", "program", "reference"),
     "normbench.kernels.registry": ("Variant", "get", "operator", "operators", "variants"),

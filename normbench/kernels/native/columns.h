@@ -171,15 +171,16 @@ void moments_of_part(const Columns& a, const Cut& cut, int64_t from, int64_t row
   }
 }
 
-// What the elements of a row meet, each `wide` long: z = (x - high) * scale + shift, h = (x - high) * r + left.
+// What the elements of a row meet, each `wide` long: z = (x - high) * scale + shift, h = (x - high) * r + left,
+// dx = scale * dz - plain - h * weighted.
 template <class C>
 struct Vectors {
   std::vector<C> all;
-  C *high, *scale, *shift, *r, *left, *gamma, *plain, *weighted;
+  C *high, *scale, *shift, *r, *left, *plain, *weighted;
 
-  explicit Vectors(int64_t wide) : all(8 * wide, C(0)) {
-    C** const each[] = {&high, &scale, &shift, &r, &left, &gamma, &plain, &weighted};
-    for (int64_t i = 0; i < 8; ++i) *each[i] = all.data() + i * wide;
+  explicit Vectors(int64_t wide) : all(7 * wide, C(0)) {
+    C** const each[] = {&high, &scale, &shift, &r, &left, &plain, &weighted};
+    for (int64_t i = 0; i < 7; ++i) *each[i] = all.data() + i * wide;
   }
 
   Vectors(const Vectors&) = delete;
@@ -188,10 +189,9 @@ struct Vectors {
   void set(int64_t c, const Centre<C>& centre, C g, C b) {
     high[c] = centre.high;
     r[c] = centre.r;
-    gamma[c] = g;
     scale[c] = centre.r * g;
-    shift[c] = b - centre.low * scale[c];
-    left[c] = -centre.low * centre.r;
+    shift[c] = b + centre.left() * g;
+    left[c] = centre.left();
   }
 
   void repeat(int64_t channels, int64_t wide) {
@@ -207,6 +207,30 @@ std::vector<Vectors<C>> vectors_of(int64_t images, int64_t wide) {
   vectors.reserve(images);
   for (int64_t i = 0; i < images; ++i) vectors.emplace_back(wide);
   return vectors;
+}
+
+// Loops with nothing beside them, which a compiler makes vectors of.
+template <int A, class C>
+__attribute__((noinline)) void scale_row(C* __restrict y, const C* __restrict x, const C* __restrict high,
+                                         const C* __restrict scale, const C* __restrict shift, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = activated<A>((x[i] - high[i]) * scale[i] + shift[i]);
+}
+
+template <int A, class C>
+__attribute__((noinline)) void slope_row(C* __restrict dz, const C* __restrict dy, const C* __restrict x,
+                                         const C* __restrict high, const C* __restrict scale, const C* __restrict shift,
+                                         int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dz[i] = dy[i] * slope<A>((x[i] - high[i]) * scale[i] + shift[i]);
+}
+
+template <class C>
+__attribute__((noinline)) void pull_row(C* __restrict dx, const C* __restrict dz, const C* __restrict x,
+                                        const C* __restrict high, const C* __restrict scale, const C* __restrict r,
+                                        const C* __restrict left, const C* __restrict plain,
+                                        const C* __restrict weighted, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    dx[i] = scale[i] * dz[i] - plain[i] - ((x[i] - high[i]) * r[i] + left[i]) * weighted[i];
+  }
 }
 
 // Calls run(offset, first column, count) over a part, in memory order.
@@ -236,10 +260,8 @@ void columns_forward(ffi::ThreadPool& pool, const Columns& a) {
     const Vectors<C>& v = vectors[task / cut.parts];
     with_activation(a.activation, [&](auto act) {
       in_runs(start_of(task), rows_of(task) * channels, cut.wide, [&](int64_t at, int64_t column, int64_t n) {
-        const C* __restrict x = read(a.x, at, n, wide);
-        C* __restrict y = place(a.y, at, made);
-        const C *high = v.high + column, *scale = v.scale + column, *shift = v.shift + column;
-        for (int64_t i = 0; i < n; ++i) y[i] = activated<act.value>((x[i] - high[i]) * scale[i] + shift[i]);
+        C* y = place(a.y, at, made);
+        scale_row<act.value>(y, read(a.x, at, n, wide), v.high + column, v.scale + column, v.shift + column, n);
         keep(a.y, at, n, y);
       });
     });
@@ -349,12 +371,8 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
           const C *scale = v.scale + column, *shift = v.shift + column;
           with_activation(a.activation, [&](auto act) {
             for (int64_t row = 0; row < rows; ++row) {
-              const C* __restrict xs = x + row * stride;
-              const C* __restrict dys = both[1].data + row * both[1].stride;
-              C* __restrict into = pulled.data() + row * columns;
-              for (int64_t c = 0; c < columns; ++c) {
-                into[c] = dys[c] * slope<act.value>((xs[c] - high[c]) * scale[c] + shift[c]);
-              }
+              const C* dy = both[1].data + row * both[1].stride;
+              slope_row<act.value>(pulled.data() + row * columns, dy, x + row * stride, high, scale, shift, columns);
             }
           });
           dz = pulled.data();
@@ -404,8 +422,8 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
         weighted += gamma[c] * total[channels + c];
       }
       for (int64_t c = begin; c < end; ++c) {
-        vectors[image].plain[c] = static_cast<C>(plain / terms);
-        vectors[image].weighted[c] = static_cast<C>(weighted / terms);
+        vectors[image].plain[c] = vectors[image].r[c] * static_cast<C>(plain / terms);
+        vectors[image].weighted[c] = vectors[image].r[c] * static_cast<C>(weighted / terms);
       }
     }
     vectors[image].repeat(channels, cut.wide);
@@ -413,21 +431,19 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
   const auto pull_part = [&](int64_t task) {
     alignas(64) C wide[1024];
     alignas(64) C other[1024];
+    alignas(64) C sloped[1024];
     alignas(64) C made[1024];
     const Vectors<C>& v = vectors[task / cut.parts];
     with_activation(a.activation, [&](auto act) {
       in_runs(start_of(task), rows_of(task) * channels, cut.wide, [&](int64_t at, int64_t column, int64_t n) {
-        const C* __restrict x = read(a.x, at, n, wide);
-        const C* __restrict dy = read(a.dy, at, n, other);
-        C* __restrict dx = place(a.dx, at, made);
-        const C *high = v.high + column, *scale = v.scale + column, *shift = v.shift + column, *r = v.r + column;
-        const C *left = v.left + column, *gammas = v.gamma + column;
-        const C *plain = v.plain + column, *weighted = v.weighted + column;
-        for (int64_t i = 0; i < n; ++i) {
-          const C centred = x[i] - high[i];
-          const C dz = act.value == kNone ? dy[i] : dy[i] * slope<act.value>(centred * scale[i] + shift[i]);
-          dx[i] = r[i] * (gammas[i] * dz - plain[i] - (centred * r[i] + left[i]) * weighted[i]);
+        const C *x = read(a.x, at, n, wide), *dz = read(a.dy, at, n, other);
+        const C *high = v.high + column, *scale = v.scale + column;
+        if constexpr (act.value != kNone) {
+          slope_row<act.value>(sloped, dz, x, high, scale, v.shift + column, n);
+          dz = sloped;
         }
+        C* dx = place(a.dx, at, made);
+        pull_row(dx, dz, x, high, scale, v.r + column, v.left + column, v.plain + column, v.weighted + column, n);
         keep(a.dx, at, n, dx);
       });
     });

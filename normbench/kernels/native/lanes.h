@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace normbench {
 
 template <class C>
@@ -36,6 +40,9 @@ inline C sum_of_bytes(const void* lanes) {
 
 template <class C>
 inline C sum_of(typename Lanes<C>::V v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(C) == 4) return _mm512_reduce_add_ps((__m512)v);
+#endif
   return sum_of_bytes<C, 64>(&v);
 }
 
@@ -109,10 +116,12 @@ inline double squares_of_block(const C* x, int64_t n) {
   return squared.total();
 }
 
-// What normalizes: (x - high) - low, the mean in two numbers, times r = 1 / sqrt(variance + epsilon).
+// What normalizes: h = (x - high) * r + left(), the mean in two numbers, r = 1 / sqrt(variance + epsilon).
 template <class C>
 struct Centre {
   C high = 0, low = 0, r = 1, variance = 0;
+
+  C left() const { return low == 0 ? C(0) : -low * r; }
 
   static Centre of(double mean, double variance, double epsilon) {
     Centre centre;

@@ -9,12 +9,14 @@ namespace normbench {
 
 struct Rows {
   int64_t rows, n, period;  // row i has the scale gamma[i % period * n ...]
-  int64_t centred, activation;
+  int64_t centred, activation;  // a mean is taken only where centred, which rows with a beta are
   double epsilon;
   Array x, residual, gamma, beta;  // residual and beta without data: none
   Array y, z, statistics;          // high, low and r of each row
   Array dy, dz, dx, dgamma, dbeta;
 };
+
+inline constexpr int64_t kPart = 256;
 
 template <class C>
 class RowTask {
@@ -77,10 +79,10 @@ class RowTask {
         if (a_.n > kBlock<C>) std::tie(x, dy) = both<act.value>(from + at, parameters + at, count, centre);
         const C* gamma = gamma_ + parameters + at;
         C* dx = place(a_.dx, from + at, made_);
-        const C high = centre.high, low = centre.low, r = centre.r;
+        const C high = centre.high, left = centre.left(), r = centre.r;
+        const C plain_r = r * mean_plain, weighted_r = r * mean_weighted;
         for (int64_t i = 0; i < count; ++i) {
-          const C h = ((x[i] - high) - low) * r;
-          dx[i] = r * (gamma[i] * dy[i] - mean_plain - h * mean_weighted);
+          dx[i] = gamma[i] * (r * dy[i]) - plain_r - ((x[i] - high) * r + left) * weighted_r;
         }
         if (a_.dz.data) {
           const C* direct = read(a_.dz, from + at, count, other_);
@@ -97,22 +99,24 @@ class RowTask {
   // What is normalized: x, or x + residual rounded to z's type.
   const C* normalized(int64_t at, int64_t n) {
     if (!a_.residual.data) return read(a_.x, at, n, wide_);
-    const C *x = read(a_.x, at, n, wide_), *residual = read(a_.residual, at, n, other_);
-    C* z = place(a_.z, at, made_);
-    for (int64_t i = 0; i < n; ++i) z[i] = x[i] + residual[i];
-    keep(a_.z, at, n, z);
-    return read(a_.z, at, n, wide_);
+    for (int64_t part = 0; part < n; part += kPart) {  // small enough to stay near, whatever is converted
+      const int64_t here = at + part, count = std::min(kPart, n - part);
+      const C *x = read(a_.x, here, count, wide_ + part), *residual = read(a_.residual, here, count, other_);
+      C* z = place(a_.z, here, made_);
+      for (int64_t i = 0; i < count; ++i) z[i] = x[i] + residual[i];
+      keep(a_.z, here, count, z);
+      read(a_.z, here, count, wide_ + part);
+    }
+    return a_.z.type == kType<C> ? static_cast<const C*>(a_.z.data) + at : wide_;
   }
 
   template <int A>
   void scale(C* __restrict y, const C* __restrict x, int64_t parameters, int64_t n, const Centre<C>& centre) const {
     const C* __restrict gamma = gamma_ + parameters;
-    const C high = centre.high, low = centre.low, r = centre.r;
+    const C high = centre.high, left = centre.left(), r = centre.r;
     if (beta_) {
       const C* __restrict beta = beta_ + parameters;
-      for (int64_t i = 0; i < n; ++i) y[i] = activated<A>(((x[i] - high) - low) * r * gamma[i] + beta[i]);
-    } else if (a_.centred) {
-      for (int64_t i = 0; i < n; ++i) y[i] = activated<A>(((x[i] - high) - low) * r * gamma[i]);
+      for (int64_t i = 0; i < n; ++i) y[i] = activated<A>(((x[i] - high) * r + left) * gamma[i] + beta[i]);
     } else {
       for (int64_t i = 0; i < n; ++i) y[i] = activated<A>(x[i] * r * gamma[i]);
     }
@@ -125,10 +129,12 @@ class RowTask {
     const C* dy = read(a_.dy, at, n, other_);
     if constexpr (A == kNone) return {x, dy};
     const C* gamma = gamma_ + parameters;
-    const C high = centre.high, low = centre.low, r = centre.r;
-    for (int64_t i = 0; i < n; ++i) {
-      const C beta = beta_ ? beta_[parameters + i] : C(0);
-      other_[i] = dy[i] * slope<A>(((x[i] - high) - low) * r * gamma[i] + beta);
+    const C high = centre.high, left = centre.left(), r = centre.r;
+    if (beta_) {
+      const C* beta = beta_ + parameters;
+      for (int64_t i = 0; i < n; ++i) other_[i] = dy[i] * slope<A>(((x[i] - high) * r + left) * gamma[i] + beta[i]);
+    } else {
+      for (int64_t i = 0; i < n; ++i) other_[i] = dy[i] * slope<A>((x[i] - high) * r * gamma[i]);
     }
     return {x, other_};
   }
@@ -136,11 +142,11 @@ class RowTask {
   void sums(const C* x, const C* dy, int64_t parameters, int64_t n, const Centre<C>& centre, C* dgamma, C* dbeta,
             double& plain, double& weighted) const {
     const C* gamma = gamma_ + parameters;
-    const C high = centre.high, low = centre.low, r = centre.r;
+    const C high = centre.high, left = centre.left(), r = centre.r;
     Sum<C> first, second;
     in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
       using K = decltype(kind);
-      const K d = load<K>(dy + i), h = ((load<K>(x + i) - high) - low) * r, product = d * h;
+      const K d = load<K>(dy + i), h = (load<K>(x + i) - high) * r + left, product = d * h;
       const K scale = load<K>(gamma + i);
       first.add(scale * d, lane);
       second.add(scale * product, lane);

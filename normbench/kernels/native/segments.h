@@ -81,8 +81,8 @@ void move_running(const Segments& a, int64_t unit, const Centre<C>& centre) {
 
 template <int A, class C>
 inline void scale_run(C* __restrict y, const C* __restrict x, int64_t n, const Centre<C>& centre, C gamma, C beta) {
-  const C high = centre.high, low = centre.low, scale = centre.r * gamma;
-  for (int64_t i = 0; i < n; ++i) y[i] = activated<A>(((x[i] - high) - low) * scale + beta);
+  const C high = centre.high, scale = centre.r * gamma, shift = beta + centre.left() * gamma;
+  for (int64_t i = 0; i < n; ++i) y[i] = activated<A>((x[i] - high) * scale + shift);
 }
 
 template <class C>
@@ -144,16 +144,18 @@ void segments_forward(ffi::ThreadPool& pool, const Segments& a) {
   });
 }
 
-// dy times the slope, and x, of one block.
+// x, and dy times the slope, of one block; `again`: it was made before, and lies in the place of dx where that is wide.
 template <int A, class C>
 inline std::pair<const C*, const C*> run_of_both(const Segments& a, int64_t at, int64_t n, const Centre<C>& centre,
-                                                 C gamma, C beta, C* wide, C* other) {
+                                                 C gamma, C beta, C* wide, C* other, bool again) {
   const C* x = read(a.x, at, n, wide);
+  if (A != kNone && again && a.dx.type == kType<C>) return {x, place(a.dx, at, other)};
   const C* dy = read(a.dy, at, n, other);
   if constexpr (A == kNone) return {x, dy};
-  const C high = centre.high, low = centre.low, scale = centre.r * gamma;
-  for (int64_t i = 0; i < n; ++i) other[i] = dy[i] * slope<A>(((x[i] - high) - low) * scale + beta);
-  return {x, other};
+  const C high = centre.high, scale = centre.r * gamma, shift = beta + centre.left() * gamma;
+  C* dz = place(a.dx, at, other);
+  for (int64_t i = 0; i < n; ++i) dz[i] = dy[i] * slope<A>((x[i] - high) * scale + shift);
+  return {x, dz};
 }
 
 struct Pulled {
@@ -163,17 +165,17 @@ struct Pulled {
 template <class C>
 Pulled sums_of_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, C* wide, C* other) {
   Pulled pulled;
-  const C high = centre.high, low = centre.low, r = centre.r;
+  const C high = centre.high, left = centre.left(), r = centre.r;
   with_activation(a.activation, [&](auto act) {
     in_blocks<C>(from, a.positions, [&](int64_t at, int64_t count) {
-      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other);
+      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other, false);
       const C *xs = x, *ds = dz;
       Sum<C> plain, weighted;
       in_lanes<C>(count, [&](auto kind, int64_t i, int lane) {
         using K = decltype(kind);
         const K d = load<K>(ds + i);
         plain.add(d, lane);
-        weighted.add(d * (((load<K>(xs + i) - high) - low) * r), lane);
+        weighted.add(d * ((load<K>(xs + i) - high) * r + left), lane);
       });
       pulled.plain += plain.total();
       pulled.weighted += weighted.total();
@@ -185,13 +187,14 @@ Pulled sums_of_piece(const Segments& a, int64_t from, const Centre<C>& centre, C
 template <class C>
 void pull_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, C plain, C weighted, C* wide,
                 C* other, C* made) {
-  const C high = centre.high, low = centre.low, r = centre.r;
+  const C high = centre.high, left = centre.left(), r = centre.r;
+  const C scale = r * gamma, plain_r = r * plain, weighted_r = r * weighted;
   with_activation(a.activation, [&](auto act) {
     in_blocks<C>(from, a.positions, [&](int64_t at, int64_t count) {
-      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other);
+      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other, true);
       const C *xs = x, *ds = dz;
       C* dx = place(a.dx, at, made);
-      for (int64_t i = 0; i < count; ++i) dx[i] = r * (gamma * ds[i] - plain - ((xs[i] - high) - low) * r * weighted);
+      for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i] - plain_r - ((xs[i] - high) * r + left) * weighted_r;
       keep(a.dx, at, count, dx);
     }, kMade);
   });
