@@ -90,7 +90,7 @@ def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
     try:
         reason = kernels.get("rms_norm", "native").supports(Problem("rms_norm", (2, 4), "nc"), "cpu")
         assert "install g++" in reason
-        with pytest.raises(UserError, match="no C.. compiler"):
+        with pytest.raises(UserError, match="compiler is found"):
             build._built()
     finally:
         build._compiler.cache_clear()
@@ -100,9 +100,9 @@ def test_a_compiler_that_refuses_is_told_in_one_line(tmp_path):
     compiler = tmp_path / "compiler"
     compiler.write_text("#!/bin/sh\necho 'native.cc:1: error: no such thing' >&2\nexit 1\n")
     compiler.chmod(0o755)
-    with pytest.raises(UserError, match="refuses its sources: native.cc:1: error: no such thing") as raised:
+    with pytest.raises(UserError, match="refuses its sources") as raised:
         build._build(str(compiler), tmp_path / "library.so")
-    assert "\n" not in str(raised.value)
+    assert str(raised.value).endswith("native.cc:1: error: no such thing")
     assert not list(tmp_path.glob("*.so")), "nothing half made is left"
 
 

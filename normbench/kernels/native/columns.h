@@ -211,12 +211,6 @@ std::vector<Vectors<C>> vectors_of(int64_t images, int64_t wide) {
 
 // Loops with nothing beside them, which a compiler makes vectors of.
 template <int A, class C>
-__attribute__((noinline)) void scale_row(C* __restrict y, const C* __restrict x, const C* __restrict high,
-                                         const C* __restrict scale, const C* __restrict shift, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = activated<A>((x[i] - high[i]) * scale[i] + shift[i]);
-}
-
-template <int A, class C>
 __attribute__((noinline)) void slope_row(C* __restrict dz, const C* __restrict dy, const C* __restrict x,
                                          const C* __restrict high, const C* __restrict scale, const C* __restrict shift,
                                          int64_t n) {

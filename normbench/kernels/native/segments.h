@@ -102,17 +102,40 @@ inline int64_t units_at_once(const Segments& a) {
   return std::max<int64_t>(1, std::min(ceil_of(16384, std::max<int64_t>(run, 1)), ceil_of(a.units(), 16)));
 }
 
+// Inference: tiles of some channels, of which scale and shift are spread over the positions once for all images.
 template <class C>
 void segments_given_forward(ffi::ThreadPool& pool, const Segments& a) {
   const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
-  const int64_t runs = a.images * a.channels, elements = runs * a.positions;
-  const int64_t each = ceil_of(runs, std::min<int64_t>(runs, std::min<int64_t>(64, ceil_of(elements, 16384))));
-  shared(pool, ceil_of(runs, each), elements < kSmall, [&](int64_t task) {
-    alignas(64) C wide[kBlock<C>];
-    alignas(64) C made[kBlock<C>];
-    for (int64_t run = task * each; run < std::min(runs, (task + 1) * each); ++run) {
-      const int64_t channel = run % a.channels;
-      scale_piece<C>(a, run * a.positions, centre_given<C>(a, channel), gamma[channel], beta[channel], wide, made);
+  const int64_t elements = a.images * a.channels * a.positions;
+  const int64_t together = std::max<int64_t>(1, kMade / a.positions), tiles = ceil_of(a.channels, together);
+  const int64_t parts = a.positions > kMade ? a.images : 1;  // long runs are spread for each image anew: it is one number
+  const int64_t tasks = tiles * parts, each = ceil_of(tasks, std::min<int64_t>(tasks, 64));
+  const auto run = [&](int64_t tile, int64_t first_image, int64_t last_image) {
+    alignas(64) C wide[kMade], made[kMade], high[kMade], scale[kMade], shift[kMade];
+    const int64_t begin = tile * together, end = std::min(a.channels, begin + together);
+    const int64_t width = std::min(kMade, (end - begin) * a.positions);
+    for (int64_t channel = begin; channel < end; ++channel) {
+      const auto centre = centre_given<C>(a, channel);
+      const int64_t from = (channel - begin) * a.positions, to = std::min(from + a.positions, width);
+      std::fill(high + from, high + to, centre.high);
+      std::fill(scale + from, scale + to, centre.r * gamma[channel]);
+      std::fill(shift + from, shift + to, beta[channel]);
+    }
+    with_activation(a.activation, [&](auto act) {
+      for (int64_t image = first_image; image < last_image; ++image) {
+        const int64_t start = (image * a.channels + begin) * a.positions;
+        in_blocks<C>(start, (end - begin) * a.positions, [&](int64_t at, int64_t count) {
+          C* y = place(a.y, at, made);
+          scale_row<act.value>(y, read(a.x, at, count, wide), high, scale, shift, count);
+          keep(a.y, at, count, y);
+        }, kMade);
+      }
+    });
+  };
+  shared(pool, ceil_of(tasks, each), elements < kSmall, [&](int64_t task) {
+    for (int64_t i = task * each; i < std::min(tasks, (task + 1) * each); ++i) {
+      const int64_t tile = i % tiles, image = i / tiles;
+      run(tile, parts == 1 ? 0 : image, parts == 1 ? a.images : image + 1);
     }
   });
 }
@@ -144,16 +167,33 @@ void segments_forward(ffi::ThreadPool& pool, const Segments& a) {
   });
 }
 
-// x, and dy times the slope, of one block; `again`: it was made before, and lies in the place of dx where that is wide.
+// What dz = dy times the slope is kept for the second reading in: in the place of dx where that is as wide, else here.
+template <class C>
+struct Sloped {
+  std::vector<C> held;
+
+  Sloped(const Segments& a, int64_t terms) {
+    if (a.activation != kNone && a.dx.type != kType<C> && terms <= kMostHeld) held.resize(terms);
+  }
+  // Of a block, `offset` from the first term of its unit; nullptr where it is not kept.
+  C* at(const Segments& a, int64_t at, int64_t offset) {
+    if (a.dx.type == kType<C>) return static_cast<C*>(a.dx.data) + at;
+    return held.empty() ? nullptr : held.data() + offset;
+  }
+
+  static constexpr int64_t kMostHeld = 131072;  // which the second cache holds
+};
+
+// x and dz of one block; `again`: dz was made before, and kept where `kept` is.
 template <int A, class C>
 inline std::pair<const C*, const C*> run_of_both(const Segments& a, int64_t at, int64_t n, const Centre<C>& centre,
-                                                 C gamma, C beta, C* wide, C* other, bool again) {
+                                                 C gamma, C beta, C* wide, C* other, C* kept, bool again) {
   const C* x = read(a.x, at, n, wide);
-  if (A != kNone && again && a.dx.type == kType<C>) return {x, place(a.dx, at, other)};
+  if (A != kNone && again && kept) return {x, kept};
   const C* dy = read(a.dy, at, n, other);
   if constexpr (A == kNone) return {x, dy};
   const C high = centre.high, scale = centre.r * gamma, shift = beta + centre.left() * gamma;
-  C* dz = place(a.dx, at, other);
+  C* dz = kept ? kept : other;
   for (int64_t i = 0; i < n; ++i) dz[i] = dy[i] * slope<A>((x[i] - high) * scale + shift);
   return {x, dz};
 }
@@ -163,12 +203,14 @@ struct Pulled {
 };
 
 template <class C>
-Pulled sums_of_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, C* wide, C* other) {
+Pulled sums_of_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, Sloped<C>& sloped,
+                     int64_t offset, C* wide, C* other) {
   Pulled pulled;
   const C high = centre.high, left = centre.left(), r = centre.r;
   with_activation(a.activation, [&](auto act) {
     in_blocks<C>(from, a.positions, [&](int64_t at, int64_t count) {
-      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other, false);
+      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other,
+                                                    sloped.at(a, at, offset + at - from), false);
       const C *xs = x, *ds = dz;
       Sum<C> plain, weighted;
       in_lanes<C>(count, [&](auto kind, int64_t i, int lane) {
@@ -185,13 +227,14 @@ Pulled sums_of_piece(const Segments& a, int64_t from, const Centre<C>& centre, C
 }
 
 template <class C>
-void pull_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, C plain, C weighted, C* wide,
-                C* other, C* made) {
+void pull_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, C plain, C weighted,
+                Sloped<C>& sloped, int64_t offset, C* wide, C* other, C* made) {
   const C high = centre.high, left = centre.left(), r = centre.r;
   const C scale = r * gamma, plain_r = r * plain, weighted_r = r * weighted;
   with_activation(a.activation, [&](auto act) {
     in_blocks<C>(from, a.positions, [&](int64_t at, int64_t count) {
-      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other, true);
+      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other,
+                                                    sloped.at(a, at, offset + at - from), true);
       const C *xs = x, *ds = dz;
       C* dx = place(a.dx, at, made);
       for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i] - plain_r - ((xs[i] - high) * r + left) * weighted_r;
@@ -209,13 +252,15 @@ void segments_backward(ffi::ThreadPool& pool, const Segments& a) {
     alignas(64) C wide[kBlock<C>];
     alignas(64) C other[kBlock<C>];
     alignas(64) C made[kBlock<C>];
+    Sloped<C> sloped(a, a.terms());
     for (int64_t unit = task * each; unit < std::min(units, (task + 1) * each); ++unit) {
       const auto centre = a.given ? centre_given<C>(a, unit) : centre_kept<C>(a, unit);
       double plain = 0, weighted = 0;
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const int64_t channel = a.channel(unit, piece);
         const C scale = gamma[channel];
-        const Pulled sums = sums_of_piece<C>(a, a.start(unit, piece), centre, scale, beta[channel], wide, other);
+        const Pulled sums = sums_of_piece<C>(a, a.start(unit, piece), centre, scale, beta[channel], sloped,
+                                             piece * a.positions, wide, other);
         Pulled& kept = pulled[a.batch() ? unit : unit * pieces + piece];
         kept.plain += sums.plain;
         kept.weighted += sums.weighted;
@@ -226,8 +271,8 @@ void segments_backward(ffi::ThreadPool& pool, const Segments& a) {
       const C mean_weighted = a.given ? C(0) : static_cast<C>(weighted / a.terms());
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const int64_t channel = a.channel(unit, piece);
-        pull_piece<C>(a, a.start(unit, piece), centre, gamma[channel], beta[channel], mean_plain, mean_weighted, wide,
-                      other, made);
+        pull_piece<C>(a, a.start(unit, piece), centre, gamma[channel], beta[channel], mean_plain, mean_weighted, sloped,
+                      piece * a.positions, wide, other, made);
       }
     }
   });
