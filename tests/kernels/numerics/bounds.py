@@ -24,6 +24,7 @@ FORWARD = {
     "custom_vjp": "pivot",
     "pallas_triton": "holds",
     "pallas_mosaic": "holds",
+    "native": "holds",
     "aten": "holds",
 }
 BACKWARD = FORWARD | {"pallas_triton": "rounded", "pallas_mosaic": "rounded"}
