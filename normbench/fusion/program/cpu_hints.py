@@ -34,7 +34,7 @@ def _library_sums(program: Program) -> list[str]:
     return [
         f"sum by a library: its operands come from memory ({some([launch.name for launch in libraries])}), so "
         f"{megabytes(sum(size for size, _ in written.values()))} are written for it by launches of their own and not "
-        f"fused into the sum, as others use them too: {names}; jax.lax.optimization_barrier on what both read parts them"
+        f"fused into the sum, as others use them too: {names}; jax.lax.optimization_barrier on x parts them"
     ]
 
 

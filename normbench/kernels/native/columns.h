@@ -51,26 +51,30 @@ struct ColumnMoments {
   }
 };
 
-// Adds the columns of a tile, four rows at a time: value(kind, row, column) summed into total(column).
-template <class C, class Value, class Total>
-inline void sum_columns(int64_t rows, int64_t columns, const Value& value, const Total& total) {
-  using V = typename Lanes<C>::V;
-  const auto column = [&](auto kind, int64_t c) {
-    using K = decltype(kind);
-    K sums[4] = {};
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4) {
-      sums[0] += value(kind, r, c);
-      sums[1] += value(kind, r + 1, c);
-      sums[2] += value(kind, r + 2, c);
-      sums[3] += value(kind, r + 3, c);
-    }
-    for (; r < rows; ++r) sums[0] += value(kind, r, c);
-    total((sums[0] + sums[1]) + (sums[2] + sums[3]), c);
-  };
+// Calls column(kind, column) for vectors of columns, and for those that fill none.
+template <class C, class Column>
+inline void in_columns(int64_t columns, const Column& column) {
   int64_t c = 0;
-  for (; c + Lanes<C>::kWidth <= columns; c += Lanes<C>::kWidth) column(V{}, c);
+  for (; c + Lanes<C>::kWidth <= columns; c += Lanes<C>::kWidth) column(typename Lanes<C>::V{}, c);
   for (; c < columns; ++c) column(C{}, c);
+}
+
+// Calls add(row, lane), four rows after one another in lanes of their own.
+template <class Add>
+inline void by_fours(int64_t rows, const Add& add) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    add(r, 0);
+    add(r + 1, 1);
+    add(r + 2, 2);
+    add(r + 3, 3);
+  }
+  for (; r < rows; ++r) add(r, 0);
+}
+
+template <class K>
+inline K sum_of_four(const K* lanes) {
+  return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
 }
 
 template <class C, class K>
@@ -82,28 +86,22 @@ template <class C>
 void add_tile(ColumnMoments& all, const C* x, int64_t stride, int64_t rows, int64_t columns) {
   alignas(64) C near[kStrip], left[kStrip], squared[kStrip];
   const C share = C(1) / static_cast<C>(rows);
-  sum_columns<C>(
-      rows, columns,
-      [&](auto kind, int64_t r, int64_t c) {
-        using K = decltype(kind);
-        return load<K>(x + r * stride + c) - load<K>(x + c);
-      },
-      [&](auto sum, int64_t c) { store(near + c, load<decltype(sum)>(x + c) + sum * share); });
-  sum_columns<C>(
-      rows, columns,
-      [&](auto kind, int64_t r, int64_t c) {
-        using K = decltype(kind);
-        return load<K>(x + r * stride + c) - load<K>(near + c);
-      },
-      [&](auto sum, int64_t c) { store(left + c, sum); });
-  sum_columns<C>(
-      rows, columns,
-      [&](auto kind, int64_t r, int64_t c) {
-        using K = decltype(kind);
-        const K difference = load<K>(x + r * stride + c) - load<K>(near + c);
-        return difference * difference;
-      },
-      [&](auto sum, int64_t c) { store(squared + c, sum); });
+  in_columns<C>(columns, [&](auto kind, int64_t c) {
+    using K = decltype(kind);
+    const C* const column = x + c;
+    const K pivot = load<K>(column);
+    K shifted[4] = {}, centred[4] = {}, square[4] = {};
+    by_fours(rows, [&](int64_t r, int lane) { shifted[lane] += load<K>(column + r * stride) - pivot; });
+    const K middle = pivot + sum_of_four(shifted) * share;
+    by_fours(rows, [&](int64_t r, int lane) {
+      const K difference = load<K>(column + r * stride) - middle;
+      centred[lane] += difference;
+      square[lane] += difference * difference;
+    });
+    store(near + c, middle);
+    store(left + c, sum_of_four(centred));
+    store(squared + c, sum_of_four(square));
+  });
   double mean[kStrip], squares[kStrip];
   for (int64_t c = 0; c < columns; ++c) {
     const double rest = static_cast<double>(left[c]) / rows, found = squared[c] - rest * rest * rows;
@@ -373,17 +371,19 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
           dz_stride = columns;
         }
         alignas(64) C plain[kStrip], weighted[kStrip];
-        sum_columns<C>(
-            rows, columns, [&](auto kind, int64_t row, int64_t c) { return load<decltype(kind)>(dz + row * dz_stride + c); },
-            [&](auto sum, int64_t c) { store(plain + c, sum); });
-        sum_columns<C>(
-            rows, columns,
-            [&](auto kind, int64_t row, int64_t c) {
-              using K = decltype(kind);
-              const K h = (load<K>(x + row * stride + c) - load<K>(high + c)) * load<K>(r + c) + load<K>(left + c);
-              return load<K>(dz + row * dz_stride + c) * h;
-            },
-            [&](auto sum, int64_t c) { store(weighted + c, sum); });
+        in_columns<C>(columns, [&](auto kind, int64_t c) {
+          using K = decltype(kind);
+          const C *const xs = x + c, *const ds = dz + c;
+          const K middle = load<K>(high + c), factor = load<K>(r + c), rest = load<K>(left + c);
+          K first[4] = {}, second[4] = {};
+          by_fours(rows, [&](int64_t row, int lane) {
+            const K d = load<K>(ds + row * dz_stride);
+            first[lane] += d;
+            second[lane] += d * ((load<K>(xs + row * stride) - middle) * factor + rest);
+          });
+          store(plain + c, sum_of_four(first));
+          store(weighted + c, sum_of_four(second));
+        });
         for (int64_t c = 0; c < columns; ++c) {
           wide_sums[column + c] += plain[c];
           wide_sums[cut.wide + column + c] += weighted[c];
@@ -437,7 +437,11 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
           dz = sloped;
         }
         C* dx = place(a.dx, at, made);
-        pull_row(dx, dz, x, high, scale, v.r + column, v.left + column, v.plain + column, v.weighted + column, n);
+        if (a.given) {  // of which x is no part, infinite or no number as it may be
+          for (int64_t i = 0; i < n; ++i) dx[i] = scale[i] * dz[i];
+        } else {
+          pull_row(dx, dz, x, high, scale, v.r + column, v.left + column, v.plain + column, v.weighted + column, n);
+        }
         keep(a.dx, at, n, dx);
       });
     });

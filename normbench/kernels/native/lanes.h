@@ -5,9 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
+#include "arrays.h"
 
 namespace normbench {
 
@@ -22,6 +20,31 @@ inline V load(const C* from) {
   V value;
   std::memcpy(&value, from, sizeof(V));
   return value;
+}
+
+// The same of bfloat16, widened in registers.
+template <class K>
+inline K load(const uint16_t* from) {
+  if constexpr (sizeof(K) == 4) {
+    float value;
+    widen_bfloat16(&value, from, 1);
+    return value;
+  } else {
+    static_assert(sizeof(K) == 64);
+    typedef uint16_t Narrow __attribute__((vector_size(32)));
+    typedef uint32_t Bits __attribute__((vector_size(64)));
+    Narrow narrow;
+    std::memcpy(&narrow, from, sizeof(narrow));
+    const Bits bits = __builtin_convertvector(narrow, Bits) << 16;
+    K value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+}
+
+template <class K>
+inline void round_into(uint16_t* to, K value) {
+  narrow_bfloat16(to, reinterpret_cast<const float*>(&value), sizeof(K) / 4);
 }
 
 template <class C, int Bytes>
@@ -89,9 +112,9 @@ struct Moments {
 };
 
 // Of one block. Around its first element the sum of equal ones is 0, so that their mean is exact.
-template <class C>
-inline Moments moments_of_block(const C* x, int64_t n) {
-  const C pivot = x[0];
+template <class C, class Stored = C>
+inline Moments moments_of_block(const Stored* x, int64_t n) {
+  const C pivot = load<C>(x);
   Sum<C> shifted;
   in_lanes<C>(n, [&](auto kind, int64_t i, int lane) { shifted.add(load<decltype(kind)>(x + i) - pivot, lane); });
   const C near = pivot + shifted.total() / static_cast<C>(n);
@@ -106,8 +129,8 @@ inline Moments moments_of_block(const C* x, int64_t n) {
   return {static_cast<double>(n), near + left, squares < 0 ? 0 : squares};  // what is no number stays none
 }
 
-template <class C>
-inline double squares_of_block(const C* x, int64_t n) {
+template <class C, class Stored = C>
+inline double squares_of_block(const Stored* x, int64_t n) {
   Sum<C> squared;
   in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
     const auto value = load<decltype(kind)>(x + i);

@@ -86,7 +86,8 @@ void take(A& a, Arrays& arrays, bool backward, bool moves) {
   }
 }
 
-ffi::Error segments_call(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, Numbers n, Settings s) {
+ffi::Error segments_call(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, Numbers n,
+                         Settings s) {
   Arrays arrays(args, rets);
   Segments a{n[1], n[2], n[3], n[4], n[5], n[6], s[0], s[1]};
   const bool wide = n[8];

@@ -24,6 +24,9 @@ class RowTask {
   RowTask(const Rows& a, const C* gamma, const C* beta) : a_(a), gamma_(gamma), beta_(beta) {}
 
   void forward(int64_t row) {
+    if constexpr (sizeof(C) == 4) {
+      if (a_.x.type == ffi::BF16 && a_.y.type == ffi::BF16 && a_.activation == kNone) return forward_bfloat16(row);
+    }
     const int64_t from = row * a_.n;
     const C* x = nullptr;
     Moments moments;
@@ -31,16 +34,12 @@ class RowTask {
       const int64_t count = std::min(kBlock<C>, a_.n - at);
       x = normalized(from + at, count);
       if (a_.centred) {
-        moments.add(moments_of_block(x, count));
+        moments.add(moments_of_block<C>(x, count));
       } else {
-        moments.squares += squares_of_block(x, count);
+        moments.squares += squares_of_block<C>(x, count);
       }
     }
-    const auto centre = Centre<C>::of(moments.mean, moments.squares / a_.n, a_.epsilon);
-    C* statistics = static_cast<C*>(a_.statistics.data);
-    statistics[row] = centre.high;
-    statistics[a_.rows + row] = centre.low;
-    statistics[2 * a_.rows + row] = centre.r;
+    const auto centre = centre_of(moments, row);
     const int64_t parameters = row % a_.period * a_.n;
     with_activation(a_.activation, [&](auto act) {
       for (int64_t at = 0; at < a_.n; at += kBlock<C>) {
@@ -94,6 +93,56 @@ class RowTask {
   }
 
  private:
+  // The same in one pass after another over bfloat16 as it lies there: nothing wide is written.
+  void forward_bfloat16(int64_t row) {
+    const int64_t from = row * a_.n;
+    const auto* x = static_cast<const uint16_t*>(a_.x.data) + from;
+    if (a_.residual.data) {
+      const auto* residual = static_cast<const uint16_t*>(a_.residual.data) + from;
+      auto* z = static_cast<uint16_t*>(a_.z.data) + from;
+      in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
+        using K = decltype(kind);
+        round_into<K>(z + i, load<K>(x + i) + load<K>(residual + i));
+      });
+      x = z;
+    }
+    Moments moments;
+    for (int64_t at = 0; at < a_.n; at += kBlock<C>) {
+      const int64_t count = std::min(kBlock<C>, a_.n - at);
+      if (a_.centred) {
+        moments.add(moments_of_block<C>(x + at, count));
+      } else {
+        moments.squares += squares_of_block<C>(x + at, count);
+      }
+    }
+    const auto centre = centre_of(moments, row);
+    const C high = centre.high, left = centre.left(), r = centre.r;
+    const C* gamma = gamma_ + row % a_.period * a_.n;
+    auto* y = static_cast<uint16_t*>(a_.y.data) + from;
+    if (beta_) {
+      const C* beta = beta_ + row % a_.period * a_.n;
+      in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
+        using K = decltype(kind);
+        round_into<K>(y + i, ((load<K>(x + i) - high) * r + left) * load<K>(gamma + i) + load<K>(beta + i));
+      });
+    } else {
+      in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
+        using K = decltype(kind);
+        round_into<K>(y + i, load<K>(x + i) * r * load<K>(gamma + i));
+      });
+    }
+  }
+
+  // What the row is normalized by, which is kept for the gradient.
+  Centre<C> centre_of(const Moments& moments, int64_t row) const {
+    const auto centre = Centre<C>::of(moments.mean, moments.squares / a_.n, a_.epsilon);
+    C* statistics = static_cast<C*>(a_.statistics.data);
+    statistics[row] = centre.high;
+    statistics[a_.rows + row] = centre.low;
+    statistics[2 * a_.rows + row] = centre.r;
+    return centre;
+  }
+
   const Array& source() const { return a_.residual.data ? a_.z : a_.x; }
 
   // What is normalized: x, or x + residual rounded to z's type.

@@ -37,7 +37,9 @@ inline void in_blocks(int64_t from, int64_t n, const Run& run, int64_t block = k
 template <class C>
 Centre<C> centre_of(const Segments& a, int64_t unit, C* scratch) {
   Moments moments;
-  const auto add = [&](int64_t at, int64_t count) { moments.add(moments_of_block(read(a.x, at, count, scratch), count)); };
+  const auto add = [&](int64_t at, int64_t count) {
+    moments.add(moments_of_block<C>(read(a.x, at, count, scratch), count));
+  };
   if (a.batch()) {
     for (int64_t piece = 0; piece < a.images; ++piece) in_blocks<C>(a.start(unit, piece), a.positions, add);
   } else {
@@ -108,7 +110,7 @@ void segments_given_forward(ffi::ThreadPool& pool, const Segments& a) {
   const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
   const int64_t elements = a.images * a.channels * a.positions;
   const int64_t together = std::max<int64_t>(1, kMade / a.positions), tiles = ceil_of(a.channels, together);
-  const int64_t parts = a.positions > kMade ? a.images : 1;  // long runs are spread for each image anew: it is one number
+  const int64_t parts = a.positions > kMade ? a.images : 1;  // long runs are spread anew for each image
   const int64_t tasks = tiles * parts, each = ceil_of(tasks, std::min<int64_t>(tasks, 64));
   const auto run = [&](int64_t tile, int64_t first_image, int64_t last_image) {
     alignas(64) C wide[kMade], made[kMade], high[kMade], scale[kMade], shift[kMade];
@@ -237,7 +239,11 @@ void pull_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamm
                                                     sloped.at(a, at, offset + at - from), true);
       const C *xs = x, *ds = dz;
       C* dx = place(a.dx, at, made);
-      for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i] - plain_r - ((xs[i] - high) * r + left) * weighted_r;
+      if (a.given) {  // of which x is no part, infinite or no number as it may be
+        for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i];
+      } else {
+        for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i] - plain_r - ((xs[i] - high) * r + left) * weighted_r;
+      }
       keep(a.dx, at, count, dx);
     }, kMade);
   });
