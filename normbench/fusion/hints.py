@@ -7,6 +7,7 @@ from normbench.fusion.bounds import meets_again, promotions
 from normbench.fusion.hlo import Computation, Instruction, Module, inlined_entry
 from normbench.fusion.launches import Launch
 from normbench.fusion.program.copies import changes_layout, copy_hints
+from normbench.fusion.program.cpu_hints import cpu_hints
 from normbench.fusion.program.graph import Program
 from normbench.fusion.program.kinds import is_pallas
 from normbench.fusion.program.made_of import FLOATS, float_sources
@@ -51,6 +52,8 @@ def hints(
         found += _blocks(program.launches, kernels, target)
     if on_gpu and unoptimised is not None:
         found += _row_length(unoptimised, program.launches)
+    if not on_gpu:
+        found += cpu_hints(program)
     return tuple(found)
 
 

@@ -6,6 +6,7 @@
 >>> kernels.variants("conv_bn")  # the baseline first
 ('unfused', 'folded', 'prefolded')
 >>> folded = kernels.get("batch_norm", "folded")  # callable with the operator's own signature
+>>> fastest = kernels.best(kernels.Problem("rms_norm", (1, 512, 4096), "nlc"))  # where it was measured, on this CPU
 
 JAX is imported when one of these names is first used, so that `normbench.kernels.pytensor` can be imported without it.
 """
@@ -14,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from normbench.kernels.choice import best as best
     from normbench.kernels.problem import Problem as Problem
     from normbench.kernels.program import Program as Program
     from normbench.kernels.program import program as program
@@ -28,6 +30,7 @@ if __name__ != "normbench.kernels":  # a second copy would fill a registry of it
     raise ImportError(f"import it as normbench.kernels, not as {__name__}")
 
 _PUBLIC = {
+    "normbench.kernels.choice": ("best",),
     "normbench.kernels.problem": ("Problem",),
     "normbench.kernels.program": ("Program", "program", "reference"),
     "normbench.kernels.registry": ("Variant", "get", "operator", "operators", "variants"),

@@ -191,7 +191,7 @@ class Variant:
         if self.divides and division.what not in self.divides:
             return f"nothing of its statistics is spread over devices that divide the {division.what}"
         if not self.interpreted_on_cpu:
-            return None
+            return self.supports_problem(case, target)
         if division.what in SPREAD:
             return f"a kernel of one device: the statistics of {case.context} are spread over {division.devices}"
         return self.supports_problem(part_of(case), target)

@@ -23,7 +23,7 @@ def test_the_package_is_ours_and_not_another_of_the_same_name():
 def test_operators_and_their_variants_with_the_baseline_first():
     assert {"batch_norm", "conv_bn"} <= set(kernels.operators())
     plain = ("naive", "naive_promoting", "folded", "prefolded")
-    assert kernels.variants("batch_norm") == (*plain, "pallas_triton", "pallas_mosaic", "pallas_tpu")
+    assert kernels.variants("batch_norm") == (*plain, "native", "pallas_triton", "pallas_mosaic", "pallas_tpu")
     assert kernels.variants("conv_bn") == ("unfused", "folded", "prefolded")
 
 

@@ -11,9 +11,11 @@ from normbench.kernels.batch_norm import prefolded as _prefolded
 from normbench.kernels.batch_norm.folded import folded
 from normbench.kernels.batch_norm.naive import naive
 from normbench.kernels.batch_norm.naive_promoting import naive_promoting
+from normbench.kernels.batch_norm.native import native
 from normbench.kernels.batch_norm.reference import reference
 from normbench.kernels.common.checks import check_problem
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
+from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import Argument, Operator, Variant, register_operator, register_variant
@@ -73,6 +75,16 @@ register_variant(
         "scale and shift computed once, ahead of the call",
         prepare=_prefolded.prepare,
         apply=_prefolded.apply,
+    )
+)
+register_variant(
+    Variant(
+        _NAME,
+        "native",
+        native,
+        "one kernel in C++ for the CPU, gradient by hand",
+        supports_problem=not_native,
+        fused_contexts={"cast": native},
     )
 )
 register_variant(

@@ -14,6 +14,7 @@ from normbench.kernels.batch_norm_training.custom_vjp import custom_vjp
 from normbench.kernels.batch_norm_training.flax import flax
 from normbench.kernels.batch_norm_training.jax_nn import jax_nn
 from normbench.kernels.batch_norm_training.naive import naive
+from normbench.kernels.batch_norm_training.native import native
 from normbench.kernels.batch_norm_training.one_pass import one_pass
 from normbench.kernels.batch_norm_training.pallas_triton import pallas_triton, unsupported
 from normbench.kernels.batch_norm_training.pivoted import pivoted
@@ -21,6 +22,7 @@ from normbench.kernels.batch_norm_training.reference import reference
 from normbench.kernels.batch_norm_training.welford import welford
 from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
+from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
@@ -92,6 +94,14 @@ for _variant in (
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
     Variant(
         _NAME, "flax", flax, "flax.linen.BatchNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+    ),
+    Variant(
+        _NAME,
+        "native",
+        native,
+        "one kernel in C++ for the CPU, gradient by hand",
+        supports_problem=not_native,
+        fused_contexts={"cast": native},
     ),
     Variant(
         _NAME,

@@ -16,12 +16,14 @@ from normbench.kernels.group_norm.custom_vjp import custom_vjp
 from normbench.kernels.group_norm.flax import flax
 from normbench.kernels.group_norm.jax_nn import jax_nn
 from normbench.kernels.group_norm.naive import naive
+from normbench.kernels.group_norm.native import native
 from normbench.kernels.group_norm.one_pass import one_pass
 from normbench.kernels.group_norm.pallas_triton import pallas_triton, unsupported
 from normbench.kernels.group_norm.pivoted import pivoted
 from normbench.kernels.group_norm.reference import reference
 from normbench.kernels.group_norm.two_pass import two_pass
 from normbench.kernels.group_norm.welford import welford
+from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
@@ -90,6 +92,14 @@ for _variant in (
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
     Variant(
         _NAME, "flax", flax, "flax.linen.GroupNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+    ),
+    Variant(
+        _NAME,
+        "native",
+        native,
+        "one kernel in C++ for the CPU, gradient by hand",
+        supports_problem=not_native,
+        fused_contexts={"cast": native},
     ),
     Variant(
         _NAME,

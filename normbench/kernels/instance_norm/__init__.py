@@ -11,10 +11,12 @@ from normbench.kernels.group_norm import pallas_tpu as _groups_tpu
 from normbench.kernels.instance_norm.as_groups import as_groups
 from normbench.kernels.instance_norm.flax import flax
 from normbench.kernels.instance_norm.naive import naive
+from normbench.kernels.instance_norm.native import native
 from normbench.kernels.instance_norm.pallas_mosaic import pallas_mosaic
 from normbench.kernels.instance_norm.pallas_tpu import pallas_tpu
 from normbench.kernels.instance_norm.pallas_triton import pallas_triton
 from normbench.kernels.instance_norm.reference import reference
+from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
@@ -68,6 +70,14 @@ for _variant in (
     Variant(_NAME, "jax_nn", as_groups(group_norm.jax_nn), "jax.nn.standardize and the affine", excess=cancels),
     Variant(
         _NAME, "flax", flax, "flax.linen.InstanceNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+    ),
+    Variant(
+        _NAME,
+        "native",
+        native,
+        "one kernel in C++ for the CPU, gradient by hand",
+        supports_problem=not_native,
+        fused_contexts={"cast": native},
     ),
     Variant(
         _NAME,

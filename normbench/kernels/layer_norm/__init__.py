@@ -16,11 +16,13 @@ from normbench.kernels.layer_norm.custom_vjp import custom_vjp
 from normbench.kernels.layer_norm.flax import flax
 from normbench.kernels.layer_norm.jax_nn import jax_nn
 from normbench.kernels.layer_norm.naive import naive
+from normbench.kernels.layer_norm.native import native
 from normbench.kernels.layer_norm.one_pass import one_pass
 from normbench.kernels.layer_norm.pallas_triton import pallas_triton
 from normbench.kernels.layer_norm.pivoted import pivoted
 from normbench.kernels.layer_norm.reference import reference
 from normbench.kernels.layer_norm.welford import welford
+from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.pallas.triton.row_norm import unsupported
 from normbench.kernels.peers.missing import flax_missing
@@ -85,6 +87,14 @@ for _variant in (
     Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
     Variant(
         _NAME, "flax", flax, "flax.linen.LayerNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+    ),
+    Variant(
+        _NAME,
+        "native",
+        native,
+        "one kernel in C++ for the CPU, gradient by hand",
+        supports_problem=not_native,
+        fused_contexts={"residual": native, "cast": native},
     ),
     Variant(
         _NAME,

@@ -10,8 +10,10 @@ from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.local_response_norm.arguments import check_numbers
 from normbench.kernels.local_response_norm.custom_vjp import custom_vjp
 from normbench.kernels.local_response_norm.naive import naive
+from normbench.kernels.local_response_norm.native import native
 from normbench.kernels.local_response_norm.reference import reference
 from normbench.kernels.local_response_norm.shifted import shifted
+from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import Argument, Operator, Variant, register_operator, register_variant
 
@@ -56,5 +58,6 @@ for _variant in (
     Variant(_NAME, "naive", naive, "the sum over the window by reduce_window"),
     Variant(_NAME, "shifted", shifted, "the sum over the window as a sum of shifted copies"),
     Variant(_NAME, "custom_vjp", custom_vjp, "shifted copies; gradient by hand that saves x alone"),
+    Variant(_NAME, "native", native, "one kernel in C++ for the CPU, gradient by hand", supports_problem=not_native),
 ):
     register_variant(_variant)

@@ -14,6 +14,7 @@ from normbench.kernels.common.checks import check_problem
 from normbench.kernels.common.form import OPTIONS, PLAIN, form_of
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.layer_norm import ROW_LAYOUTS, normalized
+from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.pallas.predicted import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import Problem
@@ -33,6 +34,7 @@ from normbench.kernels.rms_norm import sharded
 from normbench.kernels.rms_norm.custom_vjp import custom_vjp
 from normbench.kernels.rms_norm.flax import flax
 from normbench.kernels.rms_norm.naive import naive
+from normbench.kernels.rms_norm.native import native
 from normbench.kernels.rms_norm.reference import reference
 
 _NAME = "rms_norm"
@@ -69,6 +71,10 @@ def flax_cannot(problem: Problem, target: str) -> str | None:
     return without_options(problem, OPTIONS) or flax_missing(problem, target)
 
 
+def _native_cannot(problem: Problem, target: str) -> str | None:
+    return without_options(problem, OPTIONS) or not_native(problem, target)
+
+
 def _arguments(problem: Problem) -> tuple[Argument, ...]:
     x = Argument("x", problem.shape, problem.dtype, "activation")
     return x, Argument("gamma", normalized(problem), problem.param_dtype, "scale")
@@ -90,6 +96,14 @@ for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32, cast back to x's dtype"),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves 1 / RMS in float32"),
     Variant(_NAME, "flax", flax, "flax.linen.RMSNorm", supports_problem=flax_cannot),
+    Variant(
+        _NAME,
+        "native",
+        native,
+        "one kernel in C++ for the CPU, gradient by hand",
+        supports_problem=_native_cannot,
+        fused_contexts={"residual": native, "cast": native},
+    ),
     Variant(
         _NAME,
         "pallas_triton",

@@ -25,6 +25,7 @@ FORWARD = {
     "pallas_triton": "holds",
     "pallas_mosaic": "holds",
     "pallas_tpu": "holds",
+    "native": "holds",
     "aten": "holds",
 }
 BACKWARD = FORWARD | {"pallas_triton": "rounded", "pallas_mosaic": "rounded", "pallas_tpu": "rounded"}

@@ -20,7 +20,7 @@ RNG = np.random.default_rng(14)
 HOLDING = [
     pair
     for pair in EVERY
-    if pair[1] in ("aten", "pallas_triton", "pallas_mosaic", "pallas_tpu") and pair[0] != "rms_norm"
+    if pair[1] in ("aten", "native", "pallas_triton", "pallas_mosaic", "pallas_tpu") and pair[0] != "rms_norm"
 ]
 
 
@@ -167,7 +167,7 @@ def test_a_running_mean_that_is_no_number_spoils_nothing_else(variant):
     np.testing.assert_allclose(new_variance, clean_variance, rtol=1e-4)
 
 
-@pytest.mark.parametrize("variant", ["folded", "prefolded", "naive", "pallas_triton"])
+@pytest.mark.parametrize("variant", ["folded", "prefolded", "naive", "native", "pallas_triton"])
 def test_float64_x_with_float32_parameters_is_computed_in_float64(variant):
     x = RNG.normal(size=(4, 3, 5))
     parameters = tuple(RNG.uniform(0.5, 2, 3).astype(np.float32) for _ in range(4))
@@ -183,7 +183,7 @@ SECOND = [
     (operator, variant)
     for operator in ("batch_norm", *OPERATORS)
     for variant in kernels.variants(operator)
-    if variant in ("pallas_triton", "pallas_tpu")
+    if variant in ("pallas_triton", "pallas_tpu", "native")
     or (operator, variant)
     in (("rms_norm", "pallas_mosaic"), ("layer_norm", "welford"), ("batch_norm_training", "custom_vjp"))
 ]
@@ -241,7 +241,7 @@ def test_gamma_and_beta_may_be_absent(operator, variant):
             np.testing.assert_array_equal(ours, expected)
 
 
-@pytest.mark.parametrize("variant", ["naive", "custom_vjp", "pallas_triton"])
+@pytest.mark.parametrize("variant", ["naive", "custom_vjp", "native", "pallas_triton"])
 def test_rms_norm_without_an_epsilon_takes_the_machine_epsilon_of_the_computation(variant):
     x = jnp.asarray(RNG.normal(size=(2, 16)) * 1e-4, jnp.bfloat16)
     found = kernels.get("rms_norm", variant)(x, None, None)

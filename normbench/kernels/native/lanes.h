@@ -1,0 +1,160 @@
+// Sums in lanes: the moments of a block around its own mean, and of blocks put together by Chan's rule in float64.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "arrays.h"
+
+namespace normbench {
+
+template <class C>
+struct Lanes {
+  typedef C V __attribute__((vector_size(64)));
+  static constexpr int64_t kWidth = 64 / sizeof(C);
+};
+
+template <class V, class C>
+inline V load(const C* from) {
+  V value;
+  std::memcpy(&value, from, sizeof(V));
+  return value;
+}
+
+// The same of bfloat16, widened in registers.
+template <class K>
+inline K load(const uint16_t* from) {
+  if constexpr (sizeof(K) == 4) {
+    float value;
+    widen_bfloat16(&value, from, 1);
+    return value;
+  } else {
+    static_assert(sizeof(K) == 64);
+    typedef uint16_t Narrow __attribute__((vector_size(32)));
+    typedef uint32_t Bits __attribute__((vector_size(64)));
+    Narrow narrow;
+    std::memcpy(&narrow, from, sizeof(narrow));
+    const Bits bits = __builtin_convertvector(narrow, Bits) << 16;
+    K value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+}
+
+template <class K>
+inline void round_into(uint16_t* to, K value) {
+  narrow_bfloat16(to, reinterpret_cast<const float*>(&value), sizeof(K) / 4);
+}
+
+template <class C, int Bytes>
+inline C sum_of_bytes(const void* lanes) {
+  if constexpr (Bytes == sizeof(C)) {
+    return *static_cast<const C*>(lanes);
+  } else {
+    typedef C Half __attribute__((vector_size(Bytes / 2)));
+    Half low, high;
+    std::memcpy(&low, lanes, Bytes / 2);
+    std::memcpy(&high, static_cast<const char*>(lanes) + Bytes / 2, Bytes / 2);
+    low += high;
+    return sum_of_bytes<C, Bytes / 2>(&low);
+  }
+}
+
+template <class C>
+inline C sum_of(typename Lanes<C>::V v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(C) == 4) return _mm512_reduce_add_ps((__m512)v);
+#endif
+  return sum_of_bytes<C, 64>(&v);
+}
+
+// Calls step(position, lane) with the type of a vector or of one element, four vectors at a time.
+template <class C, class Step>
+inline void in_lanes(int64_t n, const Step& step) {
+  using V = typename Lanes<C>::V;
+  constexpr int64_t width = Lanes<C>::kWidth;
+  int64_t i = 0;
+  for (; i + 4 * width <= n; i += 4 * width) {
+    step(V{}, i, 0);
+    step(V{}, i + width, 1);
+    step(V{}, i + 2 * width, 2);
+    step(V{}, i + 3 * width, 3);
+  }
+  for (; i + width <= n; i += width) step(V{}, i, 0);
+  for (; i < n; ++i) step(C{}, i, 0);
+}
+
+// A sum of a few lanes of vectors and of the elements that fill none.
+template <class C>
+struct Sum {
+  using V = typename Lanes<C>::V;
+  V lanes[4] = {};
+  C rest = 0;
+  inline void add(V value, int lane) { lanes[lane] += value; }
+  inline void add(C value, int) { rest += value; }
+  inline C total() const { return sum_of<C>((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + rest; }
+};
+
+struct Moments {
+  double count = 0, mean = 0, squares = 0;  // squares of deviations from the mean, added
+
+  void add(const Moments& other) {
+    if (count == 0) {
+      *this = other;
+      return;
+    }
+    const double all = count + other.count, difference = other.mean - mean, share = other.count / all;
+    mean += difference * share;
+    squares += other.squares + difference * difference * count * share;
+    count = all;
+  }
+};
+
+// Of one block. Around its first element the sum of equal ones is 0, so that their mean is exact.
+template <class C, class Stored = C>
+inline Moments moments_of_block(const Stored* x, int64_t n) {
+  const C pivot = load<C>(x);
+  Sum<C> shifted;
+  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) { shifted.add(load<decltype(kind)>(x + i) - pivot, lane); });
+  const C near = pivot + shifted.total() / static_cast<C>(n);
+  Sum<C> centred, squared;
+  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
+    const auto difference = load<decltype(kind)>(x + i) - near;
+    centred.add(difference, lane);
+    squared.add(difference * difference, lane);
+  });
+  const double left = static_cast<double>(centred.total()) / n;
+  const double squares = static_cast<double>(squared.total()) - left * left * n;
+  return {static_cast<double>(n), near + left, squares < 0 ? 0 : squares};  // what is no number stays none
+}
+
+template <class C, class Stored = C>
+inline double squares_of_block(const Stored* x, int64_t n) {
+  Sum<C> squared;
+  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
+    const auto value = load<decltype(kind)>(x + i);
+    squared.add(value * value, lane);
+  });
+  return squared.total();
+}
+
+// What normalizes: h = (x - high) * r + left(), the mean in two numbers, r = 1 / sqrt(variance + epsilon).
+template <class C>
+struct Centre {
+  C high = 0, low = 0, r = 1, variance = 0;
+
+  C left() const { return low == 0 ? C(0) : -low * r; }
+
+  static Centre of(double mean, double variance, double epsilon) {
+    Centre centre;
+    centre.high = static_cast<C>(mean);
+    centre.low = static_cast<C>(mean - static_cast<double>(centre.high));
+    if (!std::isfinite(mean)) centre.low = 0;
+    centre.r = static_cast<C>(1.0 / std::sqrt(variance + epsilon));
+    centre.variance = static_cast<C>(variance);
+    return centre;
+  }
+};
+
+}  // namespace normbench

@@ -1,0 +1,298 @@
+// Norms whose scale is one number along the positions of a channel: batch, group and instance norm, channels first.
+#pragma once
+
+#include "activations.h"
+#include "arrays.h"
+#include "lanes.h"
+
+namespace normbench {
+
+// A unit shares its statistics: of batch norm a channel in every image, else the channels of one group of an image.
+struct Segments {
+  int64_t images, channels, positions, groups;  // groups 0: batch norm
+  int64_t given, activation;                    // given: mean and variance are arguments
+  double epsilon, momentum;
+  Array x, gamma, beta, mean, variance;
+  Array y, statistics, new_mean, new_variance;  // statistics: high, low, r of each unit
+  Array dy, dx, dgamma, dbeta;
+
+  bool batch() const { return groups == 0; }
+  int64_t units() const { return batch() ? channels : images * groups; }
+  int64_t pieces() const { return batch() ? images : channels / groups; }
+  int64_t start(int64_t unit, int64_t piece) const {
+    return batch() ? (piece * channels + unit) * positions : (unit * pieces() + piece) * positions;
+  }
+  int64_t channel(int64_t unit, int64_t piece) const {
+    return batch() ? unit : unit % groups * pieces() + piece;
+  }
+  int64_t terms() const { return pieces() * positions; }
+};
+
+// Calls run(offset, count) for the pieces of [from, from + n) that fit a block.
+template <class C, class Run>
+inline void in_blocks(int64_t from, int64_t n, const Run& run, int64_t block = kBlock<C>) {
+  for (int64_t at = 0; at < n; at += block) run(from + at, std::min(block, n - at));
+}
+
+template <class C>
+Centre<C> centre_of(const Segments& a, int64_t unit, C* scratch) {
+  Moments moments;
+  const auto add = [&](int64_t at, int64_t count) {
+    moments.add(moments_of_block<C>(read(a.x, at, count, scratch), count));
+  };
+  if (a.batch()) {
+    for (int64_t piece = 0; piece < a.images; ++piece) in_blocks<C>(a.start(unit, piece), a.positions, add);
+  } else {
+    in_blocks<C>(a.start(unit, 0), a.terms(), add);
+  }
+  return Centre<C>::of(moments.mean, moments.squares / a.terms(), a.epsilon);
+}
+
+template <class C>
+Centre<C> centre_given(const Segments& a, int64_t channel) {
+  C high, variance;
+  high = *read(a.mean, channel, 1, &high);
+  variance = *read(a.variance, channel, 1, &variance);
+  Centre<C> centre = Centre<C>::of(0, variance, a.epsilon);
+  centre.high = high;
+  return centre;
+}
+
+template <class C>
+Centre<C> centre_kept(const Segments& a, int64_t unit) {
+  const C* statistics = static_cast<const C*>(a.statistics.data);
+  Centre<C> centre;
+  centre.high = statistics[unit];
+  centre.low = statistics[a.units() + unit];
+  centre.r = statistics[2 * a.units() + unit];
+  return centre;
+}
+
+// The running statistics moved towards the batch's, of which the variance is unbiased.
+template <class C>
+void move_running(const Segments& a, int64_t unit, const Centre<C>& centre) {
+  C old;
+  const double unbiased = static_cast<double>(a.terms()) / (a.terms() - 1);
+  old = *read(a.mean, unit, 1, &old);
+  C moved = static_cast<C>((1 - a.momentum) * old + a.momentum * (static_cast<double>(centre.high) + centre.low));
+  keep(a.new_mean, unit, 1, &moved);
+  old = *read(a.variance, unit, 1, &old);
+  moved = static_cast<C>((1 - a.momentum) * old + a.momentum * unbiased * centre.variance);
+  keep(a.new_variance, unit, 1, &moved);
+}
+
+template <int A, class C>
+inline void scale_run(C* __restrict y, const C* __restrict x, int64_t n, const Centre<C>& centre, C gamma, C beta) {
+  const C high = centre.high, scale = centre.r * gamma, shift = beta + centre.left() * gamma;
+  for (int64_t i = 0; i < n; ++i) y[i] = activated<A>((x[i] - high) * scale + shift);
+}
+
+template <class C>
+void scale_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, C* wide, C* made) {
+  with_activation(a.activation, [&](auto act) {
+    in_blocks<C>(from, a.positions, [&](int64_t at, int64_t count) {
+      C* y = place(a.y, at, made);
+      scale_run<act.value>(y, read(a.x, at, count, wide), count, centre, gamma, beta);
+      keep(a.y, at, count, y);
+    }, kMade);
+  });
+}
+
+// How many units one task takes: whole runs of memory, and tasks enough.
+inline int64_t units_at_once(const Segments& a) {
+  const int64_t run = a.batch() ? a.positions : a.terms();
+  return std::max<int64_t>(1, std::min(ceil_of(16384, std::max<int64_t>(run, 1)), ceil_of(a.units(), 16)));
+}
+
+// Inference: tiles of some channels, of which scale and shift are spread over the positions once for all images.
+template <class C>
+void segments_given_forward(ffi::ThreadPool& pool, const Segments& a) {
+  const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
+  const int64_t elements = a.images * a.channels * a.positions;
+  const int64_t together = std::max<int64_t>(1, kMade / a.positions), tiles = ceil_of(a.channels, together);
+  const int64_t parts = a.positions > kMade ? a.images : 1;  // long runs are spread anew for each image
+  const int64_t tasks = tiles * parts, each = ceil_of(tasks, std::min<int64_t>(tasks, 64));
+  const auto run = [&](int64_t tile, int64_t first_image, int64_t last_image) {
+    alignas(64) C wide[kMade], made[kMade], high[kMade], scale[kMade], shift[kMade];
+    const int64_t begin = tile * together, end = std::min(a.channels, begin + together);
+    const int64_t width = std::min(kMade, (end - begin) * a.positions);
+    for (int64_t channel = begin; channel < end; ++channel) {
+      const auto centre = centre_given<C>(a, channel);
+      const int64_t from = (channel - begin) * a.positions, to = std::min(from + a.positions, width);
+      std::fill(high + from, high + to, centre.high);
+      std::fill(scale + from, scale + to, centre.r * gamma[channel]);
+      std::fill(shift + from, shift + to, beta[channel]);
+    }
+    with_activation(a.activation, [&](auto act) {
+      for (int64_t image = first_image; image < last_image; ++image) {
+        const int64_t start = (image * a.channels + begin) * a.positions;
+        in_blocks<C>(start, (end - begin) * a.positions, [&](int64_t at, int64_t count) {
+          C* y = place(a.y, at, made);
+          scale_row<act.value>(y, read(a.x, at, count, wide), high, scale, shift, count);
+          keep(a.y, at, count, y);
+        }, kMade);
+      }
+    });
+  };
+  shared(pool, ceil_of(tasks, each), elements < kSmall, [&](int64_t task) {
+    for (int64_t i = task * each; i < std::min(tasks, (task + 1) * each); ++i) {
+      const int64_t tile = i % tiles, image = i / tiles;
+      run(tile, parts == 1 ? 0 : image, parts == 1 ? a.images : image + 1);
+    }
+  });
+}
+
+template <class C>
+void segments_forward(ffi::ThreadPool& pool, const Segments& a) {
+  if (a.given) return segments_given_forward<C>(pool, a);
+  const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
+  const int64_t each = units_at_once(a), units = a.units();
+  shared(pool, ceil_of(units, each), units * a.terms() < kSmall, [&](int64_t task) {
+    alignas(64) C wide[kBlock<C>];
+    alignas(64) C made[kBlock<C>];
+    const int64_t begin = task * each, end = std::min(units, begin + each);
+    C* statistics = static_cast<C*>(a.statistics.data);
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const auto centre = centre_of<C>(a, unit, wide);
+      statistics[unit] = centre.high;
+      statistics[units + unit] = centre.low;
+      statistics[2 * units + unit] = centre.r;
+      if (a.new_mean.data) move_running(a, unit, centre);
+    }
+    for (int64_t piece = 0; piece < a.pieces(); ++piece) {
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t channel = a.channel(unit, piece);
+        const C scale = gamma[channel], shift = beta[channel];
+        scale_piece<C>(a, a.start(unit, piece), centre_kept<C>(a, unit), scale, shift, wide, made);
+      }
+    }
+  });
+}
+
+// What dz = dy times the slope is kept for the second reading in: in the place of dx where that is as wide, else here.
+template <class C>
+struct Sloped {
+  std::vector<C> held;
+
+  Sloped(const Segments& a, int64_t terms) {
+    if (a.activation != kNone && a.dx.type != kType<C> && terms <= kMostHeld) held.resize(terms);
+  }
+  // Of a block, `offset` from the first term of its unit; nullptr where it is not kept.
+  C* at(const Segments& a, int64_t at, int64_t offset) {
+    if (a.dx.type == kType<C>) return static_cast<C*>(a.dx.data) + at;
+    return held.empty() ? nullptr : held.data() + offset;
+  }
+
+  static constexpr int64_t kMostHeld = 131072;  // which the second cache holds
+};
+
+// x and dz of one block; `again`: dz was made before, and kept where `kept` is.
+template <int A, class C>
+inline std::pair<const C*, const C*> run_of_both(const Segments& a, int64_t at, int64_t n, const Centre<C>& centre,
+                                                 C gamma, C beta, C* wide, C* other, C* kept, bool again) {
+  const C* x = read(a.x, at, n, wide);
+  if (A != kNone && again && kept) return {x, kept};
+  const C* dy = read(a.dy, at, n, other);
+  if constexpr (A == kNone) return {x, dy};
+  const C high = centre.high, scale = centre.r * gamma, shift = beta + centre.left() * gamma;
+  C* dz = kept ? kept : other;
+  for (int64_t i = 0; i < n; ++i) dz[i] = dy[i] * slope<A>((x[i] - high) * scale + shift);
+  return {x, dz};
+}
+
+struct Pulled {
+  double plain = 0, weighted = 0;  // sums of dz and of dz h
+};
+
+template <class C>
+Pulled sums_of_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, Sloped<C>& sloped,
+                     int64_t offset, C* wide, C* other) {
+  Pulled pulled;
+  const C high = centre.high, left = centre.left(), r = centre.r;
+  with_activation(a.activation, [&](auto act) {
+    in_blocks<C>(from, a.positions, [&](int64_t at, int64_t count) {
+      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other,
+                                                    sloped.at(a, at, offset + at - from), false);
+      const C *xs = x, *ds = dz;
+      Sum<C> plain, weighted;
+      in_lanes<C>(count, [&](auto kind, int64_t i, int lane) {
+        using K = decltype(kind);
+        const K d = load<K>(ds + i);
+        plain.add(d, lane);
+        weighted.add(d * ((load<K>(xs + i) - high) * r + left), lane);
+      });
+      pulled.plain += plain.total();
+      pulled.weighted += weighted.total();
+    });
+  });
+  return pulled;
+}
+
+template <class C>
+void pull_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, C plain, C weighted,
+                Sloped<C>& sloped, int64_t offset, C* wide, C* other, C* made) {
+  const C high = centre.high, left = centre.left(), r = centre.r;
+  const C scale = r * gamma, plain_r = r * plain, weighted_r = r * weighted;
+  with_activation(a.activation, [&](auto act) {
+    in_blocks<C>(from, a.positions, [&](int64_t at, int64_t count) {
+      const auto [x, dz] = run_of_both<act.value>(a, at, count, centre, gamma, beta, wide, other,
+                                                    sloped.at(a, at, offset + at - from), true);
+      const C *xs = x, *ds = dz;
+      C* dx = place(a.dx, at, made);
+      if (a.given) {  // of which x is no part, infinite or no number as it may be
+        for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i];
+      } else {
+        for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i] - plain_r - ((xs[i] - high) * r + left) * weighted_r;
+      }
+      keep(a.dx, at, count, dx);
+    }, kMade);
+  });
+}
+
+template <class C>
+void segments_backward(ffi::ThreadPool& pool, const Segments& a) {
+  const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
+  const int64_t each = units_at_once(a), units = a.units(), pieces = a.pieces();
+  std::vector<Pulled> pulled(units * (a.batch() ? 1 : pieces));
+  shared(pool, ceil_of(units, each), units * a.terms() < kSmall, [&](int64_t task) {
+    alignas(64) C wide[kBlock<C>];
+    alignas(64) C other[kBlock<C>];
+    alignas(64) C made[kBlock<C>];
+    Sloped<C> sloped(a, a.terms());
+    for (int64_t unit = task * each; unit < std::min(units, (task + 1) * each); ++unit) {
+      const auto centre = a.given ? centre_given<C>(a, unit) : centre_kept<C>(a, unit);
+      double plain = 0, weighted = 0;
+      for (int64_t piece = 0; piece < pieces; ++piece) {
+        const int64_t channel = a.channel(unit, piece);
+        const C scale = gamma[channel];
+        const Pulled sums = sums_of_piece<C>(a, a.start(unit, piece), centre, scale, beta[channel], sloped,
+                                             piece * a.positions, wide, other);
+        Pulled& kept = pulled[a.batch() ? unit : unit * pieces + piece];
+        kept.plain += sums.plain;
+        kept.weighted += sums.weighted;
+        plain += scale * sums.plain;
+        weighted += scale * sums.weighted;
+      }
+      const C mean_plain = a.given ? C(0) : static_cast<C>(plain / a.terms());
+      const C mean_weighted = a.given ? C(0) : static_cast<C>(weighted / a.terms());
+      for (int64_t piece = 0; piece < pieces; ++piece) {
+        const int64_t channel = a.channel(unit, piece);
+        pull_piece<C>(a, a.start(unit, piece), centre, gamma[channel], beta[channel], mean_plain, mean_weighted, sloped,
+                      piece * a.positions, wide, other, made);
+      }
+    }
+  });
+  for (int64_t channel = 0; channel < a.channels; ++channel) {
+    Pulled sum;
+    for (int64_t image = 0; image < (a.batch() ? 1 : a.images); ++image) {
+      const Pulled& part = pulled[image * a.channels + channel];
+      sum.plain += part.plain;
+      sum.weighted += part.weighted;
+    }
+    const C dgamma = static_cast<C>(sum.weighted), dbeta = static_cast<C>(sum.plain);
+    keep(a.dgamma, channel, 1, &dgamma);
+    keep(a.dbeta, channel, 1, &dbeta);
+  }
+}
+
+}  // namespace normbench
