@@ -21,6 +21,7 @@ from analysis.pages.kernels_against_xla import renewed
 from normbench import kernels
 from normbench.cases.case import Case
 from normbench.display.units import duration
+from normbench.errors import UserError
 from normbench.kernels.choice import is_last
 from normbench.kernels.registry import sound
 
@@ -116,7 +117,13 @@ def _environment(run: "Run") -> dict[str, Any]:
 
 
 def shares(rows: Sequence[Compared]) -> tuple[float, float, float]:
-    """The share of problems in which ours is ahead, the geometric mean of the factors, and the least of them."""
+    """The share of problems in which ours is ahead, the geometric mean of the factors, and the least of them.
+
+    Raises:
+      UserError: where there is no problem that both have times of.
+    """
+    if not rows:
+        raise UserError("the run has no problem with times of ours and of PyTorch's; is PyTorch installed?")
     factors = [one.factor for one in rows]
     ahead = sum(factor > 1 for factor in factors) / len(factors)
     return ahead, math.exp(sum(map(math.log, factors)) / len(factors)), min(factors)
