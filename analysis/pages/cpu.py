@@ -8,7 +8,6 @@ must have nothing else to do. With `--run RUN` nothing is measured, and what is 
 import argparse
 import json
 import math
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,13 +23,15 @@ from normbench.display.units import duration
 from normbench.errors import UserError
 from normbench.kernels.choice import is_last
 from normbench.kernels.registry import sound
+from tools.keep_run import keep
 
 if TYPE_CHECKING:
     from normbench.report import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "cpu.md"
-KEPT = ROOT / "results" / "runs" / "peers"
+KEPT = "peers"
+"""The name of the run among those that are kept."""
 CHOICES = ROOT / "normbench" / "kernels" / "choices" / "cpu.json"
 PROCESSES = 5
 TORCH = ("torch_eager", "torch_compile")
@@ -169,16 +170,6 @@ def measure(out: Path, processes: int) -> Path:
     return runs[-1]
 
 
-def keep(run: Path, kept: Path = KEPT) -> Path:
-    """Puts the tables of the run in the place of those that were kept."""
-    if run.resolve() != kept.resolve():
-        shutil.rmtree(kept, ignore_errors=True)
-        kept.mkdir(parents=True)
-        for path in (run / "run.json", *run.glob("*.parquet")):
-            shutil.copy(path, kept)
-    return kept
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.pages.cpu", description=__doc__)
     parser.add_argument("--run", type=Path, help="a run of the preset peers, in place of measuring")
@@ -187,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     from normbench.report import load_run
 
     with tempfile.TemporaryDirectory() as folder:
-        loaded = load_run(keep(options.run or measure(Path(folder), options.processes)))
+        loaded = load_run(keep(options.run or measure(Path(folder), options.processes), KEPT))
     CHOICES.write_text(json.dumps(choices(loaded), indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), table(loaded), BEGIN, END), encoding="utf-8")
     print("\n".join(table(loaded).splitlines()[:4]))

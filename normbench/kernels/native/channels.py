@@ -1,6 +1,7 @@
 """Batch, group and instance norm by the native kernels: one for channels first, and one for channels last."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -90,8 +91,9 @@ def backward(x, gamma, beta, statistics, dy, plan: ChannelPlan, parameter_dtype=
     return call(plan.kernel, (x, gamma, beta, *known, dy), outputs, plan.numbers(True), plan.settings)
 
 
-def plain(x, gamma, beta, plan: ChannelPlan):
-    """The same formula in JAX's own operations, for second derivatives."""
+def plain(arrays: Sequence[jax.Array], plan: ChannelPlan) -> jax.Array:
+    """The same formula of (x, gamma, beta) in JAX's own operations, for second derivatives."""
+    x, gamma, beta = arrays
     groups, each = plan.groups or plan.channels, plan.channels // (plan.groups or plan.channels)
     images = () if plan.groups else (0,)
     if plan.last:
