@@ -35,6 +35,9 @@ KEPT = "peers"
 CHOICES = ROOT / "normbench" / "kernels" / "choices" / "cpu.json"
 PROCESSES = 5
 TORCH = ("torch_eager", "torch_compile")
+MEASURED = ("naive", "prefolded", "custom_vjp", "native", *TORCH)
+"""What may count, and the baseline: every library has processes of its own, which are all alive at once, and each has
+most of a gigabyte in memory."""
 CACHES = ("cold", "warm")
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
@@ -162,8 +165,8 @@ def measure(out: Path, processes: int) -> Path:
     Raises:
       RuntimeError: where it made none.
     """
-    study = ["study", "--preset", "peers", "--target", "cpu", "--processes", str(processes), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "normbench.cli.main", *study], check=False)
+    study = ["study", "--preset", "peers", "--target", "cpu", "--variant", *MEASURED, "--processes", str(processes)]
+    subprocess.run([sys.executable, "-m", "normbench.cli.main", *study, "--out", str(out)], check=False)
     runs = sorted(out.iterdir()) if out.is_dir() else []
     if not runs:
         raise RuntimeError("the study made no run")
