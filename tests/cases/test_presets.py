@@ -41,7 +41,7 @@ def test_every_operator_has_cases_in_every_preset():
 
 
 def test_smoke_is_a_handful():
-    assert len(cases("smoke")) < 70
+    assert len(cases("smoke")) < 75  # a variant more of each of seven operators than the 70 had been for
     assert len(cases("smoke", ["batch_norm", "conv_bn"])) < 20
 
 
