@@ -42,7 +42,7 @@ def test_every_operator_has_cases_in_every_preset():
 
 def test_smoke_is_a_handful():
     assert len(cases("smoke")) < 75  # a variant more of each of seven operators than the 70 had been for
-    assert len(cases("smoke", ["batch_norm", "conv_bn"])) < 20
+    assert len(cases("smoke", ["batch_norm", "conv_bn"])) < 22  # native is one more of batch norm
 
 
 def test_quick_covers_what_it_promises():

@@ -54,7 +54,7 @@ def _backward(arrays, saved, dy, plan):
 _differentiable = twice_differentiable(
     _forward,
     _backward,
-    lambda arrays, plan: channels.plain(*arrays, plan),
+    channels.plain,
     keep=without_running,
     used=of_first,
     expand=none_for_running,

@@ -36,8 +36,10 @@ def native(
     images, total, positions, last = channels.sizes(a.x.shape, channel_axis)
     if positions == 1:  # a group is a row of what is contiguous
         rows = images * groups, math.prod(a.x.shape) // (images * groups)
-        keywords = {"centred": True, "epsilon": a.epsilon, "period": groups, "output_dtype": dtype.name}
-        return row_norm(a.x, rows, (a.gamma, a.beta), activation, **keywords)
+        parameters = (a.gamma, a.beta)
+        return row_norm(  # type: ignore[return-value]
+            a.x, rows, parameters, activation, centred=True, epsilon=a.epsilon, period=groups, output_dtype=dtype.name
+        )
     computed = jnp.dtype(compute_dtype(*a[:3])).name
     plan = channels.ChannelPlan(
         images, total, positions, last, groups, False, a.epsilon, activation, dtype.name, computed
@@ -54,4 +56,4 @@ def _backward(arrays, saved, dy, plan):
     return tuple(channels.backward(*arrays, saved, dy, plan))
 
 
-_differentiable = twice_differentiable(_forward, _backward, lambda arrays, plan: channels.plain(*arrays, plan))
+_differentiable = twice_differentiable(_forward, _backward, channels.plain)

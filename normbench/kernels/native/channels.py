@@ -90,8 +90,9 @@ def backward(x, gamma, beta, statistics, dy, plan: ChannelPlan, parameter_dtype=
     return call(plan.kernel, (x, gamma, beta, *known, dy), outputs, plan.numbers(True), plan.settings)
 
 
-def plain(x, gamma, beta, plan: ChannelPlan):
+def plain(arrays, plan: ChannelPlan):
     """The same formula in JAX's own operations, for second derivatives."""
+    x, gamma, beta = arrays
     groups, each = plan.groups or plan.channels, plan.channels // (plan.groups or plan.channels)
     images = () if plan.groups else (0,)
     if plan.last:

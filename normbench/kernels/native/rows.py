@@ -69,7 +69,7 @@ def row_norm(
         raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
     dtype = jnp.dtype(output_dtype or x.dtype)
     if x.size == 0:
-        y = x.astype(dtype) + sum(jnp.sum(array * 0) for array in parameters).astype(dtype)
+        y = x.astype(dtype) + jnp.asarray(sum(jnp.sum(array * 0) for array in parameters)).astype(dtype)
         return y if residual is None else (y, x + residual)
     computed = jnp.dtype(compute_dtype(x, *parameters)).name
     plan = RowPlan(rows, period, centred, epsilon, activation, dtype.name, computed, residual is not None)
