@@ -9,7 +9,7 @@ import pytest
 from analysis.pages import variants
 from normbench.report import load_run, terminal_answer
 from normbench.report.data.choice import by_group, choices, group_name, grouping
-from normbench.report.data.recommendation import MEASURED, PREDICTED, recommendations
+from normbench.report.data.recommendation import MEASURED, PREDICTED, _unfit, recommendations
 from normbench.report.data.summary import digest
 from normbench.report.terminal.answer import MAX_LINES
 from tests.report.browsing import CHROMIUM, REQUIRED, drive
@@ -137,3 +137,10 @@ def test_what_failed_is_said_with_its_reason_and_number(make_run):
     text = terminal_answer(load_run(make_run(tables)), 120)
     assert "FAILED on h200: 1 case crashed (prefolded): signal 11" in text
     assert "3 cases of 1 problem" in text
+
+
+def test_an_output_of_eight_bits_is_what_was_asked_for_and_a_promoted_one_is_not():
+    asked = "rms_norm.alone.1x2048x4096.nlc.bf16.f32.forward._fp8_scale__0p03125.pallas_triton"
+    assert _unfit(asked) == ""
+    promoted = "batch_norm.alone.2x8x4x4.nchw.bf16.f32.forward.naive_promoting"
+    assert _unfit(promoted) == "its output is wider than x"

@@ -201,7 +201,8 @@ def _unfit(slug: str) -> str:
     if case.operator not in kernels.operators() or case.variant not in kernels.variants(case.operator, COMPILERS):
         return ""
     variant = kernels.get(case.operator, case.variant)
-    if variant.output_dtype(case.problem) != case.dtype:
+    baseline = kernels.get(case.operator, kernels.variants(case.operator)[0])
+    if variant.output_dtype(case.problem) != baseline.output_dtype(case.problem):
         return "its output is wider than x"
     if variant.excess(case.problem, _LARGE_MEAN) >= _LOST:
         return "it loses its digits where the mean is large beside the deviation"
