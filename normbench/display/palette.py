@@ -13,10 +13,11 @@ GREY, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, OLIVE = (
     "#cc79a7",
     "#a59b22",  # their yellow cannot be seen on white
 )
-BROWN, INDIGO, PINK = (
+BROWN, INDIGO, PINK, TEAL = (
     "#9c755f",
     "#6a6ae0",
     "#d4619f",
+    "#1f7f8c",
 )  # where an operator has more than eight variants; told apart by their markers, too
 _COLOURS = (GREY, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, OLIVE)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
@@ -39,6 +40,7 @@ _FIXED = {
     "pallas_triton": Style(VERMILLION, "^"),
     "pallas_mosaic": Style(INDIGO, "*"),
     "pallas_tpu": Style(PINK, "8"),
+    "native": Style(TEAL, "H"),
     "two_pass": Style(OLIVE, "<"),
     "one_pass": Style(ORANGE, "s"),
     "pivoted": Style(GREEN, "P"),

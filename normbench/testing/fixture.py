@@ -91,8 +91,9 @@ class Fusion:
             _fail(f"{self._test} on {target}: {error}")
 
     def _traced(self, function: Callable, args: Sequence[Any], kwargs: dict[str, Any], target: str) -> "Traced":
-        from normbench.fusion.targets import require_compilers
+        from normbench.fusion.targets import check_target, require_compilers
 
+        check_target(target)
         try:
             require_compilers(target)
         except UserError as error:

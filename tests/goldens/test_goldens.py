@@ -151,7 +151,8 @@ def compiled(monkeypatch):
 def test_a_renewal_compiles_what_changed_and_nothing_else(tmp_path, monkeypatch, compiled):
     pytest.importorskip("jax_cuda13_plugin")
     monkeypatch.setattr(golden_make, "JOURNALS", tmp_path / "journal")
-    slugs = [slug for slug in all_slugs() if slug.startswith("rms_norm.")][:3]
+    elsewhere = (".native", ".pallas_tpu")  # which nothing compiles for a GPU
+    slugs = [slug for slug in all_slugs() if slug.startswith("rms_norm.") and not slug.endswith(elsewhere)][:3]
     assert renew(slugs[:2], "h200", 1, tmp_path) == []
     assert sorted(compiled) == sorted(slugs[:2])
     journal = next((tmp_path / "journal").iterdir())

@@ -46,7 +46,10 @@ def drawn(draw, operator, layouts, options=lambda draw, shape, channels: ()):
         options(draw, shape, channels),
     )
     variant = draw(sample(variants(operator)))
-    assume(variant != "flax" or not set(dict(problem.options)) & set(kernels.operator(operator).own_options))
+    assume(
+        variant not in ("flax", "native", "pallas_tpu")
+        or not set(dict(problem.options)) & set(kernels.operator(operator).own_options)
+    )
     assume(variant not in CANCELLING or kernels.operator(operator).reduction(problem) >= LEAST_TERMS)
     return problem, variant
 

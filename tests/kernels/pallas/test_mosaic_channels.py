@@ -67,12 +67,12 @@ def test_it_is_for_hopper_and_newer_and_enough_positions():
     variant = kernels.get("batch_norm", "pallas_mosaic")
     last = Problem("batch_norm", (8, 56, 56, 64), "nhwc", "bfloat16")
     assert "Hopper" in variant.supports(last, "a100")
-    assert variant.supports(last, "h200") is None
+    assert variant.supports(last, "gpu") is None
     odd = Problem("batch_norm", (8, 14, 14, 480), "nhwc", "bfloat16")
-    assert variant.supports(replace(odd, pass_="backward"), "h200") is None
-    assert variant.supports(Problem("batch_norm", (8, 64, 80, 80), "nchw", "bfloat16"), "h200") is None
+    assert variant.supports(replace(odd, pass_="backward"), "gpu") is None
+    assert variant.supports(Problem("batch_norm", (8, 64, 80, 80), "nchw", "bfloat16"), "gpu") is None
     small = Problem("batch_norm", (8, 64, 20, 20), "nchw", "bfloat16")
-    assert variant.supports(small, "h200") is None
+    assert variant.supports(small, "gpu") is None
     assert "400 positions" in variant.supports(replace(small, pass_="backward"), "h200")  # of their sums
 
 

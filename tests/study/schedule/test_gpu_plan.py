@@ -57,7 +57,7 @@ def test_variants_of_a_problem_stay_together():
 
 
 def test_the_budget_is_kept():
-    assert len(plan(CASES, budget_s=100, seconds_per_case=1.0).chosen) <= 100
+    assert sum(map(runs, plan(CASES, budget_s=100, seconds_per_case=1.0).chosen)) <= 100
 
 
 @pytest.mark.parametrize(("text", "value"), [("8m", 480), ("480s", 480), ("90", 90), ("1h", 3600)])

@@ -108,7 +108,7 @@ def test_the_preset_sets_the_best_of_ours_beside_every_peer():
     for operator, names in found.items():
         assert kernels.variants(operator)[0] in names
         assert set(kernels.variants(operator, PEERS)) <= names
-        assert {name for name in kernels.variants(operator) if name.startswith("pallas")} <= names
+        assert {"pallas_triton", "pallas_mosaic"} & set(kernels.variants(operator)) <= names  # a TPU has no peers
     assert {case.pass_ for case in cases("peers")} == {"forward", "forward_backward"}
 
 
@@ -124,10 +124,12 @@ def test_a_plan_for_a_gpu_has_the_peers_that_run_there_and_the_reasons_of_the_ot
     found = with_peers(ours)
     assert [case for case in found if kernels.get(case.operator, case.variant).compiler not in PEERS] == list(ours)
     eager = [case for case in found if case.variant == "torch_eager"]
-    assert {case.problem_slug for case in ours if case.pass_ != "backward"} == {
+    textbook = [case for case in ours if not set(dict(case.options)) & set(kernels.operator("rms_norm").own_options)]
+    assert {case.problem_slug for case in textbook if case.pass_ != "backward"} == {
         case.problem_slug for case in eager if runs(case)
     }
-    assert sum(not runs(case) for case in eager) == 1
+    reasons = [kernels.get(case.operator, case.variant).supports(case, "gpu") for case in eager if not runs(case)]
+    assert len(reasons) == len(set(reasons)) >= 2  # no backward pass alone, none of the options
     assert len([case for case in found if case.variant == "apex"]) == 1
     chosen = plan(found, 120).chosen
     assert "torch_eager" in {case.variant for case in chosen if runs(case)}
