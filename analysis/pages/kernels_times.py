@@ -21,6 +21,7 @@ from normbench.schema import PASSES
 
 BEGIN, END = "<!-- times: begin -->", "<!-- times: end -->"
 TARGET = "h200"
+KERNELS = ("pallas_triton", "pallas_mosaic")
 LEAST_BYTES = 16_000_000
 """Of what a problem has to move: below it a launch's start and the L2 cache count for more than the kernel."""
 SHARE = {"forward": 0.90, "backward": 0.80, "forward_backward": 0.80}
@@ -111,7 +112,7 @@ def compared(run: Path = RUN, anew: Sequence[str] | None = None) -> tuple[Compar
         plain = [row for row in told if not row["variant"].startswith("pallas") and row["variant"] not in NOT_THE_SAME]
         if not plain or min(row["minimum_bytes"] for row in plain) < LEAST_BYTES:
             continue
-        kernels = [row for row in group.to_dict("records") if row["variant"].startswith("pallas")]
+        kernels = [row for row in group.to_dict("records") if row["variant"] in KERNELS]
         if not kernels or (anew and not any(word in problem for word in anew)):
             continue
         best, reasons = _of_run(kernels, bounds) if anew is None else _anew(problem)
@@ -150,7 +151,7 @@ def _anew(problem: str) -> tuple[Predicted | None, dict[str, str]]:
 
     found, reasons = [], {}
     for case in cases("standard"):
-        if not case.variant.startswith("pallas") or case.slug != f"{problem}.{case.variant}":
+        if case.variant not in KERNELS or case.slug != f"{problem}.{case.variant}":
             continue
         if reason := kernels.get(case.operator, case.variant).supports(case.problem, TARGET):
             reasons[case.variant] = reason
