@@ -55,7 +55,8 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
         except UserError as error:
             answer = ("bad input", str(error))
         except Exception as error:
-            answer = ("failed", failure(error))
+            status = "unknown call" if _CUSTOM_CALL.search(str(error)) else "failed"
+            answer = (status, failure(error))
         send(answers, answer)
 
 

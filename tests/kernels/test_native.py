@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from normbench import kernels
+from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import choice
 from normbench.kernels.native import build
@@ -142,3 +142,9 @@ def test_best_is_what_was_measured_or_the_baseline(monkeypatch):
 
 def test_flags_let_no_compiler_reorder_sums():
     assert not any("fast" in flag or "associative" in flag or "finite" in flag for flag in build.FLAGS)
+
+
+def test_explain_compiles_it_where_its_call_is_registered():
+    program = kernels.program(Problem("layer_norm", (4, 64), "nc"), "native")
+    report = explain(program.function, *program.inputs, target="cpu")
+    assert list(report.launches["kind"]) == ["custom call"]
