@@ -17,8 +17,8 @@ from typing import Any
 FOLDER = Path(__file__).parent
 SLUGS = tuple((FOLDER / "bench_slugs.txt").read_text(encoding="utf-8").split())
 TARGETS = ("h200", "a100")
-NOT_TIMED = ("pallas_", "mosaic_", "flax", "pytensor_")
-"""Variants that a CPU only interprets, and packages that the environments of asv do not have."""
+NOT_TIMED = ("pallas_", "mosaic_", "flax", "pytensor_", "native")
+"""Variants that a CPU only interprets, and packages and a C++ compiler that the environments of asv need not have."""
 MALLOPT = {  # names of the environment and numbers of mallopt, from glibc's malloc.h
     "MALLOC_MMAP_THRESHOLD_": -3,
     "MALLOC_TRIM_THRESHOLD_": -1,
