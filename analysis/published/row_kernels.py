@@ -89,6 +89,27 @@ def _row_kernel(plan: Rows, *refs):
     _store_statistics(statistics, row, mean, deviation)
 
 
+def softmax_row(
+    rows: int, columns: int, dtype: str, num_warps: int
+) -> tuple[Callable[..., jax.Array], tuple[jax.ShapeDtypeStruct, ...]]:
+    """exp(x - max x) / sum exp(x - max x) over the rows of x, one program per row, which is kept in registers.
+
+    As in Liger-Kernel, where a row is a block; ATen keeps it in shared memory. Columns are a power of two. Returns the
+    function of x and its input.
+    """
+    x = jax.ShapeDtypeStruct((rows * columns,), dtype)
+    call = triton_call(partial(_softmax_kernel, columns), grid=rows, out=(x,), warps=num_warps,
+                       name="published_softmax_row", cost=cost((x,), (x,)))  # fmt: skip
+    return lambda one: call(one)[0], (x,)
+
+
+def _softmax_kernel(columns, x_ref, y_ref):
+    at = triton_program_id() * columns + jax.lax.iota(jnp.int32, columns)
+    x = triton_load(x_ref, at).astype(jnp.float32)
+    terms = jnp.exp(x - jnp.max(x))
+    triton_store(y_ref, at, (terms / jnp.sum(terms)).astype(y_ref.dtype))
+
+
 def two_pass_row(plan: Rows, threads: int, vector: int) -> Callable[..., tuple[jax.Array, ...]]:
     """A block of threads that walks over its row twice, `vector` elements per thread and step; as in ATen, vLLM and
     FlashInfer. The second walk reads the row again (with a residual, the sum that the first wrote), unless the row is
