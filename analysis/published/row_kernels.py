@@ -161,7 +161,8 @@ def group_loops(
 ) -> tuple[Callable[..., tuple[jax.Array, ...]], tuple[jax.ShapeDtypeStruct, ...]]:
     """A group norm of x (batch, channels, positions), one program per group; as in Liger-Kernel.
 
-    A group is walked over twice, `block` elements a step; scale and offset are looked up per element by its channel.
+    A group is walked over twice, `block` elements a step; scale and offset are looked up per element by its channel,
+    for which each index is divided by the number of positions: as there, the kernel is told it when it runs.
     Returns the function of (x, scale, offset) and its inputs; the function returns y, mean, 1/deviation.
     """
     batch, channels, positions = shape
@@ -170,15 +171,18 @@ def group_loops(
     parameter = jax.ShapeDtypeStruct((channels,), dtype)
     statistic = jax.ShapeDtypeStruct((batch * groups,), dtype)
     inputs, outputs = (x, parameter, parameter), (x, statistic, statistic)
-    kernel = partial(_group_kernel, groups, channels_per_group, positions, block, -(-size // block))
+    kernel = partial(_group_kernel, groups, channels_per_group, size, block, -(-size // block))
     call = triton_call(kernel, grid=(batch, groups), out=outputs, warps=num_warps, name="published_group_loops",
                        cost=cost(inputs, outputs, again=(x,)))  # fmt: skip
-    return call, inputs
+    return lambda *arrays: call(*arrays, jnp.full((1,), positions, jnp.int32)), inputs
 
 
-def _group_kernel(groups, channels_per_group, positions, block, steps, x_ref, w_ref, b_ref, y_ref, mean_ref, r_ref):
-    group, size = triton_program_id(1), channels_per_group * positions
+def _group_kernel(
+    groups, channels_per_group, size, block, steps, x_ref, w_ref, b_ref, positions_ref, y_ref, mean_ref, r_ref
+):
+    group = triton_program_id(1)
     unit = triton_program_id(0) * groups + group
+    positions = triton_load(positions_ref, jnp.zeros((block,), jnp.int32))
 
     def place(i):
         within = i * block + jax.lax.iota(jnp.int32, block)
@@ -196,7 +200,7 @@ def _group_kernel(groups, channels_per_group, positions, block, steps, x_ref, w_
     def write(i, nothing):
         within, at, mask = place(i)
         x = triton_load(x_ref, at, mask=mask).astype(jnp.float32)
-        channel = group * channels_per_group + jax.lax.div(within, jnp.int32(positions))
+        channel = group * channels_per_group + jax.lax.div(within, positions)
         w, b = triton_load(w_ref, channel, mask=mask), triton_load(b_ref, channel, mask=mask)
         y = (x - mean) * deviation * w + b
         triton_store(y_ref, at, y.astype(y_ref.dtype), mask=mask)
