@@ -41,6 +41,22 @@ RANGES = {
     INTERCONNECT: Range(0.50, 3.00),  # none was compared
 }
 
+RANGES_ASSUMED = {
+    "tile": Range(0.90, 1.45),  # 5 rows: 1.03 to 1.42
+    "loop": Range(0.75, 1.45),  # 3 rows: 0.78 to 1.42
+    "latency": Range(0.50, 2.30),  # 1 row: 2.28
+}
+"""The same for a device whose caches and latencies are assumed to be another's (`Device.assumed`): of a B200."""
+
+
+def range_of(kind: str, assumed: bool) -> Range:
+    """The range of a kind of launch.
+
+    Args:
+      assumed: whether the device is one of which much is assumed.
+    """
+    return (RANGES_ASSUMED if assumed else {}).get(kind, RANGES[kind])
+
 
 def kind_of(launch: Launch, timing: Timing, trace: Trace, code: MachineCode | None, device: Device) -> str:
     """The kind of a launch with code: what the model does well and badly differs by it."""
