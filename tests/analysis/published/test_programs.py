@@ -90,21 +90,18 @@ def test_operations_one_by_one(residual, kernel_warps):
     ids=["last axis", "first axis"],
 )
 def test_blocks(plan):
-    shape = (plan.outer, plan.axis, plan.inner)
-    x, dy, w, b = normal(*shape), normal(*shape), normal(plan.axis), normal(plan.axis)
-    y, mean, deviation = jax.jit(blocks_forward(plan, residuals=True))(x.reshape(-1), w, b)
-    norm = partial(_norm, plan)
-    want, vjp = jax.vjp(norm, x, w, b)
-    np.testing.assert_allclose(y.reshape(shape), want, rtol=2e-5, atol=2e-5)
-    got = jax.jit(blocks_vjp(plan))(x.reshape(-1), dy.reshape(-1), w, mean, deviation)
-    for one, other in zip(got, vjp(dy), strict=True):
+    x, dy, w, b = normal(*plan.x.shape), normal(*plan.x.shape), normal(plan.axis, 1), normal(plan.axis, 1)
+    y, mean, deviation = jax.jit(blocks_forward(plan, residuals=True))(x, w, b)
+    want, vjp = jax.vjp(_norm, x, w, b)
+    np.testing.assert_allclose(y, want, rtol=2e-5, atol=2e-5)
+    for one, other in zip(jax.jit(blocks_vjp(plan))(x, dy, w, mean, deviation), vjp(dy), strict=True):
         np.testing.assert_allclose(one.reshape(other.shape), other, rtol=2e-4, atol=2e-4)
 
 
-def _norm(plan, x, w, b):
+def _norm(x, w, b):
     centre = x - x.mean(1, keepdims=True)
     deviation = jax.lax.rsqrt((centre**2).mean(1, keepdims=True) + EPSILON)
-    return centre * deviation * w[:, None] + b[:, None]
+    return centre * deviation * w + b
 
 
 @pytest.mark.parametrize("axis", [-1, 0])
