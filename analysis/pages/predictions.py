@@ -21,6 +21,7 @@ from analysis.published.judge import (
     order_of_pairs,
     pairs_of,
 )
+from analysis.published.programs import device_facts
 from analysis.published.rows import published, sources
 from normbench.fusion.targets import compile_environment
 
@@ -257,20 +258,25 @@ def _stays_in_l2(one: Judged) -> bool:
     return not one.beyond_l2 and "flushed before" not in sources()[one.row.source].cache
 
 
+def _half_stays_in_l2(one: Judged) -> bool:
+    half_bytes = one.minimum_bytes / 2
+    return half_bytes <= device_facts(one.row.device).l2_bytes and "not flushed" in sources()[one.row.source].cache
+
+
 _GROUPS: tuple[tuple[str, Callable[[Judged], bool], str], ...] = (
     (
-        "tokamax's gradients in Pallas Triton, alone or after the forward pass",
-        lambda one: one.row.family == "tokamax_triton" and one.row.pass_name != "forward",
-        "As compiled here they turn layouts through shared memory, and the largest spill registers; the release of "
-        "Triton that was measured is not known.",
+        "written over their input, which fits the L2 and which the clock does not flush",
+        lambda one: bool(one.row.settings.get("alias")) and one.beyond_l2 and _half_stays_in_l2(one),
+        "The array stays in the L2 from run to run; the model counts it twice, as read and as written, which is more "
+        "than fits.",
     ),
     (
         "FlashInfer over rows of 128",
         lambda one: one.row.implementation == "flashinfer" and one.row.shape[-1] == 128,
         "Bound by starts of blocks, which the model takes to be one a cycle, whatever the block. ATen's keep to that, "
-        "and blocks of one warp in Triton nearly (vllm-project/vllm pull 26207, B200: 0.60 ns a block between 16384 and "
-        "65536 of them); FlashInfer's take twice as long. It alone lets the next grid start early; whether that is why, "
-        "no published figure was found to tell.",
+        "and blocks of one warp in Triton nearly (vllm-project/vllm pull 26207, B200: 0.60 ns a block between 16384 "
+        "and 65536 of them); FlashInfer's take twice as long. It alone lets the next grid start early; whether that is "
+        "why, no published figure was found to tell.",
     ),
     (
         "arrays that fit the L2, which the clock does not flush",

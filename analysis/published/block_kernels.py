@@ -61,7 +61,7 @@ class Blocks:
         return jax.ShapeDtypeStruct((m, self.axis, n), "float32")
 
     def call(self, kernel: Callable[..., None], inputs: tuple, outputs: tuple, name: str) -> Callable[..., Any]:
-        blocks = tuple([self._block(array) for array in arrays] for arrays in (inputs, outputs))
+        blocks = ([self._block(array) for array in inputs], [self._block(array) for array in outputs])
         return triton_call(partial(kernel, self), grid=self.grid, out=outputs, warps=self.num_warps, name=name,
                            cost=cost(inputs, outputs), blocks=blocks)  # fmt: skip
 

@@ -58,7 +58,9 @@ def triton_call(
     from jax.experimental import pallas
     from jax.experimental.pallas import triton
 
-    specs = {} if blocks is None else dict(zip(("in_specs", "out_specs"), map(_specs, blocks), strict=True))
+    specs: dict[str, Any] = {}
+    if blocks is not None:
+        specs = {"in_specs": _specs(blocks[0]), "out_specs": _specs(blocks[1])}
 
     def traced_to_be_interpreted(*references: Any) -> None:
         # A function of its own: JAX keeps what it has traced of a kernel, and from 0.11 hands it to both branches.
