@@ -1,7 +1,8 @@
 """tokamax's normalization kernels, written anew in Pallas Triton: a block of rows per program, or of columns.
 
 x is seen as (outer, axis, inner), and the middle axis is normalized: inner is 1 where that is the last one. As there, a
-program's references are to its blocks: what it reads by indices of its own, Triton lays out otherwise.
+program's references are to its blocks: where a statistic is read by an index that has axes of one element, Triton lays
+out the gradient otherwise, with eight times the shuffles.
 """
 
 from collections.abc import Callable
