@@ -403,7 +403,7 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watc
     elif cluster:
         cluster.measure(left, settings, finished, partial(_untimed, store))
     elif left[0].kind == "measure":
-        Turns(left, settings, config.case_timeout_s, finished, partial(_untimed, store)).run()
+        Turns(left, settings, config.case_timeout_s, finished, partial(_untimed, store), watch.log).run()
     else:
         WorkerPool(left, settings, config.workers, config.case_timeout_s, finished).run()
 
