@@ -1,6 +1,5 @@
 """What fits into memory, what lies in a cache, and input sets that do not."""
 
-import contextlib
 import ctypes
 import itertools
 import math
@@ -87,16 +86,6 @@ def last_level_cache_bytes(device: str = "cpu") -> int:
     """As `known_cache_bytes`; where it is not told, for a GPU that of the largest L2 in use."""
     assumed = environment.DEFAULT_LAST_LEVEL_CACHE_BYTES if device == "cpu" else GPU_CACHE_BYTES
     return known_cache_bytes(device) or assumed
-
-
-def give_back() -> None:
-    """Returns to the system what the allocator holds and nobody uses; does nothing where the C library cannot.
-
-    With `ALLOCATOR_ENVIRONMENT` it returns nothing by itself. Checking a result takes several times the memory that
-    timing it needs, and processes that take turns keep theirs while another is at work.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def prefault(size_bytes: int) -> None:

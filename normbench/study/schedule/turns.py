@@ -141,6 +141,8 @@ class Turns:
         for lane in list(batch):
             if not lane.progress and not self._take_up(lane):
                 continue
+            if not lane.begun and _too_many(batch):
+                return self._put_off(batch[-1].process, batch)
             room = _room(lane, batch)
             if room is Room.NONE:
                 return self._put_off(lane.process, batch)
@@ -283,6 +285,12 @@ def _room(lane: _Lane, lanes: Sequence[_Lane]) -> Room:
     if _fit(own, first, lanes):
         return Room.SOME
     return Room.UNKNOWN if any(one.begun for one in own) else Room.NONE
+
+
+def _too_many(lanes: Sequence[_Lane]) -> bool:
+    """Whether the last repetition can be done without, and has to be: the first is about to take more."""
+    last = [one for one in lanes if one.process == lanes[-1].process]
+    return last[0] is not lanes[0] and not any(one.begun for one in last) and not _fit((), (), lanes)
 
 
 def _fit(own: Sequence[_Lane], first: Sequence[_Lane], lanes: Sequence[_Lane]) -> bool:

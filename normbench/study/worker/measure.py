@@ -16,7 +16,7 @@ from normbench.schema import DEVICE_CLOCKS
 from normbench.study.check.accuracy import Error, Oracle
 from normbench.study.clocks import throttle
 from normbench.study.clocks.host import garbage_collection_off
-from normbench.study.clocks.memory import available_bytes, give_back, prefault
+from normbench.study.clocks.memory import available_bytes, prefault
 from normbench.study.clocks.sampling import Series, StoppingRule, interleave, outliers, two_modes
 from normbench.study.schedule.units import Unit
 from normbench.study.worker.aa import against_itself
@@ -190,7 +190,6 @@ class Measurement:
                 series += series_of(one, pools.rotation(one, inputs), oracle)
             except Exception as error:
                 self._end(one.case.slug, *outcome(error))
-        give_back()
         prefault(min(max(working_bytes(one) for one, _ in ready), int(POOL_SHARE * available_bytes())))
         self.mark(None, "measuring the ceiling for")
         rows = [] if self.unit.peer else self.bench.launches()
