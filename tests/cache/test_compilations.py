@@ -27,14 +27,15 @@ def compiled(monkeypatch):
     return found
 
 
-def rows(folder, run, names=NAMES, context="here", target="h200", problem=PROBLEM):
+def rows(folder, run, names=NAMES, context="here", target="h200", problem=PROBLEM, lowerings=None):
     """The rows of both tables of the variants of a problem."""
     (run / "hlo").mkdir(parents=True, exist_ok=True)
     unit = Unit("compile", target, 0, "p", tuple(Case(problem, name).slug for name in names), False)
     found = []
     worker.compile_unit(
-        unit, run, lambda slug, tables, done: found.append(tables), lambda *_: None, Compilations(folder, context)
-    )
+        unit, run, lambda slug, tables, done: found.append(tables), lambda *_: None, Compilations(folder, context),
+        lowerings or worker.Lowerings(shared=True),
+    )  # fmt: skip
     return [
         pd.DataFrame([row for tables in found for row in tables.get(name, [])]).astype(object)
         for name in ("compiled", "launches")
