@@ -1,7 +1,8 @@
 """The presets: named lists of problems, each with the model and the layer that its shape comes from.
 
 One module per operator or family of them. Each operator has a module, or a `Family`, with `smoke`, `quick`, `standard`
-and `exhaustive`, which yield (problem, provenance); `full` is chosen from the last. A new operator adds its own to `BY_OPERATOR` and nowhere else.
+and `exhaustive`, which yield (problem, provenance); `full` is chosen from the last. A new operator adds its own to
+`BY_OPERATOR` and nowhere else.
 """
 
 from typing import Any

@@ -33,7 +33,8 @@ class Family:
       layers: of the models; all are in `standard` and `exhaustive`.
       trained: layers of which the gradients and the contexts are studied too.
       odd: sizes off any alignment, and beyond a limit of the compiler.
-      surrounded: layers whose context is more than an activation, and a pass; in `standard` and `exhaustive`, in bfloat16.
+      surrounded: layers whose context is more than an activation, and a pass; in `standard` and `exhaustive`, in
+        bfloat16.
       contexts: those in which `exhaustive` studies the trained layers.
     """
 

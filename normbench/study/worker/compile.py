@@ -16,7 +16,6 @@ from normbench.study.schedule.store import Tables, write_hlo
 from normbench.study.schedule.units import Unit
 from normbench.study.worker.compiled_case import Refusal, compile_case, outcome_of, require_all_inputs, unsupported
 
-
 KERNELS = (b"mosaic", b"triton", b"tpu_custom_call")
 """What the bytecode of a program with a kernel of Pallas has in it: its block sizes may be the device's."""
 REMEMBERED = 64
@@ -60,9 +59,7 @@ def compile_unit(unit: Unit, run: Path, emit, mark, compilations: Compilations, 
         emit(slug, tables, done=True)
 
 
-def _compiled(
-    case: Case, target: str, run: Path, compilations: Compilations, lowerings: Lowerings
-) -> Tables:
+def _compiled(case: Case, target: str, run: Path, compilations: Compilations, lowerings: Lowerings) -> Tables:
     """The rows of a case: of its program, as it is known, or as it is compiled now.
 
     Raises:
