@@ -8,7 +8,6 @@ import pytest
 from normbench.run_folder import check_run
 from tests.study.schedule.kills import begin, carry_to_the_end, rows
 
-
 LONGEST_S = 10.0
 """Between two kills: on an idle machine a study takes about as long, and on a busy one nobody waits for more."""
 
