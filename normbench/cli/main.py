@@ -248,7 +248,7 @@ def _selection(parser: argparse.ArgumentParser, target: bool = True, preset: str
     parser.add_argument(
         "--preset",
         default=preset,
-        help=f"smoke, quick, standard or full (default: {preset or DEFAULT_PRESET}); or peers, pytensor",
+        help=f"smoke, quick, standard, full or exhaustive (default: {preset or DEFAULT_PRESET}); or peers, pytensor",
     )
     for name, what in (
         ("operator", "only these operators"),
