@@ -1,7 +1,7 @@
 """Which checks of the compiled kernels a first run on a GPU has to pass, and what each of them is about.
 
-Interpretation simulates shared memory, copies and barriers; what it cannot see is in docs/kernels.md#hardware-checklist,
-item by item, with what JAX's sources say of it. Every item here has its name there.
+Interpretation simulates shared memory, copies and barriers; what it cannot see is in
+docs/kernels.md#hardware-checklist, item by item, with what JAX's sources say of it. Every item here has its name there.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ SLICED = "sliced"
 DIRTY = "dirty"
 """How: the same program runs on NaN before, so that shared memory and registers are full of them."""
 TOGETHER = "together"
-"""How: six launches in a program, enough for XLA to make a graph of them, and the program on other buffers each time."""
+"""How: six launches in a program, enough for XLA to make a graph of them, on other buffers each time."""
 FAR = "far"
 """How: the tensor is made on the device, and only some rows are compared, as the host could not hold it."""
 HARD = "hard"
@@ -70,7 +70,7 @@ CHECKS = (
             *_cases("batch_norm_training", (8, 6, 64), "ncl"),
             *_cases("instance_norm", (2, 256, 64), "nlc"),
             *_cases("batch_norm_training", (2047, 2, 8), "ncl"),
-            *_cases("batch_norm_training", (9000, 2, 8), "ncl"),
+            *_cases("batch_norm_training", (9000, 2, 8), "ncl", pass_=FORWARD),
             *_cases("batch_norm", (640, 8), "nc", "float32", FORWARD),
         ),
     ),

@@ -50,7 +50,7 @@ def checked(
     checks: Sequence[Check] = CHECKS, environment: Mapping[str, str] = ENVIRONMENT, limit_s: float = LIMIT_S,
     command: Sequence[str] = (),
 ) -> Iterator[Found]:  # fmt: skip
-    """Yields what came of each check, in their order; some run beside each other, as most of the time is the compiler's.
+    """Yields what came of each check, in their order; some run at once, as most of the time is the compiler's.
 
     Args:
       environment: of the processes, on top of this one's.

@@ -74,7 +74,8 @@ def _launch(
     case: Case, program: kernels.Program, inputs: tuple, launches: int, judge: Callable[[Any], Error]
 ) -> tuple[Error, str]:
     """The error of the first result, and what differs in the later ones."""
-    function, given = _as_asked(case, program, inputs)
+    function, _ = as_asked(case.how, program.function, inputs)
+    given = _given(case.how, inputs)
     compiled = jax.jit(function).lower(*given).compile()
     if case.how == DIRTY:
         jax.block_until_ready(compiled(*jax.tree.map(lambda array: jnp.full_like(array, jnp.nan), given)))
@@ -90,16 +91,22 @@ def _launch(
     return error, ""
 
 
-def _as_asked(case: Case, program: kernels.Program, inputs: tuple) -> tuple[Callable, tuple]:
-    """The function that is compiled, and what it takes."""
-    if case.how == SLICED:
+def as_asked(how: str, function: Callable, inputs: tuple) -> tuple[Callable, tuple]:
+    """The function that is compiled, and the abstract arrays that it takes."""
+    if how == SLICED:
         x, *others = inputs
-        longer = jnp.concatenate([x[:1], x])
-        return lambda longer, *others: program.function(longer[1:], *others), (longer, *others)
-    if case.how == TOGETHER:
-        sets = tuple(jax.tree.map(jnp.copy, inputs) for _ in range(IN_A_GRAPH))
-        return lambda *sets: [program.function(*one) for one in sets], sets
-    return program.function, inputs
+        longer = jax.ShapeDtypeStruct((x.shape[0] + 1, *x.shape[1:]), x.dtype)
+        return lambda longer, *others: function(longer[1:], *others), (longer, *others)
+    if how == TOGETHER:
+        return lambda *sets: [function(*one) for one in sets], (inputs,) * IN_A_GRAPH
+    return function, inputs
+
+
+def _given(how: str, inputs: tuple) -> tuple:
+    """The arrays that go with `as_asked`."""
+    if how == SLICED:
+        return jnp.concatenate([inputs[0][:1], inputs[0]]), *inputs[1:]
+    return tuple(jax.tree.map(jnp.copy, inputs) for _ in range(IN_A_GRAPH)) if how == TOGETHER else inputs
 
 
 def _same_bits(expected: Any, found: Any) -> bool:

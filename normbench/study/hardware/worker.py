@@ -1,6 +1,6 @@
 """A process of its own that runs cases of the checks: `python -m normbench.study.hardware.worker NAME:INDEX ...`.
 
-One line of JSON for each case. After a case that raised, the device may be lost to this process: it ends with `GIVEN_UP`.
+One line of JSON for each case. After a case that raised, the device may be lost to the process: it ends, with `GIVEN_UP`.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from normbench.study.hardware.checks import named
 from normbench.study.hardware.runs import Outcome, judged
-
 
 GIVEN_UP = 3
 """The status after a case that raised, which has been told; 1 is that of Python's own errors."""
