@@ -1,6 +1,6 @@
 """A process of its own that runs cases of the checks: `python -m normbench.study.hardware.worker NAME:INDEX ...`.
 
-One line of JSON for each case. After a case that raised, the device may be lost to the process: it ends, with `GIVEN_UP`.
+One line of JSON for each case. After a case that raised, the process may have lost the device: it ends with `GIVEN_UP`.
 """
 
 import dataclasses

@@ -173,7 +173,8 @@ def _one_row(w, residual, y, vectors, plan: MosaicPlan, config: MosaicConfig, be
     def write(index, carry):
         at = chunk(index, config)
         h = (values(index) - near - offset) * r
-        y[at] = activate(affine(h, vectors, at, plan.form), plan.activation).astype(y.dtype)
+        z = activate(affine(h, vectors, at, plan.form), plan.activation)
+        y[at] = plan.form.in_units(z).astype(y.dtype)
         return carry
 
     over_chunks(config, write, 0, config.in_registers)
