@@ -192,8 +192,9 @@ CHECKS = (
             *_cases("layer_norm", (65, 4096), "nc", "float32", FORWARD, variants=BOTH, how=HARD),
             *_cases("instance_norm", (1, 2, 60000), "ncl", "float32", FORWARD, variants=BOTH, how=HARD),
             *_cases(
-                "rms_norm", (65, 4096), "nc", pass_=FORWARD, variants=(TRITON,), fp8_scale=0.03125, hat_dtype="bfloat16"
+                "rms_norm", (65, 4096), "nc", pass_=FORWARD, variants=BOTH, fp8_scale=0.03125, hat_dtype="bfloat16"
             ),
+            *_cases("rms_norm", (65, 999), "nc", variants=(TRITON,), fp8_scale=0.005),
         ),
     ),
     Check(
