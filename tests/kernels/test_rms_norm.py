@@ -70,8 +70,8 @@ def test_eight_bits_stay_within_what_they_hold():
 
 def test_the_gradient_in_eight_bits_is_that_within_what_they_hold():
     """As JAX differentiates a clip and a cast: 1 / scale of the cotangent, which is in eight bits, too; 0 beyond."""
-    scale, gamma = 2.0**-6, jnp.asarray([1.0, 2.0, 4.0, 16.0] * 32)
-    x = jnp.ones((2, 128))  # of which y is gamma: the last of every four is beyond 448 scale = 7
+    scale, gamma = 2.0**-6, jnp.asarray([1.0, 2.0, 4.0, 16.0] * 32, "float32")
+    x = jnp.ones((2, 128), "float32")  # of which y is gamma: the last of every four is beyond 448 scale = 7
     dy = jnp.full((2, 128), 0.5, "float8_e4m3fn")
     for variant in ("naive", "custom_vjp", "pallas_triton"):
 

@@ -131,8 +131,8 @@ def _far(case: Case) -> Outcome:
     some = np.sort(random.choice(rows, SAMPLED, replace=False))
     some[:2], some[-2:] = (0, 1), (rows - 2, rows - 1)
     exact = kernels.reference(small, [np.asarray(array).astype(np.float64) for array in (x[some], *parameters)])
-    error = compare(y[some], exact)
-    return Outcome(error.worst, "" if error.ok else error.reason)
+    found = compare(y[some], exact)
+    return Outcome(found.worst, "" if found.ok else found.reason)
 
 
 def line_of(name: str, outcomes: Sequence[Outcome]) -> str:
