@@ -133,7 +133,8 @@ def triton_load(
     """
     from jax.experimental.pallas import triton
 
-    fill = None if mask is None else other
+    # Pallas casts a float to eight bits, and no integer.
+    fill = None if mask is None else float(other) if jnp.dtype(reference.dtype).itemsize == 1 else other
     return triton.load(reference.at[index], mask=mask, other=fill, eviction_policy=eviction)
 
 

@@ -56,8 +56,6 @@ def validate(problem: Problem) -> None:
     normalized(problem)
     if not form_of(problem).divides:
         return
-    if problem.pass_ != "forward":
-        raise UserError(f"fp8_scale in the pass {problem.pass_}; allowed: forward, as no scale of a gradient is given")
     if problem.context == "cast":
         raise UserError("fp8_scale in the context cast; allowed: the others, as y has one dtype")
 

@@ -23,6 +23,10 @@ FORWARD_SLOTS, MOST_RESIDENT = 3, 8
 multiprocessor, of which some compute while others wait."""
 RESERVED_BYTES = 4096
 """Of shared memory, for barriers and the scratch of reductions."""
+PLACED_BYTES = 1024
+"""Every array in shared memory begins at a multiple of this: `SMEM_ALIGNMENT` in JAX's pallas/mosaic_gpu/core.py."""
+MOST_ARRIVALS = (2**20 - 1) // WARPGROUP
+"""At one barrier: its counter has 20 bits, and Mosaic lets each thread of a warpgroup arrive for each copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,11 @@ def _config(rows: int, columns: int, programs: int, slots: int) -> MosaicConfig:
     most = max(1, PER_THREAD * WARPGROUP // line)
     chunk = max(n for n in range(1, most + 1) if lines % n == 0)
     return MosaicConfig(rows, lines, line, chunk, programs, slots)
+
+
+def placed(size_bytes: int) -> int:
+    """Shared memory that an array takes, with what lies empty behind it."""
+    return -(-size_bytes // PLACED_BYTES) * PLACED_BYTES
 
 
 def row_refusal(columns: int) -> str | None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
+from normbench.kernels.common.form import FP8
 from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.mosaic import rows as mosaic_any_rows
 from normbench.kernels.pallas.mosaic import rows_backward as mosaic_any_rows_backward
@@ -15,7 +16,7 @@ from normbench.kernels.pallas.mosaic.exact import rows as mosaic_rows
 from normbench.kernels.pallas.mosaic.exact import rows_backward as mosaic_rows_backward
 from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan, forward_shared_bytes
 from normbench.kernels.pallas.mosaic.exact.rows_backward import backward_shared_bytes
-from normbench.kernels.pallas.mosaic.limits import row_refusal, shared_refusal
+from normbench.kernels.pallas.mosaic.limits import WARPGROUP, row_refusal, shared_refusal
 from normbench.kernels.pallas.mosaic.rows import Rows
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.problem import Problem
@@ -71,11 +72,14 @@ def unsupported(plan: MosaicPlan, problem: Problem, target: str) -> str | None:
 def _refusal(
     rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool
 ) -> str | None:
+    eight_bits = plan.output_dtype == FP8
     for name, value in zip(("y", "x", "gamma", "beta"), (plan.output_dtype, *dtypes), strict=False):
-        if value not in DTYPES:
-            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
+        if value not in DTYPES and not (name == "y" and eight_bits and not backward):
+            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}, and forward y in {FP8}"
     if 0 in rows or _whole(rows, dtypes, plan, residual, backward):
         return None
+    if eight_bits:
+        return f"y is {FP8} in rows of {rows[1]} elements; allowed for pallas_mosaic: whole multiples of {WARPGROUP}"
     config = _any_rows(rows, dtypes, plan, residual, backward)
     return config if isinstance(config, str) else None
 

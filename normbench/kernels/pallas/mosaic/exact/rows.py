@@ -22,7 +22,7 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.common.form import PLAIN, Form
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate
-from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, staying_config
+from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, placed, staying_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ def forward_shared_bytes(
     columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool
 ) -> tuple[int, int]:
     """Shared memory of a forward program: of a row with what is added to it and made of it; of the parameters."""
-    of_x, of_parameter = jnp.dtype(dtype).itemsize, jnp.dtype(param_dtype).itemsize
-    of_y = 0 if plan.output_dtype == dtype else jnp.dtype(plan.output_dtype).itemsize
-    return columns * (of_x * (1 + residual) + of_y), columns * of_parameter * (1 + plan.shifted) + RESERVED_BYTES
+    of_x, of_parameter = (placed(columns * jnp.dtype(name).itemsize) for name in (dtype, param_dtype))
+    of_y = 0 if plan.output_dtype == dtype else placed(columns * jnp.dtype(plan.output_dtype).itemsize)
+    return of_x * (1 + residual) + of_y, of_parameter * (1 + plan.shifted) + RESERVED_BYTES
 
 
 def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: MosaicPlan, saves: bool) -> tuple:
@@ -173,7 +173,8 @@ def _one_row(w, residual, y, vectors, plan: MosaicPlan, config: MosaicConfig, be
     def write(index, carry):
         at = chunk(index, config)
         h = (values(index) - near - offset) * r
-        y[at] = activate(affine(h, vectors, at, plan.form), plan.activation).astype(y.dtype)
+        z = activate(affine(h, vectors, at, plan.form), plan.activation)
+        y[at] = plan.form.in_units(z).astype(y.dtype)
         return carry
 
     over_chunks(config, write, 0, config.in_registers)

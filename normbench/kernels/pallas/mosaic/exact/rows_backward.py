@@ -26,7 +26,7 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import differentiate
 from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan, affine, chunk
-from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, backward_config
+from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, backward_config, placed
 from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
 
 
@@ -34,9 +34,9 @@ def backward_shared_bytes(
     columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool
 ) -> tuple[int, int]:
     """Shared memory of a backward program: of a row with its cotangents; of parameters and their sums in float32."""
-    of_x, of_parameter = jnp.dtype(dtype).itemsize, jnp.dtype(param_dtype).itemsize
-    slot = columns * (of_x * (1 + residual) + jnp.dtype(plan.output_dtype).itemsize)
-    return slot, columns * (1 + plan.shifted) * (of_parameter + 4) + RESERVED_BYTES
+    names = dtype, plan.output_dtype, param_dtype, "float32"
+    of_x, of_y, of_parameter, of_sum = (placed(columns * jnp.dtype(name).itemsize) for name in names)
+    return of_x * (1 + residual) + of_y, (1 + plan.shifted) * (of_parameter + of_sum) + RESERVED_BYTES
 
 
 def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: MosaicPlan) -> tuple:
