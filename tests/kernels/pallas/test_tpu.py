@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from analysis.pages import tpu_traffic
 from normbench import kernels
 from normbench.jax_compat.tpu import races_looked_for
 from normbench.kernels.pallas.hardware import is_tpu
@@ -13,7 +14,6 @@ from normbench.kernels.pallas.tpu.columns import over_groups
 from normbench.kernels.pallas.tpu.limits import lying
 from normbench.kernels.problem import Problem
 from tests.kernels.norm_cases import check
-from tests.kernels.pallas import tpu_traffic
 
 SIZES = {1, 7, 127, 129, 196, 3136, 4097}
 CASES = [
@@ -45,7 +45,8 @@ def test_forward_and_gradients_in_many_pieces(case, monkeypatch):
     """The last of which is not full; what lies beyond the end is no number where it is interpreted."""
     monkeypatch.setattr(pieces, "BLOCK_ELEMENTS", 5 * 2**12)
     monkeypatch.setattr(rows, "BLOCK_ELEMENTS", 2**11)
-    check(problem_of(*case), "pallas_tpu")
+    for pass_ in ("backward", "forward_backward"):
+        check(problem_of(*case, pass_), "pallas_tpu")
 
 
 @pytest.mark.parametrize(
@@ -68,12 +69,19 @@ def outputs(operator, x, **keywords):
         return y[0] if running else y
 
     y, pull = jax.vjp(y_of, x, vector, vector)
-    return y, *pull(jnp.cos(y))
+    together, gradients = kernels.get(operator, "pallas_tpu").both_passes(
+        x, vector, vector, *running, cotangent=jnp.cos(y), **keywords
+    )
+    return y, *pull(jnp.cos(y)), *jax.tree.leaves(together), *gradients
 
 
 @pytest.mark.parametrize(
     ("operator", "shape", "keywords"),
-    [("layer_norm", (40, 257), {}), ("batch_norm_training", (50, 7), {"channel_axis": -1})],
+    [
+        ("layer_norm", (40, 257), {}),
+        ("group_norm", (3, 50, 7), {"channel_axis": -1, "groups": 7}),
+        ("batch_norm_training", (50, 7), {"channel_axis": -1}),
+    ],
 )
 def test_copies_that_run_beside_the_computation_race_with_nothing(operator, shape, keywords, monkeypatch):
     monkeypatch.setattr(pieces, "BLOCK_ELEMENTS", 16 * 128)

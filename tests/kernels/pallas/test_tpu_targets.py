@@ -20,7 +20,7 @@ from normbench import kernels
 from normbench.jax_compat.tpu import default_order
 from normbench.kernels import Problem
 from normbench.kernels.pallas.tpu.limits import lying
-from tests.kernels.pallas.tpu_traffic import least_bytes, moved_bytes
+from analysis.pages.tpu_traffic import least_bytes, moved_bytes
 device = topologies.get_topology_desc(sys.argv[1], platform="tpu").devices[0]
 here = jax.sharding.SingleDeviceSharding(device)
 factors, orders = [], []

@@ -1,6 +1,7 @@
 """Layer norm and RMS norm on TPUs, with the residual and the activation in, and a gradient by hand."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +11,22 @@ from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.pallas.tpu import rows as tpu_rows
+from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.limits import dtype_refusal
 from normbench.kernels.pallas.tpu.rows import RowPlan, Rows, copied, rows_of, rows_view
 from normbench.kernels.problem import Problem
 
 
 def tpu_row_norm(
-    x: jax.Array, ndim: int, parameters: Sequence[jax.Array], plan: RowPlan, residual: jax.Array | None
-) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """y, or (y, z) with a residual; gradients for every array.
+    x: jax.Array,
+    ndim: int,
+    parameters: Sequence[jax.Array],
+    plan: RowPlan,
+    residual: jax.Array | None,
+    cotangent: Any = None,
+) -> Any:
+    """y, or (y, z) with a residual; gradients for every array. With a `cotangent`, of y or (y, z), these and the
+    gradients of x and of the parameters, which one visit makes.
 
     Args:
       x: any shape whose last `ndim` axes are normalized.
@@ -27,20 +35,35 @@ def tpu_row_norm(
       residual: in x's shape and dtype: added to x first.
 
     Raises:
-      UserError: for a dtype that the kernels do not take, a residual that is not as x, rows that VMEM does not
-        hold.
+      UserError: for a dtype that the kernels do not take, a residual or a cotangent that is not as x, rows that VMEM
+        does not hold.
     """
     if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
         raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
     dtypes = x.dtype.name, *(parameter.dtype.name for parameter in parameters)
     if refused := _refusal(x.shape, ndim, dtypes, plan):
         raise UserError(refused)
+    if cotangent is not None:
+        return _both(x, ndim, parameters, plan, residual, cotangent)
     if x.size == 0:
         zero = jnp.asarray(sum(jnp.sum(array * 0) for array in parameters), plan.output_dtype)
         y, z = x.astype(plan.output_dtype) + zero, residual
     else:
         y, z = _differentiable((x, residual, tuple(parameters)), (plan, ndim, residual is not None))
     return y if z is None else (y, z)
+
+
+def _both(x, ndim, parameters, plan, residual, cotangent):
+    added = residual is not None
+    if x.size == 0:
+        return by_passes(lambda x, *p: tpu_row_norm(x, ndim, p, plan, residual), (x, *parameters), cotangent)
+    cotangents = checked_cotangents(cotangent, x, (plan.output_dtype, *(x.dtype.name,) * added))
+    view, rows = _cut(x, plan, ndim)
+    seen = view.of(x), view.of(residual) if added else None
+    y, z, dw, gradients = tpu_rows.both(*seen, parameters, [view.of(array) for array in cotangents], plan, rows)
+    y, dw = view.back(y, x.shape), view.back(dw, x.shape)
+    gradients = dw, *(found.astype(p.dtype) for found, p in zip(gradients, parameters, strict=True))
+    return (y, view.back(z, x.shape)) if added else y, gradients
 
 
 def unsupported(plan: RowPlan, problem: Problem, target: str) -> str | None:
