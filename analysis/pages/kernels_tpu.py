@@ -2,8 +2,8 @@
 
 `python -m analysis.pages.kernels_tpu` compiles `pallas_tpu` for v6e and TPU7x with the installed libtpu, which needs no
 TPU and takes minutes, renews `results/kernels/pallas_tpu.csv` and the table of `docs/kernels.md`, and fails where
-a problem that is supported moves more than 1.05 of the least. XLA's bytes, of `naive` and `custom_vjp` on v6e, take half
-an hour: they are those of the file where it has them, unless `--anew` is given. `--page` makes the page of the file.
+a problem that is supported moves more than 1.05 of the least. XLA's bytes, of `naive` and `custom_vjp` on v6e, take
+half an hour: they are those of the file where it has them, unless `--anew` is given. `--page` makes the page of it.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from normbench.kernels.pallas.second_order import (
 from normbench.kernels.pallas.tpu import columns, columns_both
 from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan
-from normbench.kernels.pallas.tpu.limits import dtype_refusal, streamed
+from normbench.kernels.pallas.tpu.limits import added_outside, dtype_refusal, streamed
 from normbench.kernels.pallas.tpu.pieces import copied, pieces_of, view_of
 from normbench.kernels.problem import Problem
 
@@ -95,7 +95,11 @@ def unsupported(problem: Problem, target: str) -> str | None:
     view = view_of(problem.shape, problem.channel_axis, problem.dtype, whole=True)
     cuts = {"forward": pieces_of(view, 1, (problem.dtype,), 2)}
     cuts["backward"] = pieces_of(view, 1, (problem.dtype, dtype), 2)
-    return copied(problem.shape, problem.channel_axis, problem.dtype, whole=True) or streamed(problem.pass_, cuts)
+    if reason := copied(problem.shape, problem.channel_axis, problem.dtype, whole=True):
+        return reason
+    if problem.context == "residual" and (reason := added_outside(problem.shape, problem.dtype, target)):
+        return reason
+    return streamed(problem.pass_, cuts)
 
 
 def _cut(x, dtypes, axis):

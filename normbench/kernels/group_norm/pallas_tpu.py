@@ -14,7 +14,7 @@ from normbench.kernels.pallas.second_order import plain_norm, twice_differentiab
 from normbench.kernels.pallas.tpu import columns, columns_both
 from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan
-from normbench.kernels.pallas.tpu.limits import dtype_refusal, streamed
+from normbench.kernels.pallas.tpu.limits import added_outside, dtype_refusal, streamed
 from normbench.kernels.pallas.tpu.pieces import copied, pieces_of, view_of
 from normbench.kernels.problem import Problem
 
@@ -83,7 +83,11 @@ def unsupported(problem: Problem, target: str) -> str | None:
     view = view_of(problem.shape, problem.channel_axis, problem.dtype, whole=False)
     cuts = {"forward": pieces_of(view, each, (problem.dtype,), 2)}
     cuts["backward"] = pieces_of(view, each, (problem.dtype, dtype), 2)
-    return copied(problem.shape, problem.channel_axis, problem.dtype, whole=False) or streamed(problem.pass_, cuts)
+    if reason := copied(problem.shape, problem.channel_axis, problem.dtype, whole=False):
+        return reason
+    if problem.context == "residual" and (reason := added_outside(problem.shape, problem.dtype, target)):
+        return reason
+    return streamed(problem.pass_, cuts)
 
 
 def _cut(x, dtypes, asked):

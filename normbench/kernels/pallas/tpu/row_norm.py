@@ -10,9 +10,11 @@ from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
+from normbench.kernels.pallas.tpu import long_rows
 from normbench.kernels.pallas.tpu import rows as tpu_rows
 from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.limits import dtype_refusal
+from normbench.kernels.pallas.tpu.long_rows import LongRows, long_rows_of
 from normbench.kernels.pallas.tpu.rows import RowPlan, Rows, copied, rows_of, rows_view
 from normbench.kernels.problem import Problem
 
@@ -60,7 +62,7 @@ def _both(x, ndim, parameters, plan, residual, cotangent):
     cotangents = checked_cotangents(cotangent, x, (plan.output_dtype, *(x.dtype.name,) * added))
     view, rows = _cut(x, plan, ndim)
     seen = view.of(x), view.of(residual) if added else None
-    y, z, dw, gradients = tpu_rows.both(*seen, parameters, [view.of(array) for array in cotangents], plan, rows)
+    y, z, dw, gradients = _launches(rows).both(*seen, parameters, [view.of(array) for array in cotangents], plan, rows)
     y, dw = view.back(y, x.shape), view.back(dw, x.shape)
     gradients = dw, *(found.astype(p.dtype) for found, p in zip(gradients, parameters, strict=True))
     return (y, view.back(z, x.shape)) if added else y, gradients
@@ -74,7 +76,15 @@ def unsupported(plan: RowPlan, problem: Problem, target: str) -> str | None:
     dtypes = problem.dtype, *(problem.param_dtype,) * (1 + plan.shifted)
     if refused := _refusal(problem.shape, ndim, dtypes, plan):
         return refused
-    return copied(problem.shape, ndim, problem.dtype) if 0 not in problem.shape else None
+    if 0 in problem.shape:
+        return None
+    rows = _rows(problem.shape, ndim, problem.dtype, plan)
+    if isinstance(rows, LongRows) and not rows.holds(problem.pass_ != "forward"):
+        return (
+            f"rows of {rows.shape[2]} elements, of which VMEM does not hold {rows.rows} from one walk to the next, so "
+            "that x is read several times: take custom_vjp"
+        )
+    return copied(problem.shape, ndim, problem.dtype)
 
 
 def _refusal(shape: tuple[int, ...], ndim: int, dtypes: tuple[str, ...], plan: RowPlan) -> str | None:
@@ -87,14 +97,21 @@ def _refusal(shape: tuple[int, ...], ndim: int, dtypes: tuple[str, ...], plan: R
     return rows if isinstance(rows, str) else None
 
 
-def _rows(shape: tuple[int, ...], ndim: int, dtype: str, plan: RowPlan) -> Rows | str:
+def _rows(shape: tuple[int, ...], ndim: int, dtype: str, plan: RowPlan) -> Rows | LongRows | str:
     view, lead = rows_view(shape, ndim, dtype)
-    return rows_of(view.shape, lead, (dtype, plan.output_dtype))
+    rows = rows_of(view.shape, lead, (dtype, plan.output_dtype))
+    if isinstance(rows, str) and lead == 2:
+        return long_rows_of(view.shape, (dtype, plan.output_dtype)) or rows
+    return rows
+
+
+def _launches(rows: Rows | LongRows) -> Any:
+    return long_rows if isinstance(rows, LongRows) else tpu_rows
 
 
 def _cut(x: jax.Array, plan: RowPlan, ndim: int):
     view, rows = rows_view(x.shape, ndim, x.dtype.name)[0], _rows(x.shape, ndim, x.dtype.name, plan)
-    assert isinstance(rows, Rows)  # else refused before
+    assert not isinstance(rows, str)  # else refused before
     return view, rows
 
 
@@ -102,7 +119,7 @@ def _forward(arrays, asked, saves):
     """`asked` is the plan, how many axes are normalized, and whether there is a residual."""
     (x, residual, parameters), (plan, ndim, added) = arrays, asked
     view, rows = _cut(x, plan, ndim)
-    y, z = tpu_rows.forward(view.of(x), view.of(residual) if added else None, parameters, plan, rows)
+    y, z = _launches(rows).forward(view.of(x), view.of(residual) if added else None, parameters, plan, rows)
     return (view.back(y, x.shape), view.back(z, x.shape) if added else None), () if saves else None
 
 
@@ -110,7 +127,7 @@ def _backward(kept, saved, cotangents, asked):
     ((w, parameters), (dy, dz), (plan, ndim, _)) = kept, cotangents, asked
     view, rows = _cut(w, plan, ndim)
     added = None if dz is None else view.of(dz)
-    dw, gradients = tpu_rows.backward(view.of(w), parameters, view.of(dy), added, plan, rows)
+    dw, gradients = _launches(rows).backward(view.of(w), parameters, view.of(dy), added, plan, rows)
     gradients = (found.astype(p.dtype) for found, p in zip(gradients, parameters, strict=True))
     return view.back(dw, w.shape), tuple(gradients)
 

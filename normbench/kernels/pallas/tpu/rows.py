@@ -22,6 +22,7 @@ from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.tpu.limits import (
     BLOCK_ELEMENTS,
+    MOST_COLUMNS,
     ROW_BYTES,
     SUBLANES,
     VMEM_BYTES,
@@ -116,7 +117,7 @@ def rows_of(shape: tuple[int, ...], lead: int, dtypes: Sequence[str]) -> Rows | 
     if whole * tile > most:
         return (
             f"{tile} rows of {math.prod(shape[lead:])} elements, which VMEM does not hold; allowed for pallas_tpu: "
-            f"{most} elements, rows padded to lanes of 128: take custom_vjp"
+            f"{most if lead == 1 else MOST_COLUMNS} elements, rows padded to lanes of 128: take custom_vjp"
         )
     rows = max(BLOCK_ELEMENTS // whole, 1)
     if lead == 1:
