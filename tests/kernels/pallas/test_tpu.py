@@ -196,3 +196,20 @@ def test_bytes_of_hbm_are_counted_with_their_padding_and_those_of_vmem_are_not()
     tensor = 8 * 128 * 4
     assert tpu_traffic.least_bytes(TEXT) == 2 * tensor
     assert tpu_traffic.moved_bytes(TEXT) == 4 * tensor
+
+
+@pytest.mark.parametrize(
+    ("problem", "again"),
+    [
+        (Problem("layer_norm", (64, 200_000), "nc", "bfloat16", pass_="forward_backward"), 0),
+        (Problem("layer_norm", (64, 2**19), "nc", "bfloat16", pass_="forward_backward"), 3),
+        (Problem("batch_norm_training", (32, 14, 14, 1024), "nhwc", "bfloat16", pass_="forward_backward"), 0),
+        (Problem("batch_norm_training", (32, 56, 56, 256), "nhwc", "bfloat16", pass_="backward"), 2),
+    ],
+)
+def test_what_vmem_holds_is_brought_once(problem, again):
+    """`again`: tensors of x's size that are brought once more, of which `supports` tells."""
+    program = kernels.program(problem, "pallas_tpu")
+    found = tpu_traffic.blocks_again(program.function, *program.inputs)
+    assert found == pytest.approx(again * 2 * np.prod(problem.shape), abs=2**20)
+    assert (kernels.get(problem.operator, "pallas_tpu").supports(problem, "v6e") is None) == (again == 0)

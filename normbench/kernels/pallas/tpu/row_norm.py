@@ -57,10 +57,11 @@ def tpu_row_norm(
 
 def _both(x, ndim, parameters, plan, residual, cotangent):
     added = residual is not None
-    if x.size == 0:
+    tensors = 4 + 3 * added
+    if x.size == 0 or isinstance(rows := _rows(x.shape, ndim, x.dtype.name, plan, tensors), str):
         return by_passes(lambda x, *p: tpu_row_norm(x, ndim, p, plan, residual), (x, *parameters), cotangent)
     cotangents = checked_cotangents(cotangent, x, (plan.output_dtype, *(x.dtype.name,) * added))
-    view, rows = _cut(x, plan, ndim)
+    view = rows_view(x.shape, ndim, x.dtype.name)[0]
     seen = view.of(x), view.of(residual) if added else None
     y, z, dw, gradients = _launches(rows).both(*seen, parameters, [view.of(array) for array in cotangents], plan, rows)
     y, dw = view.back(y, x.shape), view.back(dw, x.shape)
@@ -97,9 +98,9 @@ def _refusal(shape: tuple[int, ...], ndim: int, dtypes: tuple[str, ...], plan: R
     return rows if isinstance(rows, str) else None
 
 
-def _rows(shape: tuple[int, ...], ndim: int, dtype: str, plan: RowPlan) -> Rows | LongRows | str:
+def _rows(shape: tuple[int, ...], ndim: int, dtype: str, plan: RowPlan, tensors: int = 4) -> Rows | LongRows | str:
     view, lead = rows_view(shape, ndim, dtype)
-    rows = rows_of(view.shape, lead, (dtype, plan.output_dtype))
+    rows = rows_of(view.shape, lead, (dtype, plan.output_dtype), tensors)
     if isinstance(rows, str) and lead == 2:
         return long_rows_of(view.shape, (dtype, plan.output_dtype)) or rows
     return rows

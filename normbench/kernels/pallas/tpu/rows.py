@@ -106,14 +106,14 @@ def copied(shape: tuple[int, ...], ndim: int, dtype: str) -> str | None:
     )
 
 
-def rows_of(shape: tuple[int, ...], lead: int, dtypes: Sequence[str]) -> Rows | str:
-    """How x in the shape that `rows_view` gives is cut, or why not; `dtypes` are those of the tensors that move."""
+def rows_of(shape: tuple[int, ...], lead: int, dtypes: Sequence[str], tensors: int = 4) -> Rows | str:
+    """How x in the shape that `rows_view` gives is cut, or why not; `dtypes` are those of the `tensors` that move."""
     *others, columns = shape[lead:]
     whole = padded_lanes(columns)
     if others:
         whole *= math.prod(others[:-1]) * up_to(others[-1], SUBLANES)
     tile = 1 if lead == 1 else min(sublanes(*dtypes), shape[1])
-    most = ROW_BYTES // max(jnp.dtype(dtype).itemsize for dtype in dtypes)
+    most = ROW_BYTES * 4 // max(tensors, 4) // max(jnp.dtype(dtype).itemsize for dtype in dtypes)
     if whole * tile > most:
         return (
             f"{tile} rows of {math.prod(shape[lead:])} elements, which VMEM does not hold; allowed for pallas_tpu: "
