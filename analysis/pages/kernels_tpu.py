@@ -102,7 +102,15 @@ def read(path: Path = PATH) -> tuple[Row, ...]:
         return ()
     with path.open(encoding="utf-8", newline="") as file:
         return tuple(
-            Row(**{name: int(value) if name.endswith("_bytes") else value for name, value in row.items()})
+            Row(
+                row["problem"],
+                row["target"],
+                int(row["moved_bytes"]),
+                int(row["least_bytes"]),
+                int(row["xla_bytes"]),
+                int(row["xla_least_bytes"]),
+                row["reason"],
+            )
             for row in csv.DictReader(file)
         )
 
