@@ -1,5 +1,7 @@
 """Inference batch norm where channels come last: every element is read once and written once.
 
+Where dy is at hand together with x, y and dx are made in one visit.
+
 y = act((x - mean) (gamma / sqrt(variance + epsilon)) + beta). Blocks are (places, ..., channels),
 vectors (1, channels).
 """
@@ -62,6 +64,28 @@ def backward(
     return dx, *(array.reshape(-1) for array in gradients)
 
 
+def both(
+    x: jax.Array, parameters: Sequence[jax.Array], dy: jax.Array, plan: ColumnsPlan, cut: Pieces
+) -> tuple[jax.Array, ...]:
+    """y of `forward`, and what `backward` returns."""
+    vectors = [array.reshape(1, -1) for array in parameters]
+    tensor, vector = _blocks(cut)
+    of_y, of_x = (jax.ShapeDtypeStruct(x.shape, dtype) for dtype in (plan.output_dtype, x.dtype))
+    out = [of_y, of_x, *[jax.ShapeDtypeStruct(vectors[0].shape, jnp.float32)] * 4]
+    y, dx, *gradients = tpu_call(
+        partial(_both_kernel, plan=plan, cut=cut),
+        grid=cut.grid,
+        in_specs=[tensor, tensor, *[vector] * 4],
+        out_specs=[tensor, tensor, *[vector] * 4],
+        out=out,
+        parallel=1,
+        vmem_bytes=VMEM_BYTES,
+        name="batch_norm_both_pallas_tpu",
+        cost=cost((x, dy, *vectors), out, flops=11 * x.size),
+    )(x, dy, *vectors)
+    return y, dx, *(array.reshape(-1) for array in gradients)
+
+
 def _blocks(cut: Pieces):
     whole = (0,) * len(cut.shape[2:-1])
     tensor = block((None, *cut.block), lambda c, n, k: (n, k, *whole, c))
@@ -74,6 +98,12 @@ def _forward_kernel(x_ref, *refs, plan):
     scale = gamma * jax.lax.rsqrt(variance + plan.epsilon)
     z = (x_ref[...].astype(jnp.float32) - mean) * scale + beta
     y_ref[...] = activate(z, plan.activation).astype(y_ref.dtype)
+
+
+def _both_kernel(x_ref, dy_ref, *refs, plan, cut):
+    vectors, (y_ref, *gradients) = refs[:4], refs[4:]
+    _forward_kernel(x_ref, *vectors, y_ref, plan=plan)
+    _backward_kernel(x_ref, dy_ref, *vectors, *gradients, plan=plan, cut=cut)
 
 
 def _backward_kernel(x_ref, dy_ref, *refs, plan, cut):
