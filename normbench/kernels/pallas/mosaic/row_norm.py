@@ -75,7 +75,8 @@ def _refusal(
     eight_bits = plan.output_dtype == FP8
     for name, value in zip(("y", "x", "gamma", "beta"), (plan.output_dtype, *dtypes), strict=False):
         if value not in DTYPES and not (name == "y" and eight_bits and not backward):
-            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}, and forward y in {FP8}"
+            also = f", and forward y in {FP8}" if value == FP8 else ""
+            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}{also}"
     if 0 in rows or _whole(rows, dtypes, plan, residual, backward):
         return None
     if eight_bits:

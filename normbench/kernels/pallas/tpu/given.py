@@ -47,43 +47,35 @@ def backward(
     With r = 1 / sqrt(variance + epsilon), dz = dy act'(z) and h = (x - mean) r: dx = dz r gamma, dgamma = sum(dz h),
     dbeta = sum(dz), dmean = -r gamma dbeta, dvariance = -(r r gamma dgamma) / 2.
     """
-    vectors = [array.reshape(1, -1) for array in parameters]
-    tensor, vector = _blocks(cut)
-    out = [jax.ShapeDtypeStruct(x.shape, x.dtype), *[jax.ShapeDtypeStruct(vectors[0].shape, jnp.float32)] * 4]
-    dx, *gradients = tpu_call(
-        partial(_backward_kernel, plan=plan, cut=cut),
-        grid=cut.grid,
-        in_specs=[tensor, tensor, *[vector] * 4],
-        out_specs=[tensor, *[vector] * 4],
-        out=out,
-        parallel=1,
-        vmem_bytes=VMEM_BYTES,
-        name="batch_norm_backward_pallas_tpu",
-        cost=cost((x, dy, *vectors), out, flops=9 * x.size),
-    )(x, dy, *vectors)
-    return dx, *(array.reshape(-1) for array in gradients)
+    return _visit(_backward_kernel, "batch_norm_backward_pallas_tpu", 9, [x.dtype], x, parameters, dy, plan, cut)
 
 
 def both(
     x: jax.Array, parameters: Sequence[jax.Array], dy: jax.Array, plan: ColumnsPlan, cut: Pieces
 ) -> tuple[jax.Array, ...]:
     """y of `forward`, and what `backward` returns."""
+    dtypes = [plan.output_dtype, x.dtype]
+    return _visit(_both_kernel, "batch_norm_both_pallas_tpu", 11, dtypes, x, parameters, dy, plan, cut)
+
+
+def _visit(kernel, name, flops, dtypes, x, parameters, dy, plan, cut):
+    """Tensors of `dtypes`, then a gradient of each parameter; `flops` are those of an element."""
     vectors = [array.reshape(1, -1) for array in parameters]
     tensor, vector = _blocks(cut)
-    of_y, of_x = (jax.ShapeDtypeStruct(x.shape, dtype) for dtype in (plan.output_dtype, x.dtype))
-    out = [of_y, of_x, *[jax.ShapeDtypeStruct(vectors[0].shape, jnp.float32)] * 4]
-    y, dx, *gradients = tpu_call(
-        partial(_both_kernel, plan=plan, cut=cut),
+    out = [jax.ShapeDtypeStruct(x.shape, dtype) for dtype in dtypes]
+    out += [jax.ShapeDtypeStruct(vectors[0].shape, jnp.float32)] * 4
+    found = tpu_call(
+        partial(kernel, plan=plan, cut=cut),
         grid=cut.grid,
         in_specs=[tensor, tensor, *[vector] * 4],
-        out_specs=[tensor, tensor, *[vector] * 4],
+        out_specs=[*[tensor] * len(dtypes), *[vector] * 4],
         out=out,
         parallel=1,
         vmem_bytes=VMEM_BYTES,
-        name="batch_norm_both_pallas_tpu",
-        cost=cost((x, dy, *vectors), out, flops=11 * x.size),
+        name=name,
+        cost=cost((x, dy, *vectors), out, flops=flops * x.size),
     )(x, dy, *vectors)
-    return y, dx, *(array.reshape(-1) for array in gradients)
+    return *found[: len(dtypes)], *(array.reshape(-1) for array in found[len(dtypes) :])
 
 
 def _blocks(cut: Pieces):
