@@ -196,6 +196,6 @@ def test_flags_and_target_are_part_of_the_tools(monkeypatch):
 def test_targets_have_goldens():
     of_tpus = {"v6e", "tpu7x"}
     found = {version.name: {path.name for path in version.iterdir()} for version in (ROOT / FOLDER).iterdir()}
-    assert {name: targets - of_tpus for name, targets in found.items()} == dict.fromkeys(found, set(TARGETS))
+    assert {name: targets - of_tpus for name, targets in found.items()} == {name: set(TARGETS) for name in found}
     assert [name for name in sorted(found) if found[name] & of_tpus] == ["0.10.2", "0.11.2"]
     assert of_tpus <= found["0.10.2"] & found["0.11.2"]
