@@ -41,7 +41,7 @@ def entry(text: str) -> list[tuple[str, str, str, str]]:
     """(name, shape, kind, the rest of the line) of each instruction of the entry computation."""
     body = text[text.index("\nENTRY ") :].splitlines()
     matches = (_INSTRUCTION.match(_plain(line)) for line in body)
-    return [match.group("name", "shape", "kind", "rest") for match in matches if match]
+    return [(match["name"], match["shape"], match["kind"], match["rest"]) for match in matches if match]
 
 
 def _plain(line: str) -> str:
