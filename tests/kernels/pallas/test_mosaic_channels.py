@@ -11,12 +11,8 @@ from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.batch_norm.pallas_mosaic import pallas_mosaic
-from normbench.kernels.pallas.mosaic.exact import (
-    channels_config as mosaic_channels_config,
-)
-from normbench.kernels.pallas.mosaic.exact import (
-    positions as mosaic_positions,
-)
+from normbench.kernels.pallas.mosaic import slabs
+from normbench.kernels.pallas.mosaic.exact import channels_config as mosaic_channels_config
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True
@@ -35,7 +31,7 @@ def test_batch_norm_is_right_in_every_context(context):
 
 @pytest.mark.parametrize("context", ["alone", "gelu", "cast"])
 def test_channels_that_come_first(context, monkeypatch):
-    monkeypatch.setattr(mosaic_positions, "TILE", 512)
+    monkeypatch.setattr(slabs, "TILE", 512)
     interpreted("bfloat16", context, (2, 3, 4, 256), "nchw", param_dtype="float16")
 
 

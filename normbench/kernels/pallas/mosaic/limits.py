@@ -1,13 +1,16 @@
 """How a row lies in shared memory and in registers, for the Mosaic kernels, and which rows do."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import SHARED_BYTES
+from normbench.kernels.common.form import PLAIN, Form
 from normbench.kernels.pallas.hardware import MULTIPROCESSORS, workspace_programs
 
+DTYPES = ("float32", "bfloat16", "float16")
 WARPGROUP = 128
 """Threads of a program: a row is spread over all of them, so its length has to be a multiple."""
 KEPT_PER_THREAD = 96
@@ -23,6 +26,33 @@ FORWARD_SLOTS, MOST_RESIDENT = 3, 8
 multiprocessor, of which some compute while others wait."""
 RESERVED_BYTES = 4096
 """Of shared memory, for barriers and the scratch of reductions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is computed: h = (x - mean) r, and y = act(h gamma + beta).
+
+    Attributes:
+      name: of the kernels.
+      epsilon: r = 1 / sqrt(variance + epsilon).
+      activation: of `ACTIVATIONS`.
+      output_dtype: of y.
+      centered: False for RMS norm, whose mean is 0.
+      shifted: whether there is a beta.
+      given: whether mean and variance are parameters, behind gamma and beta.
+      momentum: None, or new running statistics = (1 - momentum) running + momentum of the batch, the variance unbiased.
+      form: what is done with h before and after it is scaled, in RMS norm.
+    """
+
+    name: str
+    epsilon: float
+    activation: str
+    output_dtype: str
+    centered: bool = True
+    shifted: bool = True
+    given: bool = False
+    momentum: float | None = None
+    form: Form = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +119,14 @@ def _config(rows: int, columns: int, programs: int, slots: int) -> MosaicConfig:
     most = max(1, PER_THREAD * WARPGROUP // line)
     chunk = max(n for n in range(1, most + 1) if lines % n == 0)
     return MosaicConfig(rows, lines, line, chunk, programs, slots)
+
+
+def dtype_refusal(named: Iterable[tuple[str, str]]) -> str | None:
+    """Why arrays of these names and dtypes are not what the kernels take, or None."""
+    for name, dtype in named:
+        if dtype not in DTYPES:
+            return f"{name} is {dtype}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
+    return None
 
 
 def row_refusal(columns: int) -> str | None:

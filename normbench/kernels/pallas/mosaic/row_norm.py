@@ -13,20 +13,19 @@ from normbench.kernels.pallas.mosaic import rows as mosaic_any_rows
 from normbench.kernels.pallas.mosaic import rows_backward as mosaic_any_rows_backward
 from normbench.kernels.pallas.mosaic.exact import rows as mosaic_rows
 from normbench.kernels.pallas.mosaic.exact import rows_backward as mosaic_rows_backward
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan, forward_shared_bytes
+from normbench.kernels.pallas.mosaic.exact.rows import forward_shared_bytes
 from normbench.kernels.pallas.mosaic.exact.rows_backward import backward_shared_bytes
-from normbench.kernels.pallas.mosaic.limits import row_refusal, shared_refusal
+from normbench.kernels.pallas.mosaic.limits import Plan, dtype_refusal, row_refusal, shared_refusal
 from normbench.kernels.pallas.mosaic.rows import Rows
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.problem import Problem
 
-DTYPES = ("float32", "bfloat16", "float16")
 LEAST_COLUMNS = 64
 """A program computes 128 elements of a row at a time: of shorter rows more than half of its threads do nothing."""
 
 
 def mosaic_row_norm(
-    x: jax.Array, rows: tuple[int, int], parameters: Sequence[jax.Array], plan: MosaicPlan, residual: jax.Array | None
+    x: jax.Array, rows: tuple[int, int], parameters: Sequence[jax.Array], plan: Plan, residual: jax.Array | None
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """y, or (y, z) with a residual; gradients for every array.
 
@@ -57,7 +56,7 @@ def mosaic_row_norm(
     return y if z is None else (y, z.reshape(x.shape))
 
 
-def unsupported(plan: MosaicPlan, problem: Problem, target: str) -> str | None:
+def unsupported(plan: Plan, problem: Problem, target: str) -> str | None:
     """The reason why the kernels cannot compute `problem` on `target`, or None."""
     if refused := not_for_mosaic(target):
         return refused
@@ -68,19 +67,16 @@ def unsupported(plan: MosaicPlan, problem: Problem, target: str) -> str | None:
     return _refusal(rows, dtypes, plan, residual, backward) or _too_slow(rows, dtypes, plan, residual, backward)
 
 
-def _refusal(
-    rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool
-) -> str | None:
-    for name, value in zip(("y", "x", "gamma", "beta"), (plan.output_dtype, *dtypes), strict=False):
-        if value not in DTYPES:
-            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
+def _refusal(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> str | None:
+    if refused := dtype_refusal(zip(("y", "x", "gamma", "beta"), (plan.output_dtype, *dtypes), strict=False)):
+        return refused
     if 0 in rows or _whole(rows, dtypes, plan, residual, backward):
         return None
     config = _any_rows(rows, dtypes, plan, residual, backward)
     return config if isinstance(config, str) else None
 
 
-def _whole(rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool) -> bool:
+def _whole(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> bool:
     """Whether the kernels for whole warpgroups take rows."""
     if backward:
         needed = sum(backward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual))
@@ -89,18 +85,14 @@ def _whole(rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, res
     return not (row_refusal(rows[1]) or shared_refusal(needed))
 
 
-def _any_rows(
-    rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool
-) -> Rows | str:
+def _any_rows(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> Rows | str:
     """How the kernels for rows of any length share them out, or why they do not."""
     if backward:
         return mosaic_any_rows_backward.backward_rows(rows, dtypes[0], dtypes[1:], plan, residual)
     return mosaic_any_rows.rows_of(*rows, *mosaic_any_rows.forward_bytes(dtypes[0], dtypes[1:], plan, residual))
 
 
-def _too_slow(
-    rows: tuple[int, int], dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool, backward: bool
-) -> str | None:
+def _too_slow(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> str | None:
     """Why rows, of any length, are left to XLA although the kernels take them."""
     if 0 in rows or _whole(rows, dtypes, plan, residual, backward):
         return None

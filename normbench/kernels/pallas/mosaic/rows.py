@@ -24,8 +24,7 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS, workspace_programs
 from normbench.kernels.pallas.mosaic.activations import activate
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
-from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES
+from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, Plan
 from normbench.kernels.pallas.mosaic.moments import moments
 from normbench.kernels.pallas.mosaic.windows import (
     Load,
@@ -74,7 +73,7 @@ class Rows:
     def of_vectors(self) -> Runs:
         """How vectors that are resident are brought."""
         runs = self.runs
-        return Runs(1, runs.length, runs.resident, runs.piece, runs.window, runs.resident)
+        return Runs(1, runs.length, runs.resident, runs.piece, runs.window, 1)
 
 
 def rows_of(
@@ -93,7 +92,7 @@ def rows_of(
     most = max(1, BLOCK // columns)
     count = max(n for n in range(1, most + 1) if rows % n == 0)
     bytes_ = tensor_bytes + vector_bytes
-    runs = runs_of(count, columns, bytes_, SHARED_BYTES - RESERVED_BYTES, together=True)
+    runs = runs_of(count, columns, bytes_, SHARED_BYTES - RESERVED_BYTES)
     if runs is None:
         return f"rows of {columns} elements, {bytes_} bytes each, do not fit into {SHARED_BYTES} bytes of shared memory"
     blocks = rows // count
@@ -103,13 +102,13 @@ def rows_of(
     return Rows(blocks, min(blocks, workspace_programs(*workspace), resident * MULTIPROCESSORS), runs)
 
 
-def forward_bytes(dtype: str, param_dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool) -> tuple[int, int]:
+def forward_bytes(dtype: str, param_dtypes: tuple[str, ...], plan: Plan, residual: bool) -> tuple[int, int]:
     """Shared memory of an element of a row, and of a column."""
     of_y = 0 if plan.output_dtype == dtype else jnp.dtype(plan.output_dtype).itemsize
     return jnp.dtype(dtype).itemsize * (1 + residual) + of_y, sum(jnp.dtype(p).itemsize for p in param_dtypes)
 
 
-def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: MosaicPlan, saves: bool) -> tuple:
+def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: Plan, saves: bool) -> tuple:
     """As `mosaic_rows.forward`; with `plan.given`, the parameters are gamma, beta, mean and variance."""
     tensors = (x,) if residual is None else (x, residual)
     dtype = jnp.dtype(plan.output_dtype)
@@ -143,7 +142,7 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
     return y.reshape(x.shape), z, mean, others.pop(0) if saves else None
 
 
-def _kernel(*refs: Any, plan: MosaicPlan, rows: Rows, tensors: int, parameters: int, saves: bool) -> None:
+def _kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameters: int, saves: bool) -> None:
     inputs, refs = refs[: tensors + parameters], refs[tensors + parameters :]
     written = tensors + saves * (1 + plan.centered)
     outputs, (*shared, arrived, vectors_arrived) = refs[:written], refs[written:]
@@ -208,7 +207,7 @@ def _kernel(*refs: Any, plan: MosaicPlan, rows: Rows, tensors: int, parameters: 
 
     jax.lax.fori_loop(0, runs.count, of_slab, 0)
     if runs.resident:
-        take_slabs(runs, starts, taken)
+        take_slabs(runs, Load(tuple((ref, source) for source, ref in taken), starts, arrived))
 
 
 def _add(w: Any, residual: Any, window: Window, carry: Any) -> Any:
@@ -216,7 +215,7 @@ def _add(w: Any, residual: Any, window: Window, carry: Any) -> Any:
     return carry
 
 
-def row_statistics(rows: Rows, fold: Any, values: Any, plan: MosaicPlan) -> tuple[Any, Any, jax.Array]:
+def row_statistics(rows: Rows, fold: Any, values: Any, plan: Plan) -> tuple[Any, Any, jax.Array]:
     """The mean of a row in two parts, and r; the mean of RMS norm is 0."""
     if plan.centered:
         near, offset, squares = moments(rows.runs, fold, values, rows.columns)
@@ -231,7 +230,7 @@ def row_statistics(rows: Rows, fold: Any, values: Any, plan: MosaicPlan) -> tupl
     return 0.0, 0.0, jax.lax.rsqrt(jnp.sum(fold(visit, zeros(rows.runs))) / rows.columns + plan.epsilon)
 
 
-def normalized(w: jax.Array, window: Window, vectors: Any, statistics: tuple, plan: MosaicPlan) -> tuple:
+def normalized(w: jax.Array, window: Window, vectors: Any, statistics: tuple, plan: Plan) -> tuple:
     """h, and h gamma + beta, of a window; `statistics` are the mean, in two parts, and r."""
     gamma, *others = (ref[window.of_vector].astype(jnp.float32) for ref in vectors)
     if plan.given:

@@ -13,10 +13,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from normbench.jax_compat.mosaic import mosaic_await_sent, mosaic_barrier, mosaic_call, mosaic_program, mosaic_shared
+from normbench.jax_compat.mosaic import (
+    mosaic_await_sent,
+    mosaic_barrier,
+    mosaic_call,
+    mosaic_program,
+    mosaic_settle,
+    mosaic_shared,
+)
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import differentiate
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
+from normbench.kernels.pallas.mosaic.limits import Plan
 from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
 from normbench.kernels.pallas.mosaic.rows import Rows, blocks_of, clear, load_of, normalized, rows_of
 from normbench.kernels.pallas.mosaic.rows_given import finish_given, given_in_pieces, given_window
@@ -33,19 +40,19 @@ from normbench.kernels.pallas.mosaic.windows import (
 )
 
 
-def backward_bytes(dtype: str, param_dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool) -> tuple[int, int]:
+def backward_bytes(dtype: str, param_dtypes: tuple[str, ...], plan: Plan, residual: bool) -> tuple[int, int]:
     """Shared memory of an element of a row, x and its cotangents, and of a column, a parameter and a sum."""
     of_x = jnp.dtype(dtype).itemsize
     of_columns = sum(jnp.dtype(p).itemsize for p in param_dtypes) + 4 * _sums(plan) + 4 * plan.given
     return of_x * (1 + residual) + jnp.dtype(plan.output_dtype).itemsize, of_columns
 
 
-def _sums(plan: MosaicPlan) -> int:
+def _sums(plan: Plan) -> int:
     return 1 + plan.shifted
 
 
 def backward_rows(
-    shape: tuple[int, ...], dtype: str, param_dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool
+    shape: tuple[int, ...], dtype: str, param_dtypes: tuple[str, ...], plan: Plan, residual: bool
 ) -> Rows | str:
     """How rows are shared out among programs, or why they are not."""
     size_bytes = shape[0] * shape[1] * jnp.dtype(dtype).itemsize
@@ -54,7 +61,7 @@ def backward_rows(
     return rows_of(shape[0], shape[1], of_row, of_column, (size_bytes, partial_bytes))
 
 
-def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: MosaicPlan) -> tuple:
+def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: Plan) -> tuple:
     """Returns dw and the gradients of the parameters; `saved` is (w, parameters, mean, r), the latter None if given."""
     w, parameters, mean, r = saved
     tensors = (w, dy) if dz is None else (w, dy, dz)
@@ -88,7 +95,7 @@ def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: MosaicPlan
     return dw.reshape(w.shape), sum_partials(by_program, parameters)
 
 
-def _kernel(*refs: Any, plan: MosaicPlan, rows: Rows, tensors: int, parameters: int) -> None:
+def _kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameters: int) -> None:
     known = 0 if plan.given else 1 + plan.centered
     count = tensors + known + parameters
     inputs, (dw_ref, *found), scratch = (
@@ -128,7 +135,7 @@ def _kernel(*refs: Any, plan: MosaicPlan, rows: Rows, tensors: int, parameters: 
 
         jax.lax.fori_loop(0, runs.count, of_slab, 0)
         if runs.resident:
-            take_slabs(runs, load.starts, ((places[0], dw_ref),))
+            take_slabs(runs, Load(((dw_ref, places[0]),), load.starts, arrived))
         return carry
 
     jax.lax.fori_loop(0, blocks_of(rows), of_block, 0)
@@ -156,7 +163,7 @@ def _begin(rows: Rows, along: Load, kept: Load) -> None:
         along.wait(rows.of_vectors())
 
 
-def _one_row(slab, loads, shared, dw_ref, statistics, plan: MosaicPlan, rows: Rows) -> None:
+def _one_row(slab, loads, shared, dw_ref, statistics, plan: Plan, rows: Rows) -> None:
     """dw takes the place of w; the sums for the parameters grow."""
     load, along, kept = loads
     (w, dy, *others), vectors, sums = shared
@@ -213,5 +220,6 @@ def _one_row(slab, loads, shared, dw_ref, statistics, plan: MosaicPlan, rows: Ro
 def _leave(rows: Rows, source: Any, ref: Any) -> None:
     """A program's sums, to device memory."""
     bulk = rows.of_vectors().copied_in_bulk(jnp.float32)
+    mosaic_settle()
     take(source, 0, ref, mosaic_program() * rows.columns, rows.columns, bulk)
     mosaic_await_sent()

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import mosaic_program, mosaic_settle
 from normbench.kernels.pallas.mosaic.activations import differentiate
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
+from normbench.kernels.pallas.mosaic.limits import Plan
 from normbench.kernels.pallas.mosaic.rows import Rows, blocks_of, clear, normalized
 from normbench.kernels.pallas.mosaic.windows import Load, Window, over_pieces, over_windows, store, take_piece
 
 
-def given_window(tensors: tuple, vectors: Any, sums: Any, plan: MosaicPlan, window: Window, carry: Any) -> Any:
+def given_window(tensors: tuple, vectors: Any, sums: Any, plan: Plan, window: Window, carry: Any) -> Any:
     """dx takes the place of x, and the sums grow: what they see beyond the columns is never looked at."""
     x, dy = tensors
     at = window.of_vector
@@ -35,7 +35,7 @@ def given_window(tensors: tuple, vectors: Any, sums: Any, plan: MosaicPlan, wind
     return carry
 
 
-def given_in_pieces(rows: Rows, tensors_of, along: Load, sums, work, outputs, plan: MosaicPlan) -> None:
+def given_in_pieces(rows: Rows, tensors_of, along: Load, sums, work, outputs, plan: Plan) -> None:
     """A piece of all rows of the program at a time, as nothing is summed along a row."""
     (dx_ref, found), runs = outputs, rows.runs
     vectors = tuple(target for _, target in along.pairs)

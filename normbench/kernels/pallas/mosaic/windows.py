@@ -19,7 +19,9 @@ from normbench.jax_compat.mosaic import (
     mosaic_await,
     mosaic_await_sent,
     mosaic_fetch_run,
-    mosaic_send,
+    mosaic_fetch_stack,
+    mosaic_send_settled,
+    mosaic_send_stack,
     mosaic_settle,
     mosaic_slice,
 )
@@ -41,7 +43,7 @@ class Runs:
       resident: whether all slabs lie in shared memory; otherwise a piece of one of them.
       piece: elements of a slab that are there at a time.
       window: elements in registers at a time.
-      together: whether the slabs are brought as one, neighbours in device memory, too.
+      parts: of all slabs together, each of neighbours in device memory, too; a part is brought by one copy.
     """
 
     count: int
@@ -49,7 +51,12 @@ class Runs:
     resident: bool
     piece: int
     window: int
-    together: bool
+    parts: int
+
+    @property
+    def part(self) -> int:
+        """Elements of a part."""
+        return self.count * self.length // self.parts
 
     @property
     def pieces(self) -> int:
@@ -66,31 +73,42 @@ class Runs:
         return (self.count - 1) * self.length * self.resident + self.windows * self.window
 
     def copied_in_bulk(self, dtype: Any) -> bool:
-        run = self.length * (self.count if self.together else 1)
-        return run * jnp.dtype(dtype).itemsize % COPY_BYTES == 0
+        return self.part * jnp.dtype(dtype).itemsize % COPY_BYTES == 0
 
     def copies(self, *dtypes: Any) -> int:
         """Bulk copies that bring what is at hand of tensors of these dtypes."""
-        each = self.count if self.resident and not self.together else 1
+        each = self.parts if self.resident else 1
         return sum(each * self.copied_in_bulk(dtype) for dtype in dtypes)
 
 
-def runs_of(count: int, length: int, element_bytes: int, room_bytes: int, together: bool) -> Runs | None:
+def runs_of(count: int, length: int, element_bytes: int, room_bytes: int, apart: bool = False) -> Runs | None:
     """Slabs that are resident where they fit into `room_bytes`, `element_bytes` each, or come in pieces; None: neither.
 
+    Slabs that lie `apart` in device memory belong together in all else: where they are resident they are parts of one.
     Slabs shorter than a warpgroup do not come in pieces.
     """
-    whole = Runs(count, length, True, length, _window(length, count == 1 or length % VECTOR_ELEMENTS == 0), together)
+    slabs, parts = (1, count) if apart else (count, 1)
+    each = count * length // slabs
+    whole = Runs(slabs, each, True, each, _window(each, slabs == 1 or length % VECTOR_ELEMENTS == 0), parts)
     if whole.size * element_bytes <= room_bytes:
         return whole
-    window = _window(length, True)
+    window = _longest_window(length, PER_THREAD * WARPGROUP)
     piece = min(PIECE, room_bytes // element_bytes, length) // window * window
-    return Runs(count, length, False, piece, window, False) if piece else None
+    return Runs(count, length, False, piece, window, count) if piece else None
 
 
 def _window(length: int, aligned: bool) -> int:
-    """The longest window that a slab fills but for `MOST_IDLE`; without vectors where slabs begin at any address."""
-    window = PER_THREAD * WARPGROUP if aligned else WARPGROUP
+    """The window of a slab: where slabs begin at any address one element of each thread; else the longest, or one that
+    divides the slab, and spares the threads the question what belongs to it, where that is half as long."""
+    longest = _longest_window(length, PER_THREAD * WARPGROUP if aligned else WARPGROUP)
+    if length % WARPGROUP or not aligned:
+        return longest
+    exact = WARPGROUP * max(n for n in range(1, PER_THREAD + 1) if length // WARPGROUP % n == 0)
+    return exact if 2 * exact >= longest else longest
+
+
+def _longest_window(length: int, window: int) -> int:
+    """The longest that a slab fills but for `MOST_IDLE`."""
     while window > WARPGROUP and -(-length // window) * window > length * (1 + MOST_IDLE):
         window //= 2
     return window
@@ -106,9 +124,9 @@ def bring(ref: Any, start: Any, target: Any, offset: Any, size: int, barrier: An
 
 
 def take(source: Any, offset: Any, ref: Any, start: Any, size: int, bulk: bool) -> None:
-    """Copies the other way; `mosaic_await_sent` waits until it has been done."""
+    """Copies the other way, after `mosaic_settle`; `mosaic_await_sent` waits until it has been done."""
     if bulk:
-        mosaic_send((source.at[mosaic_slice(offset, size)], ref.at[mosaic_slice(start, size)]))
+        mosaic_send_settled(source.at[mosaic_slice(offset, size)], ref.at[mosaic_slice(start, size)])
     else:
         _copy(source, offset, ref, start, size)
 
@@ -198,13 +216,15 @@ class Load:
 
     Attributes:
       pairs: flat arrays, and their places in shared memory.
-      starts: where a slab begins in these arrays.
+      starts: where a slab begins in these arrays, or a part.
       arrived: barrier for the `copies` of their dtypes.
+      stack: None, or where all parts lie in the arrays, (parts, lines, line), which one copy then moves.
     """
 
     pairs: tuple[tuple[Any, Any], ...]
     starts: Callable[[Any], Any]
     arrived: Any
+    stack: tuple | None = None
 
     def bring(self, runs: Runs, start: Any, offset: Any, size: int) -> None:
         for ref, target in self.pairs:
@@ -215,20 +235,23 @@ class Load:
         self.bring(runs, self.starts(slab) + _start(runs, piece), 0, runs.piece)
 
     def wait(self, runs: Runs) -> None:
-        if runs.copies(*(target.dtype for _, target in self.pairs)):
+        if self.stack or runs.copies(*(target.dtype for _, target in self.pairs)):
             mosaic_await(self.arrived)
 
 
 def bring_slabs(runs: Runs, load: Load) -> None:
     """Begins to bring all slabs."""
-    length = runs.length * (runs.count if runs.together else 1)
+    if load.stack:
+        for ref, target in load.pairs:
+            mosaic_fetch_stack(ref.at[*load.stack], target, load.arrived)
+        return
     mosaic_settle()
 
-    def of_slab(slab, carry):
-        load.bring(runs, load.starts(slab), slab * runs.length, length)
+    def of_part(part, carry):
+        load.bring(runs, load.starts(part), part * runs.part, runs.part)
         return carry
 
-    jax.lax.fori_loop(0, 1 if runs.together else runs.count, of_slab, 0)
+    jax.lax.fori_loop(0, runs.parts, of_part, 0)
 
 
 def over_pieces(runs: Runs, loads: tuple[Load, ...], slab: Any, visit: Callable, carry: Any) -> Any:
@@ -246,21 +269,26 @@ def over_pieces(runs: Runs, loads: tuple[Load, ...], slab: Any, visit: Callable,
     return jax.lax.fori_loop(0, runs.pieces, of_piece, carry)
 
 
-def take_slabs(runs: Runs, starts: Callable, tensors: tuple) -> None:
-    """Takes all slabs away: pairs of a place in shared memory and a flat array."""
-    length = runs.length * (runs.count if runs.together else 1)
+def take_slabs(runs: Runs, load: Load) -> None:
+    """Takes all slabs away, to where the arrays of `load` have them."""
+    mosaic_settle()
 
-    def of_slab(slab, carry):
-        for source, ref in tensors:
-            take(source, slab * runs.length, ref, starts(slab), length, runs.copied_in_bulk(source.dtype))
+    def of_part(part, carry):
+        for ref, source in load.pairs:
+            take(source, part * runs.part, ref, load.starts(part), runs.part, runs.copied_in_bulk(source.dtype))
         return carry
 
-    jax.lax.fori_loop(0, 1 if runs.together else runs.count, of_slab, 0)
+    if load.stack:
+        for ref, source in load.pairs:
+            mosaic_send_stack(source, ref.at[*load.stack])
+    else:
+        jax.lax.fori_loop(0, runs.parts, of_part, 0)
     mosaic_await_sent()
 
 
 def take_piece(runs: Runs, start: Any, piece: Any, tensors: tuple) -> None:
-    """As `take_slabs`, of a piece of the slab that begins at `start`."""
+    """Takes a piece of the slab that begins at `start` away: pairs of a place in shared memory and a flat array."""
+    mosaic_settle()
     for source, ref in tensors:
         take(source, 0, ref, start + _start(runs, piece), runs.piece, runs.copied_in_bulk(source.dtype))
     mosaic_await_sent()

@@ -4,7 +4,6 @@ With scale = gamma / sqrt(variance + epsilon), y = act((x - mean) scale + beta).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +30,7 @@ from normbench.kernels.pallas.mosaic.exact.channels_config import (
     forward_shared_bytes,
     tile_positions,
 )
+from normbench.kernels.pallas.mosaic.limits import Plan
 
 SLOTS = 2
 """Tiles that a program has in shared memory: the next one arrives while this one is computed."""
@@ -38,16 +38,7 @@ PARAMETERS = 4
 """gamma, beta, mean and variance."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelsPlan:
-    """What is computed: y = act((x - mean) / sqrt(variance + epsilon) * gamma + beta), y in `output_dtype`."""
-
-    epsilon: float
-    activation: str
-    output_dtype: str
-
-
-def forward(x: jax.Array, parameters: tuple, plan: ChannelsPlan) -> jax.Array:
+def forward(x: jax.Array, parameters: tuple, plan: Plan) -> jax.Array:
     """Returns y; x is (positions, channels), the parameters gamma, beta, mean and variance, (channels,)."""
     rows, channels = x.shape
     width = tile_positions(rows, channels) * channels
@@ -84,7 +75,7 @@ def parameter_scratch(parameters: tuple, config: ChannelsConfig) -> tuple:
     return (*(mosaic_shared(block, p.dtype) for p in parameters), mosaic_shared(block, jnp.float32))
 
 
-def _kernel(x_ref, *refs: Any, plan: ChannelsPlan, config: ChannelsConfig) -> None:
+def _kernel(x_ref, *refs: Any, plan: Plan, config: ChannelsConfig) -> None:
     parameters, y_ref, x_slots, vectors = refs[:4], refs[4], refs[5], refs[6:11]
     y_slots = refs[11] if len(refs) == 14 else x_slots
     arrived, vectors_arrived = refs[-2:]

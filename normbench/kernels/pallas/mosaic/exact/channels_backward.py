@@ -27,7 +27,6 @@ from normbench.kernels.pallas.mosaic.activations import differentiate
 from normbench.kernels.pallas.mosaic.exact.channels import (
     PARAMETERS,
     SLOTS,
-    ChannelsPlan,
     by_lines,
     chunk,
     fetch_parameters,
@@ -42,10 +41,11 @@ from normbench.kernels.pallas.mosaic.exact.channels_config import (
     fewest_positions,
     tile_positions,
 )
+from normbench.kernels.pallas.mosaic.limits import Plan
 from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
 
 
-def backward(saved: tuple, dy: jax.Array, plan: ChannelsPlan) -> tuple[jax.Array, ...]:
+def backward(saved: tuple, dy: jax.Array, plan: Plan) -> tuple[jax.Array, ...]:
     """Returns dx and the gradients of gamma, beta, mean and variance; `saved` is (x, gamma, beta, mean, variance)."""
     x, *parameters = saved
     rows, channels = x.shape
@@ -78,7 +78,7 @@ def backward(saved: tuple, dy: jax.Array, plan: ChannelsPlan) -> tuple[jax.Array
     return dx.reshape(x.shape), *sum_partials([array.reshape(-1, channels) for array in partials], parameters)
 
 
-def _kernel(x_ref, dy_ref, *refs: Any, plan: ChannelsPlan, config: ChannelsConfig) -> None:
+def _kernel(x_ref, dy_ref, *refs: Any, plan: Plan, config: ChannelsConfig) -> None:
     parameters, dx_ref, sums_refs, scratch = refs[:4], refs[4], refs[5:9], refs[9:]
     x_slots, dy_slots, *vectors = scratch[:7]
     sums, found, (arrived, vectors_arrived) = scratch[7:9], scratch[9:13], scratch[13:]
@@ -119,7 +119,7 @@ def _clear(sums: tuple, config: ChannelsConfig) -> None:
     jax.lax.fori_loop(0, config.chunks, step, 0)
 
 
-def _finish(sums: tuple, vectors: tuple, found: tuple, plan: ChannelsPlan, config: ChannelsConfig) -> None:
+def _finish(sums: tuple, vectors: tuple, found: tuple, plan: Plan, config: ChannelsConfig) -> None:
     """The program's share of the gradients: the sums of all positions of a tile, put together and multiplied, as what
     is left for the second launch is to add them up."""
     lines, line = config.left

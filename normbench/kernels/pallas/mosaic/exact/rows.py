@@ -1,6 +1,5 @@
 """Layer norm and RMS norm forward in Mosaic GPU: programs that stay, and bring the next rows while they compute one."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,47 +18,20 @@ from normbench.jax_compat.mosaic import (
     mosaic_slice,
     mosaic_when,
 )
-from normbench.kernels.common.form import PLAIN, Form
+from normbench.kernels.common.form import Form
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate
-from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, staying_config
+from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, Plan, staying_config
 
 
-@dataclass(frozen=True, slots=True)
-class MosaicPlan:
-    """What is computed: h = (w - mean) r with w = x or x + residual, and y = act(h * gamma + beta).
-
-    Attributes:
-      name: of the kernels.
-      centered: False for RMS norm, whose mean is 0.
-      shifted: whether there is a beta.
-      epsilon: r = 1 / sqrt(E[(w - mean)²] + epsilon).
-      activation: of `ACTIVATIONS`.
-      output_dtype: of y.
-      given: whether mean and variance are parameters, behind gamma and beta (of `mosaic_any_rows` alone).
-      form: what is done with h before and after it is scaled, in RMS norm.
-    """
-
-    name: str
-    centered: bool
-    shifted: bool
-    epsilon: float
-    activation: str
-    output_dtype: str
-    given: bool = False
-    form: Form = PLAIN
-
-
-def forward_shared_bytes(
-    columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool
-) -> tuple[int, int]:
+def forward_shared_bytes(columns: int, dtype: str, param_dtype: str, plan: Plan, residual: bool) -> tuple[int, int]:
     """Shared memory of a forward program: of a row with what is added to it and made of it; of the parameters."""
     of_x, of_parameter = jnp.dtype(dtype).itemsize, jnp.dtype(param_dtype).itemsize
     of_y = 0 if plan.output_dtype == dtype else jnp.dtype(plan.output_dtype).itemsize
     return columns * (of_x * (1 + residual) + of_y), columns * of_parameter * (1 + plan.shifted) + RESERVED_BYTES
 
 
-def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: MosaicPlan, saves: bool) -> tuple:
+def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: Plan, saves: bool) -> tuple:
     """Returns (y, z, mean, r): z = x + residual or None, mean None where not centered; x is (rows, columns).
 
     Without `saves` there are no mean and no r: of short rows they are a part of the traffic that can be measured.
@@ -98,7 +70,7 @@ def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: M
     return y.reshape(x.shape), z, mean, others.pop(0) if saves else None
 
 
-def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, parameters: int, saves: bool) -> None:
+def _kernel(*refs: Any, plan: Plan, config: MosaicConfig, tensors: int, parameters: int, saves: bool) -> None:
     """A program that stays: the parameters are brought once, and the next rows while this one is computed."""
     inputs, refs = refs[: tensors + parameters], refs[tensors + parameters :]
     written = tensors + saves * (1 + plan.centered)
@@ -151,7 +123,7 @@ def _nothing() -> None:
     """With one slot there is nothing to bring while a row is in it."""
 
 
-def _one_row(w, residual, y, vectors, plan: MosaicPlan, config: MosaicConfig, between) -> tuple[Any, jax.Array]:
+def _one_row(w, residual, y, vectors, plan: Plan, config: MosaicConfig, between) -> tuple[Any, jax.Array]:
     """Writes y, and z in the place of w; returns the mean and r. `between` is called once they are known."""
     if residual is not None:
         _add(w, residual, config)

@@ -25,21 +25,19 @@ from normbench.jax_compat.mosaic import (
 )
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import differentiate
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan, affine, chunk
-from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, backward_config
+from normbench.kernels.pallas.mosaic.exact.rows import affine, chunk
+from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, MosaicConfig, Plan, backward_config
 from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
 
 
-def backward_shared_bytes(
-    columns: int, dtype: str, param_dtype: str, plan: MosaicPlan, residual: bool
-) -> tuple[int, int]:
+def backward_shared_bytes(columns: int, dtype: str, param_dtype: str, plan: Plan, residual: bool) -> tuple[int, int]:
     """Shared memory of a backward program: of a row with its cotangents; of parameters and their sums in float32."""
     of_x, of_parameter = jnp.dtype(dtype).itemsize, jnp.dtype(param_dtype).itemsize
     slot = columns * (of_x * (1 + residual) + jnp.dtype(plan.output_dtype).itemsize)
     return slot, columns * (1 + plan.shifted) * (of_parameter + 4) + RESERVED_BYTES
 
 
-def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: MosaicPlan) -> tuple:
+def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: Plan) -> tuple:
     """Returns dw and the gradients of the parameters; `saved` is (w, parameters, mean, r)."""
     w, parameters, mean, r = saved
     rows, columns = w.shape
@@ -73,7 +71,7 @@ def backward(saved: tuple, dy: jax.Array, dz: jax.Array | None, plan: MosaicPlan
     return dw.reshape(w.shape), sum_partials(partials, parameters)
 
 
-def _kernel(*refs: Any, plan: MosaicPlan, config: MosaicConfig, tensors: int, parameters: int) -> None:
+def _kernel(*refs: Any, plan: Plan, config: MosaicConfig, tensors: int, parameters: int) -> None:
     count = tensors + 1 + plan.centered + parameters
     inputs, outputs, scratch = refs[:count], refs[count : count + 1 + parameters], refs[count + 1 + parameters :]
     slots, vectors = scratch[:tensors], scratch[tensors : tensors + parameters]
@@ -125,7 +123,7 @@ def _clear(sums: Any, config: MosaicConfig) -> None:
     jax.lax.fori_loop(0, config.chunks, step, 0)
 
 
-def _one_row(slots, vectors, sums, mean, r, plan: MosaicPlan, config: MosaicConfig) -> None:
+def _one_row(slots, vectors, sums, mean, r, plan: Plan, config: MosaicConfig) -> None:
     """dw takes the place of w; the sums for the parameters grow."""
     w, dy = slots[:2]
 
