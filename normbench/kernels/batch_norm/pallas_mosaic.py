@@ -10,20 +10,11 @@ from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
-from normbench.kernels.pallas.mosaic import rows as mosaic_any_rows
-from normbench.kernels.pallas.mosaic import rows_backward as mosaic_any_rows_backward
-from normbench.kernels.pallas.mosaic import slabs as mosaic_slabs
-from normbench.kernels.pallas.mosaic.exact import channels as mosaic_channels
-from normbench.kernels.pallas.mosaic.exact import channels_backward as mosaic_channels_backward
-from normbench.kernels.pallas.mosaic.exact.channels_config import (
-    backward_shared_bytes,
-    channels_refusal,
-    forward_shared_bytes,
-    tile_positions,
-)
-from normbench.kernels.pallas.mosaic.limits import WARPGROUP, Plan, dtype_refusal, shared_refusal
+from normbench.kernels.pallas.mosaic import rows_given, slabs
+from normbench.kernels.pallas.mosaic.limits import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.row_norm import LEAST_COLUMNS
 from normbench.kernels.pallas.mosaic.rows import Rows
+from normbench.kernels.pallas.mosaic.rows_given import given_rows, positions_of
 from normbench.kernels.pallas.mosaic.slabs import LEAST_TILE_POSITIONS, Slabs, element_bytes, given_slabs_of
 from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 from normbench.kernels.problem import Problem
@@ -69,18 +60,18 @@ def unsupported(problem: Problem, target: str) -> str | None:
     plan = _plan(problem.epsilon, activation_of(problem.context), dtype)
     axis, backward = problem.channel_axis % len(problem.shape), problem.pass_ != "forward"
     view, dtypes = _view(problem.shape, axis), (problem.dtype, *(problem.param_dtype,) * 4)
-    refused = _refusal(view, dtypes, plan, backward) or _few(view, dtypes, plan, backward)
+    refused = _refusal(view, dtypes, plan, backward) or _few(view, dtypes, backward)
     return refused or moves_more(problem, 2, 3, INFERENCE)
 
 
-def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> str | None:
+def _few(view: tuple[int, ...], dtypes: tuple[str, ...], backward: bool) -> str | None:
     """Why so few elements are left to XLA although the kernels take them."""
-    if 0 in view or _whole(view, dtypes, plan, backward):
+    if 0 in view:
         return None
     least = LEAST_TILE_POSITIONS if backward else WARPGROUP
     if len(view) == 3 and view[2] < least:
         return f"{view[2]} positions of a channel; allowed for pallas_mosaic where channels come first: {least} or more"
-    if len(view) == 2 and view[1] < LEAST_COLUMNS:
+    if len(view) == 2 and view[1] < LEAST_COLUMNS and positions_of(view, dtypes[1:]) == 1:
         return f"{view[1]} channels; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of 128 at a time"
     return None
 
@@ -94,37 +85,16 @@ def _view(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def _refusal(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> str | None:
     named = zip(("y", "x", *("a parameter",) * 4), (plan.output_dtype, *dtypes), strict=True)
-    if refused := dtype_refusal(named):
-        return refused
-    if 0 in view or _whole(view, dtypes, plan, backward):
-        return None
-    config = _slabs(view, dtypes, plan, backward) if len(view) == 3 else _rows(view, dtypes, plan, backward)
-    return config if isinstance(config, str) else None
+    cut = dtype_refusal(named) or (None if 0 in view else _cut(view, dtypes, plan, backward))
+    return cut if isinstance(cut, str) else None
 
 
-def _whole(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> bool:
-    """Whether the kernels for whole warpgroups take x."""
-    if len(view) == 3:
-        return False
-    rows, channels = view
-    if channels_refusal(rows, channels, dtypes[1:]):
-        return False
-    needed_bytes = backward_shared_bytes if backward else forward_shared_bytes
-    needed = needed_bytes(tile_positions(rows, channels) * channels, dtypes[0], dtypes[1:], plan.output_dtype)
-    return not shared_refusal(needed)
-
-
-def _slabs(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> Slabs | str:
-    """How the kernels share x out where channels come first, or why they do not."""
-    return given_slabs_of(view, element_bytes(dtypes[0], plan.output_dtype, backward))
-
-
-def _rows(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> Rows | str:
-    """How the kernels for any number of channels cut x, channels last, or why they do not."""
-    if backward:
-        return mosaic_any_rows_backward.backward_rows(view, dtypes[0], dtypes[1:], plan, residual=False)
-    of_row, of_column = mosaic_any_rows.forward_bytes(dtypes[0], dtypes[1:], plan, residual=False)
-    return mosaic_any_rows.rows_of(view[0], view[1], of_row, of_column)
+def _cut(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> Slabs | Rows | str:
+    """How the kernels share x out among programs, or why they do not."""
+    if len(view) == 2:
+        return given_rows(view, dtypes, plan, backward)
+    images, channels, positions = view
+    return given_slabs_of((images, channels, positions), element_bytes(dtypes[0], plan.output_dtype, backward))
 
 
 def _plan(epsilon: float, activation: str, output_dtype: str) -> Plan:
@@ -133,13 +103,11 @@ def _plan(epsilon: float, activation: str, output_dtype: str) -> Plan:
 
 def _forward(arrays, plan, saves):
     x, *parameters = arrays
-    dtypes, saved = _dtypes(x, parameters), () if saves else None
-    if _whole(x.shape, dtypes, plan, backward=False):
-        return mosaic_channels.forward(x, tuple(parameters), plan), saved
+    saved = () if saves else None
     if x.ndim == 2:
-        return mosaic_any_rows.forward(x, None, tuple(parameters), plan, saves=False)[0], saved
-    slabs = _slabs(x.shape, dtypes, plan, backward=False)
-    return mosaic_slabs.forward(x, tuple(parameters), (), plan, slabs)[0], saved
+        return rows_given.forward(x, tuple(parameters), plan), saved
+    cut = _cut(x.shape, _dtypes(x, parameters), plan, backward=False)
+    return slabs.forward(x, tuple(parameters), (), plan, cut)[0], saved
 
 
 def _dtypes(x, parameters):
@@ -152,14 +120,9 @@ def _backward(arrays, saved, dy, plan):
     refused = _refusal(x.shape, dtypes, plan, backward=True)
     if refused:
         raise UserError(refused)
-    if _whole(x.shape, dtypes, plan, backward=True):
-        return tuple(mosaic_channels_backward.backward(arrays, dy, plan))
     if x.ndim == 2:
-        rows_saved = (x, tuple(parameters), None, None)
-        dx, gradients = mosaic_any_rows_backward.backward(rows_saved, dy, None, plan)
-        return dx, *gradients
-    slabs = _slabs(x.shape, dtypes, plan, backward=True)
-    return mosaic_slabs.backward(arrays, dy, plan, slabs)
+        return rows_given.backward(arrays, dy, plan)
+    return slabs.backward(arrays, dy, plan, _cut(x.shape, dtypes, plan, backward=True))
 
 
 def _plain(arrays, plan):

@@ -11,8 +11,8 @@ from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.batch_norm.pallas_mosaic import pallas_mosaic
-from normbench.kernels.pallas.mosaic import slabs
-from normbench.kernels.pallas.mosaic.exact import channels_config as mosaic_channels_config
+from normbench.kernels.pallas.mosaic import rows, rows_given, slabs
+from normbench.kernels.pallas.mosaic.limits import Plan
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True
@@ -41,10 +41,11 @@ def test_batch_norm_is_right_in_half_precision(dtype):
 
 
 def test_programs_that_walk_over_several_tiles(monkeypatch):
-    monkeypatch.setattr(mosaic_channels_config, "TILE", 256)
-    monkeypatch.setattr(mosaic_channels_config, "MULTIPROCESSORS", 1)
-    monkeypatch.setattr(mosaic_channels_config, "MOST_RESIDENT", 2)
-    assert mosaic_channels_config.channels_config(10, 256, 4096, None).programs == 2
+    monkeypatch.setattr(rows_given, "BLOCK", 256)
+    monkeypatch.setattr(rows, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(rows_given, "RESIDENT", 2)
+    plan = Plan("batch_norm", 1e-5, "silu", "bfloat16", given=True)
+    assert rows_given.given_rows((10, 256), ("bfloat16", *("float32",) * 4), plan, backward=False).programs == 2
     interpreted("bfloat16", "silu", shape=(10, 256), layout="nc")
 
 

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from normbench.kernels.pallas.mosaic.windows import Runs, over_windows, zeros
 
 
-def moments(runs: Runs, fold: Callable, values: Callable, elements: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def moments(
+    runs: Runs, fold: Callable, values: Callable, elements: int, unrolled: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The mean of `elements` in two parts, near and offset, and the sum of their squared distances from it.
 
     x - near - offset has the error of one rounding, however large the mean is: near is rounded as large as it is, and
@@ -20,17 +22,18 @@ def moments(runs: Runs, fold: Callable, values: Callable, elements: int) -> tupl
     Args:
       fold: of (visit, carry), over the pieces.
       values: of a window, in float32.
+      unrolled: whether they are at hand in registers.
     """
 
     def total(slab, piece, lanes):
-        return over_windows(runs, slab, piece, lambda w, lanes: lanes + w.keep(values(w), 0.0), lanes)
+        return over_windows(runs, slab, piece, lambda w, lanes: lanes + w.keep(values(w), 0.0), lanes, unrolled)
 
     def around(middle, slab, piece, lanes):
         def step(w, lanes):
             centred = w.keep(values(w) - middle, 0.0)
             return lanes[0] + centred, lanes[1] + centred * centred
 
-        return over_windows(runs, slab, piece, step, lanes)
+        return over_windows(runs, slab, piece, step, lanes, unrolled)
 
     two = zeros(runs), zeros(runs)
     if runs.resident:

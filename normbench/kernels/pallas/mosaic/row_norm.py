@@ -9,14 +9,10 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.hardware import not_for_mosaic
-from normbench.kernels.pallas.mosaic import rows as mosaic_any_rows
-from normbench.kernels.pallas.mosaic import rows_backward as mosaic_any_rows_backward
-from normbench.kernels.pallas.mosaic.exact import rows as mosaic_rows
-from normbench.kernels.pallas.mosaic.exact import rows_backward as mosaic_rows_backward
-from normbench.kernels.pallas.mosaic.exact.rows import forward_shared_bytes
-from normbench.kernels.pallas.mosaic.exact.rows_backward import backward_shared_bytes
-from normbench.kernels.pallas.mosaic.limits import Plan, dtype_refusal, row_refusal, shared_refusal
+from normbench.kernels.pallas.mosaic import rows_norm
+from normbench.kernels.pallas.mosaic.limits import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.rows import Rows
+from normbench.kernels.pallas.mosaic.rows_norm import backward_rows, forward_rows
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.problem import Problem
 
@@ -70,35 +66,25 @@ def unsupported(plan: Plan, problem: Problem, target: str) -> str | None:
 def _refusal(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> str | None:
     if refused := dtype_refusal(zip(("y", "x", "gamma", "beta"), (plan.output_dtype, *dtypes), strict=False)):
         return refused
-    if 0 in rows or _whole(rows, dtypes, plan, residual, backward):
-        return None
-    config = _any_rows(rows, dtypes, plan, residual, backward)
+    config = None if 0 in rows else _rows(rows, dtypes, plan, residual, backward)
     return config if isinstance(config, str) else None
 
 
-def _whole(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> bool:
-    """Whether the kernels for whole warpgroups take rows."""
-    if backward:
-        needed = sum(backward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual))
-    else:
-        needed = sum(forward_shared_bytes(rows[1], dtypes[0], dtypes[1], plan, residual))
-    return not (row_refusal(rows[1]) or shared_refusal(needed))
-
-
-def _any_rows(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> Rows | str:
-    """How the kernels for rows of any length share them out, or why they do not."""
-    if backward:
-        return mosaic_any_rows_backward.backward_rows(rows, dtypes[0], dtypes[1:], plan, residual)
-    return mosaic_any_rows.rows_of(*rows, *mosaic_any_rows.forward_bytes(dtypes[0], dtypes[1:], plan, residual))
+def _rows(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> Rows | str:
+    """How the kernels share rows out, or why they do not."""
+    return (backward_rows if backward else forward_rows)(rows, dtypes[0], dtypes[1:], plan, residual)
 
 
 def _too_slow(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> str | None:
-    """Why rows, of any length, are left to XLA although the kernels take them."""
-    if 0 in rows or _whole(rows, dtypes, plan, residual, backward):
+    """Why rows are left to XLA although the kernels take them."""
+    columns = rows[1]
+    if 0 in rows:
         return None
-    columns, config = rows[1], _any_rows(rows, dtypes, plan, residual, backward)
     if columns < LEAST_COLUMNS:
-        return f"rows of {columns} elements; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of 128 at a time"
+        return (
+            f"rows of {columns} elements; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of {WARPGROUP} at a time"
+        )
+    config = _rows(rows, dtypes, plan, residual, backward)
     if isinstance(config, Rows) and not config.runs.resident:
         return f"rows of {columns} elements, which shared memory does not hold: they are read twice, as by XLA"
     return None
@@ -107,24 +93,16 @@ def _too_slow(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residu
 def _forward(arrays, asked, saves):
     """`asked` is the plan, and whether there is a residual."""
     (x, residual, parameters), plan = arrays, asked[0]
-    whole = _whole(x.shape, _dtypes(x, parameters), plan, residual is not None, backward=False)
-    y, z, mean, r = (mosaic_rows if whole else mosaic_any_rows).forward(x, residual, parameters, plan, saves)
+    y, z, mean, r = rows_norm.forward(x, residual, parameters, plan, saves)
     return (y, z), (mean, r) if saves else None
-
-
-def _dtypes(x, parameters):
-    return x.dtype.name, *(parameter.dtype.name for parameter in parameters)
 
 
 def _backward(kept, saved, cotangents, asked):
     (w, parameters), (plan, added) = kept, asked
-    dtypes = _dtypes(w, parameters)
-    refused = _refusal(w.shape, dtypes, plan, added, backward=True)
-    if refused:
+    dtypes = w.dtype.name, *(parameter.dtype.name for parameter in parameters)
+    if refused := _refusal(w.shape, dtypes, plan, added, backward=True):
         raise UserError(refused)
-    whole = _whole(w.shape, dtypes, plan, added, backward=True)
-    kernel = mosaic_rows_backward if whole else mosaic_any_rows_backward
-    dw, gradients = kernel.backward((w, parameters, *saved), *cotangents, plan)
+    dw, gradients = rows_norm.backward((w, parameters, *saved), *cotangents, plan)
     return dw, tuple(gradients)
 
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import (
     SHARED_BYTES,
+    mosaic_await_sent,
     mosaic_barrier,
     mosaic_call,
     mosaic_interpreted,
@@ -233,13 +234,17 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, slabs: Slabs) -> None:
     _over_slabs(runs, load, write, 0)
     if runs.resident:
         take_slabs(runs, slabs.load(((y_ref, y),), arrived))
-    if plan.given:
-        return
-    found[0][mosaic_program()], found[1][mosaic_program()] = found_mean, found_r
-    if plan.momentum is not None:
-        _, _, *running = scalars(0)
-        for ref, old, new in zip(found[2:], running, (found_mean, squares / (slabs.elements - 1)), strict=True):
-            ref[mosaic_program()] = ((1 - plan.momentum) * old + plan.momentum * new).astype(ref.dtype)
+    if not plan.given:
+        _keep_statistics(found, scalars(0)[2:], (found_mean, found_r, squares / (slabs.elements - 1)), plan)
+    mosaic_await_sent()
+
+
+def _keep_statistics(found: Any, running: tuple, of_program: tuple, plan: Plan) -> None:
+    """Writes mean and r of the program, and the new running statistics; `of_program` has the unbiased variance, too."""
+    mean, r, unbiased = of_program
+    found[0][mosaic_program()], found[1][mosaic_program()] = mean, r
+    for ref, old, new in zip(found[2:], running, (mean, unbiased), strict=False):
+        ref[mosaic_program()] = ((1 - plan.momentum) * old + plan.momentum * new).astype(ref.dtype)
 
 
 def backward(saved: tuple, dy: jax.Array, plan: Plan, slabs: Slabs) -> tuple[jax.Array, ...]:
@@ -333,6 +338,7 @@ def _backward_kernel(
     _over_slabs(runs, load, write, 0)
     if runs.resident:
         take_slabs(runs, slabs.load(((dx_ref, x),), arrived))
+    mosaic_await_sent()
 
 
 def _given_backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, slabs: Slabs) -> None:
@@ -372,3 +378,4 @@ def _given_backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, slabs: Slabs) 
     jax.lax.fori_loop(0, runs.count, of_slab, 0)
     if runs.resident:
         take_slabs(runs, slabs.load(((dx_ref, x),), arrived))
+    mosaic_await_sent()

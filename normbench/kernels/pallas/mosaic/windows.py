@@ -150,14 +150,18 @@ def _copy(source: Any, first: Any, target: Any, start: Any, size: int) -> None:
     jax.lax.fori_loop(0, -(-size // WARPGROUP), window, 0)
 
 
-def over_windows(runs: Runs, slab: Any, piece: Any, step: Callable, carry: Any) -> Any:
-    """Folds `step(window, carry)` over the windows of what is at hand of a slab."""
+def over_windows(runs: Runs, slab: Any, piece: Any, step: Callable, carry: Any, unrolled: bool = False) -> Any:
+    """Folds `step(window, carry)` over the windows of what is at hand of a slab; `unrolled`: of known indices."""
     base = slab * runs.length if runs.resident else 0
 
     def one(index, carry):
         return step(Window(runs, base + index * runs.window, _start(runs, piece), piece, index), carry)
 
-    return jax.lax.fori_loop(0, runs.windows, one, carry)
+    if not unrolled:
+        return jax.lax.fori_loop(0, runs.windows, one, carry)
+    for index in range(runs.windows):
+        carry = one(index, carry)
+    return carry
 
 
 def _start(runs: Runs, piece: Any) -> Any:
@@ -195,7 +199,8 @@ class Window:
         runs = self.runs
         seen = self.within + jax.lax.broadcasted_iota(jnp.int32, (runs.window,), 0)
         if runs.resident:
-            return new if runs.length % runs.window == 0 else jnp.where(seen < runs.length, new, old)
+            inside = isinstance(self.index, int) and (self.index + 1) * runs.window <= runs.length
+            return new if inside or runs.length % runs.window == 0 else jnp.where(seen < runs.length, new, old)
         return new if runs.length % runs.piece == 0 else jnp.where(seen >= self.piece * runs.piece, new, old)
 
 
@@ -204,10 +209,10 @@ def zeros(runs: Runs) -> jax.Array:
 
 
 def store(ref: Any, window: Window, values: jax.Array) -> None:
-    """Writes a window in shared memory, and nothing beyond its slab."""
+    """Writes a window in shared memory, and nothing beyond its slab where another one follows."""
     values = values.astype(ref.dtype)
     runs = window.runs
-    ref[window.at] = window.keep(values, ref[window.at]) if runs.resident else values
+    ref[window.at] = window.keep(values, ref[window.at]) if runs.resident and runs.count > 1 else values
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +245,13 @@ class Load:
 
 
 def bring_slabs(runs: Runs, load: Load) -> None:
-    """Begins to bring all slabs."""
+    """Begins to bring all slabs, to where nothing has been, or from where all has been taken away."""
     if load.stack:
         for ref, target in load.pairs:
             mosaic_fetch_stack(ref.at[*load.stack], target, load.arrived)
         return
-    mosaic_settle()
+    if not all(runs.copied_in_bulk(target.dtype) for _, target in load.pairs):
+        mosaic_settle()
 
     def of_part(part, carry):
         load.bring(runs, load.starts(part), part * runs.part, runs.part)
@@ -270,7 +276,7 @@ def over_pieces(runs: Runs, loads: tuple[Load, ...], slab: Any, visit: Callable,
 
 
 def take_slabs(runs: Runs, load: Load) -> None:
-    """Takes all slabs away, to where the arrays of `load` have them."""
+    """Begins to take all slabs away, to where the arrays of `load` have them."""
     mosaic_settle()
 
     def of_part(part, carry):
@@ -283,7 +289,6 @@ def take_slabs(runs: Runs, load: Load) -> None:
             mosaic_send_stack(source, ref.at[*load.stack])
     else:
         jax.lax.fori_loop(0, runs.parts, of_part, 0)
-    mosaic_await_sent()
 
 
 def take_piece(runs: Runs, start: Any, piece: Any, tensors: tuple) -> None:
