@@ -11,7 +11,7 @@ from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
 from normbench.kernels.pallas.mosaic import rows_given, slabs
-from normbench.kernels.pallas.mosaic.limits import WARPGROUP, Plan, dtype_refusal
+from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.row_norm import LEAST_COLUMNS
 from normbench.kernels.pallas.mosaic.rows import Rows
 from normbench.kernels.pallas.mosaic.rows_given import given_rows, positions_of

@@ -13,7 +13,7 @@ from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, left_to_xla
 from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of
-from normbench.kernels.pallas.mosaic.limits import Plan, dtype_refusal
+from normbench.kernels.pallas.mosaic.plan import Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.slabs import Slabs, element_bytes, slabs_of
 from normbench.kernels.pallas.second_order import plain_norm, twice_differentiable
 from normbench.kernels.problem import Problem

@@ -4,7 +4,7 @@ import jax
 
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.layer_norm.arguments import checked
-from normbench.kernels.pallas.mosaic.limits import Plan
+from normbench.kernels.pallas.mosaic.plan import Plan
 from normbench.kernels.pallas.mosaic.row_norm import mosaic_row_norm
 from normbench.kernels.pallas.mosaic.row_norm import unsupported as refused
 from normbench.kernels.problem import Problem

@@ -12,7 +12,7 @@ from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.batch_norm.pallas_mosaic import pallas_mosaic
 from normbench.kernels.pallas.mosaic import rows, rows_given, slabs
-from normbench.kernels.pallas.mosaic.limits import Plan
+from normbench.kernels.pallas.mosaic.plan import Plan
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True

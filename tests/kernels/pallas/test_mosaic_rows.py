@@ -11,10 +11,10 @@ from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.layer_norm.pallas_mosaic import pallas_mosaic
+from normbench.kernels.pallas.mosaic import row_norm
 from normbench.kernels.pallas.mosaic import rows as schedule
-from normbench.kernels.pallas.mosaic import rows_norm
-from normbench.kernels.pallas.mosaic.limits import Plan
-from normbench.kernels.pallas.mosaic.rows_norm import backward_rows, forward_rows
+from normbench.kernels.pallas.mosaic.plan import Plan
+from normbench.kernels.pallas.mosaic.row_norm import backward_rows, forward_rows
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True
@@ -57,7 +57,7 @@ def test_more_rows_than_programs_with_one_row_in_shared_memory(monkeypatch):
 def test_rows_go_round_the_ring_of_a_program_that_stays(context, monkeypatch):
     """Seven rows in three places: what is brought waits until what was there has been taken away."""
     monkeypatch.setattr(schedule, "MULTIPROCESSORS", 1)
-    monkeypatch.setattr(rows_norm, "FORWARD_RESIDENT", 1)
+    monkeypatch.setattr(row_norm, "FORWARD_RESIDENT", 1)
     rows = forward_rows((7, 128), "bfloat16", ("float32",), PLAN, residual=context == "residual")
     assert (rows.programs, rows.slots, rows.in_registers) == (1, 3, True)
     interpreted("rms_norm", "bfloat16", context, (7, 128), "forward")

@@ -40,8 +40,8 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import power_of_two_to
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
-from normbench.kernels.pallas.mosaic.limits import COPY_BYTES, LINE, PER_THREAD, RESERVED_BYTES, WARPGROUP, Plan
-from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
+from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, LINE, PER_THREAD, RESERVED_BYTES, WARPGROUP, Plan
+from normbench.kernels.pallas.mosaic.sums import sum_partials
 
 WIDE_BYTES = 64
 """Of a line, where that fits: two sectors of 32 bytes, which device memory reads at once. More would only make fewer

@@ -23,7 +23,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_when,
 )
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS, workspace_programs
-from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES, WARPGROUP
+from normbench.kernels.pallas.mosaic.plan import RESERVED_BYTES, WARPGROUP
 from normbench.kernels.pallas.mosaic.windows import Load, Runs, bring_slabs, over_windows, runs_of
 
 BLOCK = 2048
@@ -102,7 +102,7 @@ class Rows:
         runs = self.runs
         return Runs(1, runs.length, runs.resident, runs.piece, runs.window, 1)
 
-    def load(self, refs: tuple, places: tuple, arrived: Any, index: Any) -> Load:
+    def load(self, refs: Any, places: Any, arrived: Any, index: Any) -> Load:
         """The `index`-th block of the running program, for its slot."""
         slot = index % self.slots if self.slots > 1 else 0
         pairs = tuple((ref, place.at[slot]) for ref, place in zip(refs, places, strict=False))

@@ -27,9 +27,9 @@ from normbench.jax_compat.mosaic import (
 )
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
-from normbench.kernels.pallas.mosaic.limits import COPY_BYTES, WARPGROUP, Plan
-from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
+from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, WARPGROUP, Plan
 from normbench.kernels.pallas.mosaic.rows import BLOCK, Rows, Staying, clear, item_bytes, rows_of, walk
+from normbench.kernels.pallas.mosaic.sums import sum_partials
 from normbench.kernels.pallas.mosaic.windows import (
     Load,
     Runs,
@@ -91,7 +91,7 @@ def _rows(x: jax.Array, parameters: tuple, plan: Plan, backward: bool) -> Rows:
 class _Parameters:
     """The parameters and the scale made of them, in shared memory, once for each position of a row."""
 
-    def __init__(self, rows: Rows, channels: int, refs: tuple, places: tuple, arrived: Any, epsilon: float) -> None:
+    def __init__(self, rows: Rows, channels: int, refs: Any, places: Any, arrived: Any, epsilon: float) -> None:
         self.rows, self.channels, self.arrived, self.epsilon = rows, channels, arrived, epsilon
         self.places, self.scale = places[:PARAMETERS], places[PARAMETERS]
         self.load = Load(tuple(zip(refs, self.places, strict=True)), lambda slab: 0, arrived)

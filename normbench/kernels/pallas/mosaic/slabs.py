@@ -33,9 +33,8 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
-from normbench.kernels.pallas.mosaic.limits import LINE, RESERVED_BYTES, WARPGROUP, Plan
-from normbench.kernels.pallas.mosaic.moments import moments
-from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
+from normbench.kernels.pallas.mosaic.plan import LINE, RESERVED_BYTES, WARPGROUP, Plan
+from normbench.kernels.pallas.mosaic.sums import moments, sum_partials
 from normbench.kernels.pallas.mosaic.windows import (
     Load,
     Runs,
@@ -235,16 +234,17 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, slabs: Slabs) -> None:
     if runs.resident:
         take_slabs(runs, slabs.load(((y_ref, y),), arrived))
     if not plan.given:
-        _keep_statistics(found, scalars(0)[2:], (found_mean, found_r, squares / (slabs.elements - 1)), plan)
+        _keep_statistics(found, scalars(0)[2:], (found_mean, found_r, squares), plan, slabs.elements)
     mosaic_await_sent()
 
 
-def _keep_statistics(found: Any, running: tuple, of_program: tuple, plan: Plan) -> None:
-    """Writes mean and r of the program, and the new running statistics; `of_program` has the unbiased variance, too."""
-    mean, r, unbiased = of_program
+def _keep_statistics(found: Any, running: tuple, of_program: tuple, plan: Plan, elements: int) -> None:
+    """Writes mean and r, and the new running statistics; `of_program` has the sum of squared deviations, too."""
+    mean, r, squares = of_program
     found[0][mosaic_program()], found[1][mosaic_program()] = mean, r
-    for ref, old, new in zip(found[2:], running, (mean, unbiased), strict=False):
-        ref[mosaic_program()] = ((1 - plan.momentum) * old + plan.momentum * new).astype(ref.dtype)
+    if plan.momentum is not None:
+        for ref, old, new in zip(found[2:], running, (mean, squares / (elements - 1)), strict=True):
+            ref[mosaic_program()] = ((1 - plan.momentum) * old + plan.momentum * new).astype(ref.dtype)
 
 
 def backward(saved: tuple, dy: jax.Array, plan: Plan, slabs: Slabs) -> tuple[jax.Array, ...]:

@@ -25,7 +25,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_settle,
     mosaic_slice,
 )
-from normbench.kernels.pallas.mosaic.limits import COPY_BYTES, PER_THREAD, WARPGROUP
+from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, PER_THREAD, WARPGROUP
 
 VECTOR_ELEMENTS = 4
 """What a thread takes at once of a window of 512 or more: 8 bytes of bfloat16, from an address that is so, too."""
