@@ -159,15 +159,8 @@ def mosaic_settle() -> None:
     mosaic_gpu.commit_smem()
 
 
-def mosaic_send(*pairs: tuple[Any, Any]) -> None:
-    """Begins to copy from shared memory, as it has been written, to device memory: pairs of source and target."""
-    mosaic_settle()
-    for source, target in pairs:
-        mosaic_send_settled(source, target)
-
-
-def mosaic_send_settled(source: Any, target: Any) -> None:
-    """As `mosaic_send`, after `mosaic_settle`: many copies need it once."""
+def mosaic_send(source: Any, target: Any) -> None:
+    """Begins to copy from shared memory, as it was at `mosaic_settle`, to device memory."""
     from jax.experimental.pallas import mosaic_gpu
 
     mosaic_gpu.copy_smem_to_gmem(source, target)
@@ -176,9 +169,10 @@ def mosaic_send_settled(source: Any, target: Any) -> None:
 def mosaic_send_stack(source: Any, target: Any) -> None:
     """As `mosaic_send`, of (count * lines, line) to (count, lines, line)."""
     if mosaic_interpreted():
-        mosaic_send(*((lines, target.at[part]) for part, lines in _parts(target.shape, source)))
+        for part, lines in _parts(target.shape, source):
+            mosaic_send(lines, target.at[part])
     else:
-        mosaic_send((source.reshape(*target.shape), target))
+        mosaic_send(source.reshape(*target.shape), target)
 
 
 def mosaic_await_sent(read_only: bool = False) -> None:

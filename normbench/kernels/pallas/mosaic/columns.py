@@ -30,7 +30,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_fetch,
     mosaic_fetch_stack,
     mosaic_program,
-    mosaic_send_settled,
+    mosaic_send,
     mosaic_send_stack,
     mosaic_settle,
     mosaic_shared,
@@ -227,11 +227,11 @@ class Columns:
 
     def take(self, piece: Any, source: Any, ref: Any) -> None:
         """Takes a piece away; waits until that has been done where the next one needs its place."""
+        mosaic_settle()
         if len(self.config.shape) == 4:
             mosaic_send_stack(source, ref.at[*self._whole])
             return
-        mosaic_settle()
-        self._lines(piece, lambda here, lines: mosaic_send_settled(source.at[lines], ref.at[here]))
+        self._lines(piece, lambda here, lines: mosaic_send(source.at[lines], ref.at[here]))
         if not self.config.resident:
             mosaic_await_sent()
 

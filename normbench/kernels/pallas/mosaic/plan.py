@@ -1,4 +1,4 @@
-"""How a row lies in shared memory and in registers, for the Mosaic kernels, and which rows do."""
+"""What the Mosaic kernels compute, in which dtypes, and what a warpgroup and a bulk copy take."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from normbench.kernels.common.form import PLAIN, Form
 
 DTYPES = ("float32", "bfloat16", "float16")
 WARPGROUP = 128
-"""Threads of a program: a row is spread over all of them, so its length has to be a multiple."""
+"""Threads of a program: what is in registers is spread over all of them, so its size is a multiple."""
 LINE = 256
-"""The longest line of a bulk copy, and the most lines of one; a row of 65536 elements is what one copy moves."""
+"""The longest line of a bulk copy of several dimensions, and the most lines of one."""
 PER_THREAD = 16
 """Elements that a thread holds at once: 16 bytes of bfloat16 twice, and some ten arrays of float32 in 255 registers."""
 COPY_BYTES = 16
-"""What a bulk copy moves is a multiple of this, and so are its addresses."""
+"""What a bulk copy moves is a multiple of this, and so are its addresses; of one dimension, it has any length."""
 RESERVED_BYTES = 4096
 """Of shared memory, for barriers and the scratch of reductions."""
 

@@ -20,7 +20,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_await_sent,
     mosaic_fetch_run,
     mosaic_fetch_stack,
-    mosaic_send_settled,
+    mosaic_send,
     mosaic_send_stack,
     mosaic_settle,
     mosaic_slice,
@@ -126,7 +126,7 @@ def bring(ref: Any, start: Any, target: Any, offset: Any, size: int, barrier: An
 def take(source: Any, offset: Any, ref: Any, start: Any, size: int, bulk: bool) -> None:
     """Copies the other way, after `mosaic_settle`; `mosaic_await_sent` waits until it has been done."""
     if bulk:
-        mosaic_send_settled(source.at[mosaic_slice(offset, size)], ref.at[mosaic_slice(start, size)])
+        mosaic_send(source.at[mosaic_slice(offset, size)], ref.at[mosaic_slice(start, size)])
     else:
         _copy(source, offset, ref, start, size)
 

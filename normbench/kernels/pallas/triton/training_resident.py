@@ -155,7 +155,7 @@ def _cut(view: View, width: int, vector: int, tensors: int, words: int) -> Resid
 
 
 def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, plan: BatchPlan, config: ResidentConfig):
-    """As `batch_statistics.forward`."""
+    """As `training_streamed.forward`."""
     out = (
         jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype)),
         *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in running),
@@ -165,7 +165,7 @@ def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, pla
 
 
 def backward(saved: tuple, dy: jax.Array, plan: BatchPlan, config: ResidentConfig):
-    """As `batch_statistics.backward`."""
+    """As `training_streamed.backward`."""
     x, gamma, beta, _, _ = saved
     out = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, gamma, beta))
     return _launch(_backward_kernel, (x, dy, *saved[1:]), out, plan, config, "batch_norm_training_backward")
