@@ -14,7 +14,7 @@ from normbench.kernels.pallas.mosaic import rows_given, slabs
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.row_norm import LEAST_COLUMNS
 from normbench.kernels.pallas.mosaic.rows import Rows
-from normbench.kernels.pallas.mosaic.rows_given import given_rows, positions_of
+from normbench.kernels.pallas.mosaic.rows_given import given_rows
 from normbench.kernels.pallas.mosaic.slabs import LEAST_TILE_POSITIONS, Slabs, element_bytes, given_slabs_of
 from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 from normbench.kernels.problem import Problem
@@ -60,18 +60,21 @@ def unsupported(problem: Problem, target: str) -> str | None:
     plan = _plan(problem.epsilon, activation_of(problem.context), dtype)
     axis, backward = problem.channel_axis % len(problem.shape), problem.pass_ != "forward"
     view, dtypes = _view(problem.shape, axis), (problem.dtype, *(problem.param_dtype,) * 4)
-    refused = _refusal(view, dtypes, plan, backward) or _few(view, dtypes, backward)
+    refused = _refusal(view, dtypes, plan, backward) or _few(view, dtypes, plan, backward)
     return refused or moves_more(problem, 2, 3, INFERENCE)
 
 
-def _few(view: tuple[int, ...], dtypes: tuple[str, ...], backward: bool) -> str | None:
+def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> str | None:
     """Why so few elements are left to XLA although the kernels take them."""
     if 0 in view:
         return None
     least = LEAST_TILE_POSITIONS if backward else WARPGROUP
     if len(view) == 3 and view[2] < least:
         return f"{view[2]} positions of a channel; allowed for pallas_mosaic where channels come first: {least} or more"
-    if len(view) == 2 and view[1] < LEAST_COLUMNS and positions_of(view, dtypes[1:]) == 1:
+    if len(view) == 3 or view[1] >= LEAST_COLUMNS:
+        return None
+    rows = _cut(view, dtypes, plan, backward)
+    if isinstance(rows, Rows) and rows.columns == view[1]:  # else a row of the kernel is several positions
         return f"{view[1]} channels; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of 128 at a time"
     return None
 

@@ -135,6 +135,7 @@ def _forward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameters
     walk(
         rows, lambda index: rows.load(inputs[:tensors], places, arrived, index), partial(_prepare, rows, along), compute
     )
+    mosaic_await_sent()
 
 
 def _along(refs: Any, vectors: Any, arrived: Any) -> Load:
@@ -305,7 +306,7 @@ def _backward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameter
         mosaic_settle()
         for ref, source in kept.pairs:
             take(source, 0, ref, kept.starts(0), rows.columns, rows.of_vectors.copied_in_bulk(jnp.float32))
-        mosaic_await_sent()
+    mosaic_await_sent()
 
 
 def _clear_sums(rows: Rows, kept: Load) -> None:

@@ -142,7 +142,7 @@ def rows_of(shape: tuple[int, ...], bytes_: tuple[int, int], dtypes: tuple[str, 
 def walk(
     rows: Rows, load_of: Callable[[Any], Load], prepare: Callable[[], None], compute: Callable, early: bool = False
 ) -> None:
-    """Computes each block of the running program.
+    """Computes each block of the running program; what was taken away last may still be on its way.
 
     Args:
       load_of: of the number of a block of the program; resident blocks are brought before they are computed.
@@ -182,7 +182,6 @@ def walk(
         jax.lax.fori_loop(0, rows.mine, step, 0)
     else:
         step(0, 0)
-    mosaic_await_sent()
 
 
 def _nothing() -> None:

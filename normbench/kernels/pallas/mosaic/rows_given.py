@@ -50,7 +50,7 @@ SLOTS, RESIDENT = 2, 4
 latency of memory."""
 
 
-def positions_of(shape: tuple[int, ...], param_dtypes: tuple[str, ...]) -> int:
+def _positions_of(shape: tuple[int, ...], param_dtypes: tuple[str, ...]) -> int:
     """Positions of a row of the kernels: the fewest that make up whole warpgroups, times what still fits `BLOCK`; one,
     where these do not divide all positions or the parameters do not move in bulk."""
     positions, channels = shape
@@ -72,8 +72,17 @@ def given_rows(shape: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, back
       shape: positions and channels.
       dtypes: of x and of the parameters.
     """
+    found = _given_rows(shape, dtypes, plan, backward, _positions_of(shape, dtypes[1:]))
+    if isinstance(found, Rows) and found.runs.resident:
+        return found
+    return _given_rows(shape, dtypes, plan, backward, 1)
+
+
+def _given_rows(
+    shape: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool, repeats: int
+) -> Rows | str:
+    """With `repeats` positions to a row."""
     dtype, *param_dtypes = dtypes
-    repeats = positions_of(shape, tuple(param_dtypes))
     view = shape[0] // repeats, repeats * shape[1]
     tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
     of_columns = item_bytes(*param_dtypes, jnp.float32, *(jnp.float32,) * (3 * backward))
@@ -220,6 +229,7 @@ def _over_rows(rows: Rows, parameters: _Parameters, load_of: Any, written: Any, 
     if runs.resident:
         walk(rows, load_of, prepare, compute, early=True)
         end(0)
+        mosaic_await_sent()
     else:
         over_pieces(runs, (parameters.load,), 0, of_piece, 0)
 
@@ -276,8 +286,8 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, rows: Rows, channels
         centred, dz = parameters.centred(x, window), dy[window.at].astype(jnp.float32)
         if plan.activation != "none":
             dz = differentiate(parameters.shifted(centred, window), dz, plan.activation)
-        with_x[at] = with_x[at] + window.keep(dz * centred, 0.0)
-        alone[at] = alone[at] + window.keep(dz, 0.0)
+        with_x[at] = with_x[at] + dz * centred  # what they see beyond the row is never looked at
+        alone[at] = alone[at] + dz
         store(x, window, scale[at] * dz)
         return carry
 
@@ -303,7 +313,6 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, rows: Rows, channels
         mosaic_settle()
         for source, ref in zip(sums, found, strict=True):
             take(source, 0, ref, start, left.length, left.copied_in_bulk(jnp.float32))
-        mosaic_await_sent()
 
     def written(index, load):
         return Load(((dx_ref, load.pairs[0][1]),), load.starts, load.arrived)
