@@ -27,7 +27,7 @@ from normbench.jax_compat.mosaic import (
 )
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
-from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, WARPGROUP, Plan
+from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan
 from normbench.kernels.pallas.mosaic.rows import BLOCK, Rows, Staying, clear, item_bytes, rows_of, walk
 from normbench.kernels.pallas.mosaic.sums import sum_partials
 from normbench.kernels.pallas.mosaic.windows import (
@@ -45,6 +45,8 @@ from normbench.kernels.pallas.mosaic.windows import (
 
 PARAMETERS = 4
 """gamma, beta, mean and variance."""
+LINE_BYTES = 128
+"""Of the parameters of a position, which are copied once for each position of a row: less is not worth the copies."""
 SLOTS, RESIDENT = 2, 4
 """Blocks in shared memory of a program, and programs of a multiprocessor: two blocks in flight for each cover the
 latency of memory."""
@@ -52,10 +54,10 @@ latency of memory."""
 
 def _positions_of(shape: tuple[int, ...], param_dtypes: tuple[str, ...]) -> int:
     """Positions of a row of the kernels: the fewest that make up whole warpgroups, times what still fits `BLOCK`; one,
-    where these do not divide all positions or the parameters do not move in bulk."""
+    where these do not divide all positions or the parameters are no whole `LINE_BYTES`."""
     positions, channels = shape
     fewest = _fewest(channels)
-    if positions % fewest or any(channels * item_bytes(dtype) % COPY_BYTES for dtype in param_dtypes):
+    if positions % fewest or any(channels * item_bytes(dtype) % LINE_BYTES for dtype in param_dtypes):
         return 1
     most = max(1, BLOCK // (fewest * channels))
     return fewest * max(n for n in range(1, most + 1) if positions // fewest % n == 0)
