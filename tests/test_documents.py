@@ -17,7 +17,7 @@ _CODE = re.compile(r"^```\w*\n(.*?)^```|`([^`\n]+)`|^((?: {4}.*\n)+)", re.MULTIL
 _WORDS = ("normbench", "make", "python", "pytest", "pip")
 SHORT = (
     "normbench doctor",
-    "normbench list --preset full",
+    "normbench list --preset exhaustive",
     "normbench gpu --dry-run",
     "normbench explain batch_norm folded --shape 64x56x56x256 --layout nhwc --dtype bfloat16 --target h200",
     "normbench norms --function jax.nn:standardize --shape 8192x4096 --dtype bf16 --target h200",

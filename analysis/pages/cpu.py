@@ -36,8 +36,8 @@ CHOICES = ROOT / "normbench" / "kernels" / "choices" / "cpu.json"
 PROCESSES = 5
 TORCH = ("torch_eager", "torch_compile")
 MEASURED = ("naive", "prefolded", "custom_vjp", "native", *TORCH)
-"""What may count, and the baseline: every library has processes of its own, which are all alive at once, and each has
-most of a gigabyte in memory."""
+"""What may count, and the baseline: every library has processes of its own, which take turns as far as memory holds
+them, and each has one to three gigabytes."""
 CACHES = ("cold", "warm")
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from analysis.pages.history_plot import history_svg
-from analysis.pages.history_steps import Change, Step, steps
+from analysis.pages.history_steps import Change, Step, by_device, steps
 from normbench.display.units import count, digits, listing
 from normbench.fusion.changes import REWRITER, Structure
 from normbench.goldens.store import FOLDER, Goldens, read_all
@@ -24,12 +24,10 @@ def page(goldens: dict[str, dict[str, Goldens]]) -> str:
     """The history as Markdown."""
     found = steps(goldens)
     versions = list(goldens)
-    newest = goldens[versions[-1]]
-    programs = ", ".join(f"{len(cases):,} for the {target}" for target, cases in sorted(newest.items(), reverse=True))
     lines = [
         "# What each JAX release makes of the same normalizations",
         "",
-        f"Programs compiled, not timed: {programs}; under JAX {listing(versions)}.",
+        f"Programs compiled, not timed: {_programs(goldens)}; under JAX {listing(versions)}.",
         "One that moves fewer bytes is fused better.",
         "",
         "Made by `make history` out of `results/golden/`. Every change, case by case:",
@@ -41,6 +39,17 @@ def page(goldens: dict[str, dict[str, Goldens]]) -> str:
     for step in found:
         lines += _chapter(step)
     return "\n".join(lines)
+
+
+def _programs(goldens: dict[str, dict[str, Goldens]]) -> str:
+    """How many each target has in the newest release that has it, and of a TPU, which has a sample, in which ones."""
+    words = []
+    for target in by_device({target for found in goldens.values() for target in found}):
+        versions = [version for version, found in goldens.items() if target in found]
+        number = f"{len(goldens[versions[-1]][target]):,} for the {target}"
+        whole = versions == list(goldens)
+        words.append(number if whole else f"{number} (under {listing(versions)} alone)")
+    return ", ".join(words)
 
 
 def _plot_link() -> str:

@@ -1,11 +1,13 @@
 """From one JAX release to the next: which programs are compiled differently, out of the goldens."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from normbench.fusion.changes import Structure
 from normbench.goldens.compare import compare_sides
 from normbench.goldens.store import Goldens
+from normbench.schema import TPU_TARGETS
 
 SMALLEST = 0.01
 """Relative change of bytes below which a program counts as moving as much as before."""
@@ -76,8 +78,12 @@ class Step:
 
     @property
     def targets(self) -> list[str]:
-        """The newest device first."""
-        return sorted({target for _, target in self.compared}, reverse=True)
+        return by_device({target for _, target in self.compared})
+
+
+def by_device(targets: Iterable[str]) -> list[str]:
+    """GPUs before TPUs, the newest of each first."""
+    return sorted(sorted(targets, reverse=True), key=lambda target: target in TPU_TARGETS)
 
 
 def steps(goldens: dict[str, dict[str, Goldens]]) -> list[Step]:

@@ -9,7 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from analysis.published.judge import Judged, Order, error_of, in_order, judge, order_of, pairs_of
+from analysis.published.judge import (
+    TOLD_APART,
+    Judged,
+    Order,
+    distance_of,
+    error_of,
+    in_order,
+    judge,
+    order_of,
+    order_of_pairs,
+    pairs_of,
+)
+from analysis.published.programs import device_facts
 from analysis.published.rows import published, sources
 from normbench.fusion.targets import compile_environment
 
@@ -32,8 +44,9 @@ these times was measured here.
 
 * error: |predicted / published - 1|. Where the published clock counts what the host takes to launch, that time is taken
   off the published one first, as other published figures give it.
-* kept apart: drawn by a fixed seed before the model was shaped on any of these rows, half of each source. Figures of
-  the first version's shaping (Liger-Kernel's) are never among them.
+* kept apart: drawn by a fixed seed before the model was shaped on any of these rows, half of each source; of what was
+  found later, before any of it was predicted. Figures of the first version's shaping (Liger-Kernel's) are never among
+  them.
 * beyond the L2: what has to be moved at least exceeds the device's last-level cache.
 * bytes: the same by bytes over the data sheet's bandwidth and 2 us a launch, to compare.
 
@@ -88,6 +101,32 @@ def _asked(judged: Sequence[Judged]) -> Iterator[str]:
         "A pair are two variants of one problem from one source whose published times differ by over 10 %, beyond the "
         "L2, of any number of launches."
     )
+    yield ""
+    yield from _by_distance([pair for pair in pairs_of([one for one in judged if one.beyond_l2]) if _tests(pair)])
+
+
+def _tests(pair: tuple[Judged, Judged]) -> bool:
+    return any(one.kept_apart for one in pair)
+
+
+_DISTANCES = ((TOLD_APART, 1.5), (1.5, 2.0), (2.0, float("inf")))
+"""Bounds of the slower over the faster published time, by which pairs are told apart on the page."""
+
+
+def _by_distance(pairs: Sequence[tuple[Judged, Judged]]) -> Iterator[str]:
+    """Pairs of which at least one was kept apart: the nearer the two, the harder they are to order."""
+    yield "| pairs, at least one kept apart | in the right order | by bytes |"
+    yield "|---|--:|--:|"
+    groups = [(_distance(low, high), [pair for pair in pairs if low < distance_of(*pair) <= high])
+              for low, high in _DISTANCES]  # fmt: skip
+    kernels = [pair for pair in pairs if all(one.row.family != "eager" for one in pair)]
+    for name, chosen in (*groups, ("both of them kernels that fuse, at any distance", kernels)):
+        order = order_of_pairs(chosen)
+        yield f"| {name} | {order.right} of {order.pairs} | {order.by_bytes} of {order.pairs} |"
+
+
+def _distance(low: float, high: float) -> str:
+    return f"the slower takes {low:g} to {high:g} times as long" if high < float("inf") else f"over {low:g} times"
 
 
 def _order_row(name: str, order: Order) -> str:
@@ -219,18 +258,25 @@ def _stays_in_l2(one: Judged) -> bool:
     return not one.beyond_l2 and "flushed before" not in sources()[one.row.source].cache
 
 
+def _half_stays_in_l2(one: Judged) -> bool:
+    half_bytes = one.minimum_bytes / 2
+    return half_bytes <= device_facts(one.row.device).l2_bytes and "not flushed" in sources()[one.row.source].cache
+
+
 _GROUPS: tuple[tuple[str, Callable[[Judged], bool], str], ...] = (
     (
-        "tokamax's gradients in Pallas Triton, alone or after the forward pass",
-        lambda one: one.row.family == "tokamax_triton" and one.row.pass_name != "forward",
-        "As compiled here they turn layouts through shared memory, and the largest spill registers; the release of "
-        "Triton that was measured is not known.",
+        "written over their input, which fits the L2 and which the clock does not flush",
+        lambda one: bool(one.row.settings.get("alias")) and one.beyond_l2 and _half_stays_in_l2(one),
+        "The array stays in the L2 from run to run; the model counts it twice, as read and as written, which is more "
+        "than fits.",
     ),
     (
         "FlashInfer over rows of 128",
         lambda one: one.row.implementation == "flashinfer" and one.row.shape[-1] == 128,
-        "Bound by starts of blocks, which the model takes to be one a cycle, whatever the block; ATen's blocks of four "
-        "warps keep to that, FlashInfer's of one warp take twice as long. What they wait for is not known.",
+        "Bound by starts of blocks, which the model takes to be one a cycle, whatever the block. ATen's keep to that, "
+        "and blocks of one warp in Triton nearly (vllm-project/vllm pull 26207, B200: 0.60 ns a block between 16384 "
+        "and 65536 of them); FlashInfer's take twice as long. It alone lets the next grid start early; whether that is "
+        "why, no published figure was found to tell.",
     ),
     (
         "arrays that fit the L2, which the clock does not flush",
@@ -245,9 +291,39 @@ _GROUPS: tuple[tuple[str, Callable[[Judged], bool], str], ...] = (
     ),
     (
         "Liger's group norm",
-        lambda one: one.row.source == "liger_group_norm",
+        lambda one: one.row.operator == "group_norm",
         "Two fills of the statistics are in the published time, and not in the program. What share of its bandwidth a "
         "B200 attains is assumed to be an H100's.",
+    ),
+    (
+        "PyTorch's operations one by one, beyond the L2",
+        lambda one: one.row.family == "eager" and one.beyond_l2,
+        "The launches are the published ones, their kernels XLA's. ATen's work out where each element lies if an "
+        "operand is broadcast or has another dtype.",
+    ),
+    (
+        "FlashInfer on a B200, rows of up to 16384",
+        lambda one: one.row.source == "flashinfer_fp4" and one.row.shape[-1] <= 16384,
+        "A block of one step takes 2.6 to 2.9 us by the rows that are open, at any number of threads; the latencies of "
+        "an H100, which a B200 is assumed to have, explain half of it.",
+    ),
+    (
+        "FlashInfer on a B200, rows of 32768",
+        lambda one: one.row.source == "flashinfer_fp4" and one.row.shape[-1] > 16384,
+        "The second walk over a row is served from nearer than the model has it: the rows of a multiprocessor fit its "
+        "first-level cache. To say so of every kernel makes the rows that are open worse, ATen's first.",
+    ),
+    (
+        "layer norm in Liger's benchmarks on a B200",
+        lambda one: one.row.source == "liger_cutile" and one.row.operator == "layer_norm",
+        "Not known. A softmax and a fused RMS norm over the same rows, from the same file, attain 1.4 times as many "
+        "bytes a second.",
+    ),
+    (
+        "ATen's softmax",
+        lambda one: one.row.operator == "softmax" and one.row.family == "aten",
+        "It walks over its row three times, in shared memory, and takes each exponential twice; the program here keeps "
+        "the row in registers and takes it once.",
     ),
 )
 

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.published.judge import Judged
-from normbench.display.palette import BLUE, GREEN, INK, ORANGE, VERMILLION
+from normbench.display.palette import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILLION
 from normbench.report.plots.figure_parts import STYLE, make_panels, to_svg
 
 _KINDS = (  # in the legend's order
@@ -16,6 +16,7 @@ _KINDS = (  # in the legend's order
     ("Triton, blocks of rows", GREEN, ("tokamax_triton",)),
     ("Triton, a row per program", ORANGE, ("liger_triton", "sglang_triton")),
     ("CUDA and CuTe DSL", VERMILLION, ("aten", "flashinfer", "vllm", "cutlass_cutedsl")),
+    ("PyTorch, operation by operation", PURPLE, ("eager",)),
 )
 _WIDTH_IN, _HEIGHT_IN = 9.0, 4.7
 

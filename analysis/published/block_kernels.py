@@ -1,6 +1,8 @@
 """tokamax's normalization kernels, written anew in Pallas Triton: a block of rows per program, or of columns.
 
-x is seen as (outer, axis, inner), and the middle axis is normalized: inner is 1 where that is the last one.
+x is seen as (outer, axis, inner), and the middle axis is normalized: inner is 1 where that is the last one. As there, a
+program's references are to its blocks: where a statistic is read by an index that has axes of one element, Triton lays
+out the gradient otherwise, with eight times the shuffles.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from normbench.jax_compat.triton import triton_call, triton_load, triton_program_id, triton_store
+from normbench.jax_compat.triton import Block, triton_call
 from normbench.kernels.pallas.cost import cost
 
 EPSILON = 1e-6
@@ -43,38 +45,34 @@ class Blocks:
 
     @property
     def x(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((self.outer * self.axis * self.inner,), self.dtype)
+        return jax.ShapeDtypeStruct((self.outer, self.axis, self.inner), self.dtype)
 
     @property
     def parameter(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((self.axis,), self.parameter_dtype)
+        return jax.ShapeDtypeStruct((self.axis, 1), self.parameter_dtype)
 
     @property
     def statistic(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((self.outer * self.inner,), "float32")
+        return jax.ShapeDtypeStruct((self.outer, 1, self.inner), "float32")
 
     @property
     def partial_sums(self) -> jax.ShapeDtypeStruct:
         """Of a gradient of a parameter: a row per program."""
         m, n = self.grid
-        return jax.ShapeDtypeStruct((m * self.axis * n,), "float32")
-
-    def indices(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Of a program's elements in x, of its statistics, and of the parameters; each of rank 3."""
-        m = _along(0, triton_program_id(0) * self.block_m, self.block_m)
-        a = _along(1, 0, self.axis)
-        n = _along(2, triton_program_id(1) * self.block_n, self.block_n)
-        return (m * self.axis + a) * self.inner + n, m * self.inner + n, a
+        return jax.ShapeDtypeStruct((m, self.axis, n), "float32")
 
     def call(self, kernel: Callable[..., None], inputs: tuple, outputs: tuple, name: str) -> Callable[..., Any]:
+        blocks = ([self._block(array) for array in inputs], [self._block(array) for array in outputs])
         return triton_call(partial(kernel, self), grid=self.grid, out=outputs, warps=self.num_warps, name=name,
-                           cost=cost(inputs, outputs))  # fmt: skip
+                           cost=cost(inputs, outputs), blocks=blocks)  # fmt: skip
 
-
-def _along(axis: int, start: Any, size: int) -> jax.Array:
-    shape = [1, 1, 1]
-    shape[axis] = size
-    return start + jax.lax.broadcasted_iota(jnp.int32, tuple(shape), axis)
+    def _block(self, array: jax.ShapeDtypeStruct) -> Block:
+        """A program's part of an array, which its shape tells."""
+        if array == self.parameter:
+            return Block((self.axis, 1), lambda m, n: (0, 0))
+        if array == self.partial_sums:
+            return Block((1, self.axis, 1), lambda m, n: (m, 0, n))
+        return Block((self.block_m, array.shape[1], self.block_n), lambda m, n: (m, 0, n))
 
 
 def blocks_forward(plan: Blocks, residuals: bool) -> Callable[..., tuple[jax.Array, ...]]:
@@ -85,40 +83,35 @@ def blocks_forward(plan: Blocks, residuals: bool) -> Callable[..., tuple[jax.Arr
 
 
 def _forward_kernel(plan: Blocks, x_ref, scale_ref, offset_ref, y_ref, *statistics):
-    at, at_statistics, at_parameters = plan.indices()
-    x = triton_load(x_ref, at).astype(jnp.float32)
+    x = x_ref[...].astype(jnp.float32)
     mean = jnp.sum(x, axis=1, keepdims=True) / plan.axis
     x = x - mean
     deviation = jax.lax.rsqrt(jnp.sum(x * x, axis=1, keepdims=True) / plan.axis + EPSILON)
-    y = x * deviation * triton_load(scale_ref, at_parameters) + triton_load(offset_ref, at_parameters)
-    triton_store(y_ref, at, y.astype(plan.dtype))
+    y_ref[...] = (x * deviation * scale_ref[...] + offset_ref[...]).astype(plan.dtype)
     for ref, value in zip(statistics, (mean, deviation), strict=False):
-        triton_store(ref, at_statistics, value)
+        ref[...] = value
 
 
 def blocks_vjp(plan: Blocks) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
     """(x, dy, scale, mean, 1/deviation) -> dx, dscale, doffset: a launch, and the sums of what its programs leave."""
     inputs = (plan.x, plan.x, plan.parameter, plan.statistic, plan.statistic)
     call = plan.call(_vjp_kernel, inputs, (plan.x, plan.partial_sums, plan.partial_sums), "published_blocks_vjp")
-    shape = (plan.grid[0], plan.axis, plan.grid[1])
 
     def run(*arrays):
         dx, *sums = call(*arrays)
-        dscale, doffset = (jnp.sum(one.reshape(shape), axis=(0, 2)) for one in sums)
+        dscale, doffset = (jnp.sum(one, axis=(0, 2)) for one in sums)
         return dx, dscale, doffset
 
     return run
 
 
 def _vjp_kernel(plan: Blocks, x_ref, dy_ref, scale_ref, mean_ref, deviation_ref, dx_ref, dscale_ref, doffset_ref):
-    at, at_statistics, at_parameters = plan.indices()
-    deviation = triton_load(deviation_ref, at_statistics)
-    h = (triton_load(x_ref, at).astype(jnp.float32) - triton_load(mean_ref, at_statistics)) * deviation
-    dy = triton_load(dy_ref, at).astype(jnp.float32)
-    program = (triton_program_id(0) * plan.axis + at_parameters) * plan.grid[1] + triton_program_id(1)
+    deviation = deviation_ref[...]
+    h = (x_ref[...].astype(jnp.float32) - mean_ref[...]) * deviation
+    dy = dy_ref[...].astype(jnp.float32)
     for ref, terms in ((doffset_ref, dy), (dscale_ref, dy * h)):
-        triton_store(ref, program, jnp.sum(jnp.sum(terms, axis=2, keepdims=True), axis=0, keepdims=True))
-    dh = dy * triton_load(scale_ref, at_parameters)
+        ref[...] = jnp.sum(jnp.sum(terms, axis=2, keepdims=True), axis=0, keepdims=True)
+    dh = dy * scale_ref[...]
     projection = jnp.sum(dh * h, axis=1, keepdims=True) / plan.axis
     dx = (dh - projection * h - jnp.sum(dh, axis=1, keepdims=True) / plan.axis) * deviation
-    triton_store(dx_ref, at, dx.astype(plan.dtype))
+    dx_ref[...] = dx.astype(plan.dtype)

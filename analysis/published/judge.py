@@ -156,9 +156,19 @@ class Order:
 def order_of(judged: Iterable[Judged], of: str = "both") -> Order:
     """The order of pairs of which `of` ("both" or "one") was kept apart, or ("any") of all pairs."""
     least = {"both": 2, "one": 1, "any": 0}[of]
-    pairs = [(a, b) for a, b in pairs_of(judged) if a.kept_apart + b.kept_apart >= least]
+    return order_of_pairs([(a, b) for a, b in pairs_of(judged) if a.kept_apart + b.kept_apart >= least])
+
+
+def order_of_pairs(pairs: Sequence[tuple[Judged, Judged]]) -> Order:
+    """How many of some pairs are in the right order."""
     right = sum(in_order(a, b) for a, b in pairs)
     return Order(len(pairs), right, sum(_same_order(a.bytes_s, b.bytes_s, a, b) for a, b in pairs))
+
+
+def distance_of(a: Judged, b: Judged) -> float:
+    """The slower over the faster published time of a pair."""
+    fast, slow = sorted((a.row.device_s, b.row.device_s))
+    return slow / fast
 
 
 def pairs_of(judged: Iterable[Judged]) -> list[tuple[Judged, Judged]]:
@@ -175,8 +185,7 @@ def in_order(a: Judged, b: Judged) -> bool:
 
 
 def _told_apart(a: Judged, b: Judged) -> bool:
-    times = sorted((a.row.device_s, b.row.device_s))
-    return times[1] > TOLD_APART * times[0]
+    return distance_of(a, b) > TOLD_APART
 
 
 def _same_order(first_s: float, second_s: float, a: Judged, b: Judged) -> bool:

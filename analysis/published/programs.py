@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from analysis.published.block_kernels import Blocks, blocks_forward, blocks_vjp
-from analysis.published.row_kernels import Rows, group_loops, row_forward, two_pass_row
+from analysis.published.eager import eager_rms_norm
+from analysis.published.row_kernels import Rows, group_loops, row_forward, softmax_row, two_pass_row
 from analysis.published.rows import FOLDER, Published
 from normbench.fusion.compilation import Compilation, compile_bytecode_for, lower_with_text
 from normbench.fusion.targets import Target, deviceless_target, target_from_config
@@ -39,6 +40,7 @@ class Program:
 THE_SAME = "the same program"
 SAME_KERNEL = "the same kernel, written anew"
 SAME_PLAN = "a kernel of the same grid, threads and passes"
+SAME_LAUNCHES = "the same launches, by kernels of XLA"
 
 
 def program(row: Published) -> Program:
@@ -195,6 +197,20 @@ def _group_loops(row: Published) -> Program:
     return Program(function, inputs, SAME_KERNEL)
 
 
+def _softmax_row(row: Published) -> Program:
+    *outer, columns = row.shape
+    function, inputs = softmax_row(math.prod(outer), columns, row.dtype, row.settings["num_warps"])
+    return Program(function, inputs, SAME_KERNEL if row.family.endswith("_triton") else SAME_PLAN)
+
+
+def _eager_rms_norm(row: Published) -> Program:
+    residual = row.settings["residual"]
+    plan = Rows(math.prod(row.shape[:-1]), row.shape[-1], row.dtype, row.parameter_dtype, centred=False, statistics=0,
+                residual=residual)  # fmt: skip
+    x, w, _ = _tensors(row)
+    return Program(eager_rms_norm(plan, row.settings["num_warps"]), (x,) * (1 + residual) + (w,), SAME_LAUNCHES)
+
+
 _FORMS: dict[str, Callable[[Published], Program]] = {
     "xla_forward": _xla_forward,
     "xla_vjp": _xla_vjp,
@@ -205,4 +221,6 @@ _FORMS: dict[str, Callable[[Published], Program]] = {
     "row_forward": _row_forward,
     "two_pass_row": _two_pass_row,
     "group_loops": _group_loops,
+    "softmax_row": _softmax_row,
+    "eager_rms_norm": _eager_rms_norm,
 }

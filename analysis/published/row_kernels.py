@@ -89,6 +89,27 @@ def _row_kernel(plan: Rows, *refs):
     _store_statistics(statistics, row, mean, deviation)
 
 
+def softmax_row(
+    rows: int, columns: int, dtype: str, num_warps: int
+) -> tuple[Callable[..., jax.Array], tuple[jax.ShapeDtypeStruct, ...]]:
+    """exp(x - max x) / sum exp(x - max x) over the rows of x, one program per row, which is kept in registers.
+
+    As in Liger-Kernel, where a row is a block; ATen keeps it in shared memory. Columns are a power of two. Returns the
+    function of x and its input.
+    """
+    x = jax.ShapeDtypeStruct((rows * columns,), dtype)
+    call = triton_call(partial(_softmax_kernel, columns), grid=rows, out=(x,), warps=num_warps,
+                       name="published_softmax_row", cost=cost((x,), (x,)))  # fmt: skip
+    return lambda one: call(one)[0], (x,)
+
+
+def _softmax_kernel(columns, x_ref, y_ref):
+    at = triton_program_id() * columns + jax.lax.iota(jnp.int32, columns)
+    x = triton_load(x_ref, at).astype(jnp.float32)
+    terms = jnp.exp(x - jnp.max(x))
+    triton_store(y_ref, at, (terms / jnp.sum(terms)).astype(y_ref.dtype))
+
+
 def two_pass_row(plan: Rows, threads: int, vector: int) -> Callable[..., tuple[jax.Array, ...]]:
     """A block of threads that walks over its row twice, `vector` elements per thread and step; as in ATen, vLLM and
     FlashInfer. The second walk reads the row again (with a residual, the sum that the first wrote), unless the row is
@@ -140,7 +161,8 @@ def group_loops(
 ) -> tuple[Callable[..., tuple[jax.Array, ...]], tuple[jax.ShapeDtypeStruct, ...]]:
     """A group norm of x (batch, channels, positions), one program per group; as in Liger-Kernel.
 
-    A group is walked over twice, `block` elements a step; scale and offset are looked up per element by its channel.
+    A group is walked over twice, `block` elements a step; scale and offset are looked up per element by its channel,
+    for which each index is divided by the number of positions: as there, the kernel is told it when it runs.
     Returns the function of (x, scale, offset) and its inputs; the function returns y, mean, 1/deviation.
     """
     batch, channels, positions = shape
@@ -149,15 +171,18 @@ def group_loops(
     parameter = jax.ShapeDtypeStruct((channels,), dtype)
     statistic = jax.ShapeDtypeStruct((batch * groups,), dtype)
     inputs, outputs = (x, parameter, parameter), (x, statistic, statistic)
-    kernel = partial(_group_kernel, groups, channels_per_group, positions, block, -(-size // block))
+    kernel = partial(_group_kernel, groups, channels_per_group, size, block, -(-size // block))
     call = triton_call(kernel, grid=(batch, groups), out=outputs, warps=num_warps, name="published_group_loops",
                        cost=cost(inputs, outputs, again=(x,)))  # fmt: skip
-    return call, inputs
+    return lambda *arrays: call(*arrays, jnp.full((1,), positions, jnp.int32)), inputs
 
 
-def _group_kernel(groups, channels_per_group, positions, block, steps, x_ref, w_ref, b_ref, y_ref, mean_ref, r_ref):
-    group, size = triton_program_id(1), channels_per_group * positions
+def _group_kernel(
+    groups, channels_per_group, size, block, steps, x_ref, w_ref, b_ref, positions_ref, y_ref, mean_ref, r_ref
+):
+    group = triton_program_id(1)
     unit = triton_program_id(0) * groups + group
+    positions = triton_load(positions_ref, jnp.zeros((block,), jnp.int32))
 
     def place(i):
         within = i * block + jax.lax.iota(jnp.int32, block)
@@ -175,7 +200,7 @@ def _group_kernel(groups, channels_per_group, positions, block, steps, x_ref, w_
     def write(i, nothing):
         within, at, mask = place(i)
         x = triton_load(x_ref, at, mask=mask).astype(jnp.float32)
-        channel = group * channels_per_group + jax.lax.div(within, jnp.int32(positions))
+        channel = group * channels_per_group + jax.lax.div(within, positions)
         w, b = triton_load(w_ref, channel, mask=mask), triton_load(b_ref, channel, mask=mask)
         y = (x - mean) * deviation * w + b
         triton_store(y_ref, at, y.astype(y_ref.dtype), mask=mask)

@@ -16,7 +16,7 @@ from normbench.errors import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "published"
 DEVICES = ("a100", "a100_40gb", "h100", "h200", "b200")
-OPERATORS = ("layer_norm", "rms_norm", "fused_add_rms_norm", "group_norm")
+OPERATORS = ("layer_norm", "rms_norm", "fused_add_rms_norm", "group_norm", "softmax")
 PASSES = ("forward", "backward", "forward_backward")
 DTYPES = ("float32", "bfloat16", "float16")
 SECONDS = {"us": 1e-6, "ms": 1e-3}
@@ -31,6 +31,8 @@ FORMS = {
     "row_forward": {"centred", "num_warps", "statistics", "residual", "llama"},
     "two_pass_row": {"centred", "threads", "vector", "statistics", "residual", "alias"},
     "group_loops": {"channels_per_group", "block", "num_warps"},
+    "softmax_row": {"num_warps"},
+    "eager_rms_norm": {"residual", "num_warps"},
 }
 """The forms of programs, and the settings that each takes (`analysis.published.programs`)."""
 

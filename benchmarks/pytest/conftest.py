@@ -13,7 +13,7 @@ NAMES = ("gb_per_s", "ceiling_fraction", "ratio_to_baseline", "launches", "traff
 
 
 def pytest_addoption(parser):
-    parser.addoption("--preset", default="smoke", help="cases to time: smoke, quick, standard or full")
+    parser.addoption("--preset", default="smoke", help="cases to time: smoke, quick, standard, full or exhaustive")
 
 
 def pytest_ignore_collect(config):

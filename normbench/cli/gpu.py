@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,8 +14,10 @@ from normbench.cli.arguments import check_compilers, chosen_cases
 from normbench.cli.study import DEFAULT_OUT, writable_folder
 from normbench.errors import UserError
 from normbench.study.clocks.device_records import missing
+from normbench.study.hardware.checks import CHECKS
+from normbench.study.hardware.process import checked
 from normbench.study.machine.gpu_target import describe, dump_target_config
-from normbench.study.schedule.gpu_plan import Plan, plan, seconds, with_peers
+from normbench.study.schedule.gpu_plan import Plan, plan, seconds, with_peers, without
 from normbench.study.user_modules import import_modules
 
 PRECISION = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
@@ -29,13 +32,26 @@ def run(parsed: argparse.Namespace) -> int:
     except ValueError:
         raise UserError(f"budget {parsed.budget!r}; allowed: a time such as 8m or 480s") from None
     asked = chosen_cases(parsed)
-    chosen = plan(asked if parsed.variant else with_peers(asked), budget_s)
+    cases = asked if parsed.variant else with_peers(asked)
     if parsed.dry_run:
-        print("\n".join(chosen.lines()))
+        if not parsed.skip_checks:
+            print(*(f"checked first: {check.name}: {check.risk}" for check in CHECKS), sep="\n")
+        print("\n".join(plan(cases, budget_s).lines()))
         print(*(f"not to be had here: {sentence}" for sentence in missing()), sep="\n")
         return 0
     check_compilers(TARGET)
-    return _measure(parsed, chosen, budget_s)
+    began_s = time.monotonic()
+    wrong: set[tuple[str, str]] = set()
+    for found in () if parsed.skip_checks else checked():
+        print(found.line, flush=True)
+        wrong |= found.failed
+        if time.monotonic() - began_s > budget_s:
+            raise UserError(f"budget {parsed.budget!r}: the checks took all of it; give more, or --skip-checks")
+    for operator, variant in sorted(wrong):
+        print(f"not timed: {variant} of {operator}, which is wrong on this device: docs/kernels.md, hardware checklist")
+    left_s = budget_s - (time.monotonic() - began_s)
+    status = _measure(parsed, without(plan(cases, left_s), wrong), left_s)
+    return 1 if wrong else status
 
 
 def _measure(parsed: argparse.Namespace, chosen: Plan, budget_s: float) -> int:

@@ -204,7 +204,8 @@ def _gpu_options(parser: argparse.ArgumentParser) -> None:
     _imports(parser)
     parser.add_argument("--budget", default="8m", metavar="TIME", help="e.g. 8m or 480s (default: 8m)")
     parser.add_argument("--out", metavar="DIR", help="where the run's folder is made (default: results/runs)")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan: which cases, in which order")
+    parser.add_argument("--skip-checks", action="store_true", help="of the kernels on this GPU, which come first")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan: which checks and cases, in which order")
 
 
 def _history_options(parser: argparse.ArgumentParser) -> None:
@@ -248,7 +249,7 @@ def _selection(parser: argparse.ArgumentParser, target: bool = True, preset: str
     parser.add_argument(
         "--preset",
         default=preset,
-        help=f"smoke, quick, standard or full (default: {preset or DEFAULT_PRESET}); or peers, pytensor",
+        help=f"smoke, quick, standard, full or exhaustive (default: {preset or DEFAULT_PRESET}); or peers, pytensor",
     )
     for name, what in (
         ("operator", "only these operators"),

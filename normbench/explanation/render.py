@@ -19,6 +19,7 @@ from normbench.explanation.groups import (
 )
 from normbench.explanation.sentences import GROUPS, hints_together, refusals_together
 from normbench.fusion.program.barriers import is_barrier
+from normbench.schema import TPU_TARGETS
 
 if TYPE_CHECKING:
     from normbench.explanation.explain import Report
@@ -120,6 +121,13 @@ def rest_line(rest: Sequence[Row], total: int) -> str:
     return f"and {_launches(rest)}: {megabytes(moved)} MB{share}"
 
 
+def _between_barriers(report: "Report", least_bytes: int) -> str:
+    """On a TPU what one launch hands to the next may stay in VMEM, and cross no memory."""
+    if report.target in TPU_TARGETS and report.bytes < least_bytes:
+        return f"{megabytes(least_bytes)} MB if nothing stayed in VMEM between barriers"
+    return f"least between barriers {megabytes(least_bytes)} MB: {report.bytes / least_bytes:.2f} times that"
+
+
 def sum_line(report: "Report") -> str:
     """The whole program in one sentence; what is predicted says so."""
     rows = report.rows
@@ -130,7 +138,7 @@ def sum_line(report: "Report") -> str:
     ]
     between = report.least_between_barriers_bytes
     if between and any(is_barrier(launch) for launch in report.compilation.reading.launches):
-        parts.append(f"least between barriers {megabytes(between)} MB: {report.bytes / between:.2f} times that")
+        parts.append(_between_barriers(report, between))
     operations = sum(row["flops"] for row in rows if not absent(row.get("flops")))
     if operations:
         parts.append(f"{_scaled(operations)}FLOP in matrix products and convolutions")

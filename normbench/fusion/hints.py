@@ -52,7 +52,7 @@ def hints(
         found += _blocks(program.launches, kernels, target)
     if on_gpu and unoptimised is not None:
         found += _row_length(unoptimised, program.launches)
-    if not on_gpu:
+    if not on_gpu and target is None:
         found += cpu_hints(program)
     return tuple(found)
 

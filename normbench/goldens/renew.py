@@ -21,7 +21,7 @@ from normbench.goldens.store import FOLDER, Goldens, case_name, differences, rea
 from normbench.schema import TPU_TARGETS
 
 TARGETS = ("h200", "a100")
-OF_A_TPU = 12
+OF_A_TPU = 7
 """Cases of each operator that have goldens on a TPU, where somebody asks for them (--target v6e tpu7x): a sample of
 those that are supported there."""
 _SLUGS = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_slugs.txt"

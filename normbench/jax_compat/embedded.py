@@ -9,6 +9,8 @@ import re
 _STRING = re.compile(r'"ML\\EFR(?:[^"\\]|\\.)*"')
 _HASH = re.compile(r'kernel_hash = "(?:[^"\\]|\\.)*"')
 _ESCAPED = re.compile(rb"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
+_DUMP_NAME = re.compile(r'mosaic_gpu\.dump_basename = "[^"]*"')
+"""A number for each kernel of the process, which JAX 0.11 puts into it."""
 _CONTROL = {b"n": b"\n", b"t": b"\t"}
 
 
@@ -35,7 +37,7 @@ def _unescaped(literal: str) -> bytes:
 
 
 def kernel_text(bytecode: bytes) -> str:
-    """The kernel as text in MLIR's generic form, without locations."""
+    """The kernel as text in MLIR's generic form, without locations and without the name of its dump."""
     from jax._src.interpreters import mlir
     from jax._src.lib import mosaic_gpu_dialect
     from jaxlib.mlir import ir
@@ -46,4 +48,5 @@ def kernel_text(bytecode: bytes) -> str:
         mosaic_gpu_dialect.register_dialect(context)
         context.allow_unregistered_dialects = True  # Mosaic names those of a stored kernel anew
         module = ir.Module.parse(bytecode)
-        return str(module.operation.get_asm(enable_debug_info=False, print_generic_op_form=True))
+        text = str(module.operation.get_asm(enable_debug_info=False, print_generic_op_form=True))
+    return _DUMP_NAME.sub('mosaic_gpu.dump_basename = ""', text)

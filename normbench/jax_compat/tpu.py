@@ -6,6 +6,8 @@ are undefined on a TPU, and no numbers where it is interpreted.
 """
 
 import contextlib
+import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -125,6 +127,33 @@ def races_looked_for() -> Iterator[Callable[[], bool]]:
         yield any_found
     finally:
         _RACES.reset(token)
+
+
+def tpu_blocks(function: Callable[..., Any], *inputs: Any) -> Iterator[tuple[list[tuple[int, ...]], int]]:
+    """Of each array of each kernel that `function` compiles for a TPU: which block of it the steps of the grid have,
+    one after the other, and the bytes of a block."""
+    from jax.extend.core import jaxpr_as_fun
+
+    for grid in _grids(jax.make_jaxpr(function)(*inputs).jaxpr):
+        steps = np.asarray(list(itertools.product(*map(range, grid.grid))), np.int32)
+        for mapping in grid.block_mappings:
+            index = jaxpr_as_fun(mapping.index_map_jaxpr)
+            found = jax.vmap(lambda step, index=index: jnp.stack([jnp.asarray(i) for i in index(*step)]))(steps)
+            size = math.prod(getattr(dimension, "block_size", 1) or 1 for dimension in mapping.block_shape)
+            yield [tuple(row) for row in found.tolist()], size * mapping.array_aval.dtype.itemsize
+
+
+def _grids(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            if not equation.params["interpret"]:
+                yield equation.params["grid_mapping"]
+            continue
+        for value in equation.params.values():
+            for one in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(one, "jaxpr", one)
+                if hasattr(inner, "eqns"):
+                    yield from _grids(inner)
 
 
 def default_order(shape: tuple[int, ...], dtype: str, device: Any) -> tuple[int, ...]:

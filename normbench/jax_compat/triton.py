@@ -7,9 +7,9 @@ to lower it inside `jax.sharding.use_abstract_mesh(mesh.abstract_mesh)`, where `
 the lowering asks the abstract mesh which GPU it is for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,18 @@ from normbench.declared import declare
 
 _INTERPRETED: ContextVar[bool] = ContextVar("interpreted", default=False)
 """Whether the kernel that is being traced will be interpreted."""
+
+
+class Block(NamedTuple):
+    """The part of an array that a program's reference is to.
+
+    Attributes:
+      shape: in elements, one size for each dimension of the array.
+      place: of the program's indices in the grid; counted in blocks, one number for each dimension.
+    """
+
+    shape: tuple[int, ...]
+    place: Callable[..., tuple[Any, ...]]
 
 
 def triton_call(
@@ -29,6 +41,7 @@ def triton_call(
     name: str,
     cost: Any = None,
     stages: int = 1,
+    blocks: tuple[Sequence[Block], Sequence[Block]] | None = None,
 ) -> Callable[..., Any]:
     """Returns a function that launches a Pallas Triton kernel.
 
@@ -40,9 +53,14 @@ def triton_call(
       name: of the kernel.
       cost: `read_bytes`, `write_bytes`, `flops`, `transcendentals` of the launch, as declared; None declares nothing.
       stages: of software pipelining of loops that load.
+      blocks: of the inputs and of the outputs, which the kernel's references are then to; None for whole arrays.
     """
     from jax.experimental import pallas
     from jax.experimental.pallas import triton
+
+    specs: dict[str, Any] = {}
+    if blocks is not None:
+        specs = {"in_specs": _specs(blocks[0]), "out_specs": _specs(blocks[1])}
 
     def traced_to_be_interpreted(*references: Any) -> None:
         # A function of its own: JAX keeps what it has traced of a kernel, and from 0.11 hands it to both branches.
@@ -61,6 +79,7 @@ def triton_call(
             compiler_params=triton.CompilerParams(num_warps=warps, num_stages=stages),
             cost_estimate=_estimate(cost),
             name=name,
+            **specs,
         )(*arrays)
 
     def interpreted(*arrays: jax.Array) -> Any:
@@ -73,6 +92,12 @@ def triton_call(
             return launch(*arrays, interpret=False)
 
     return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=interpreted, default=compiled)
+
+
+def _specs(blocks: Sequence[Block]) -> tuple[Any, ...]:
+    from jax.experimental import pallas
+
+    return tuple(pallas.BlockSpec(block.shape, block.place) for block in blocks)
 
 
 def _estimate(cost: Any) -> Any:
@@ -108,7 +133,8 @@ def triton_load(
     """
     from jax.experimental.pallas import triton
 
-    fill = None if mask is None else other
+    # Pallas casts a float to eight bits, and no integer.
+    fill = None if mask is None else float(other) if jnp.dtype(reference.dtype).itemsize == 1 else other
     return triton.load(reference.at[index], mask=mask, other=fill, eviction_policy=eviction)
 
 

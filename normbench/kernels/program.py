@@ -74,10 +74,12 @@ def program(problem: Problem, variant_name: str) -> Program:
     differentiate = partial(_differentiate, leading, definition.statistics, forward)
     function: Callable = forward
     setup: Callable = ahead
+    together = _together(definition, traced, problem)
     if problem.pass_ == "forward":
         inputs = jax.eval_shape(setup, *arguments)
     else:
         function, setup = _BY_PASS[problem.pass_](differentiate, ahead, arguments)
+        function = together or function
         cotangent = jax.eval_shape(lambda *arrays: differentiate(*ahead(*arrays))[0], *arguments)
         inputs = jax.eval_shape(setup, *arguments, cotangent)
     has_setup = prepare is not None or problem.pass_ == "backward"
@@ -125,6 +127,21 @@ def _forward(definition: Operator, variant: Variant, problem: Problem) -> tuple[
         return ahead(*definition.bind(problem, (None, *parameters))[1:], **keywords, dtype=problem.dtype)
 
     return surround(problem, partial(variant.apply, **keywords), definition.statistics), prepare
+
+
+def _together(definition: Operator, variant: Variant, problem: Problem) -> Callable | None:
+    """The program of both passes where the variant makes y and the gradients together, or None."""
+    both, context = variant.both_passes, problem.context
+    if both is None or problem.pass_ != "forward_backward" or division_of(problem):
+        return None
+    if residuals_of(context) and context not in variant.fused_contexts:
+        return None
+    keywords = definition.keywords(problem)
+
+    def function(inputs, cotangent):
+        return fused(problem, partial(both, **keywords, cotangent=cotangent), definition.bind)(*inputs)
+
+    return function
 
 
 def _divided(definition: Operator, variant: Variant, problem: Problem, division: Division) -> Callable:

@@ -135,6 +135,10 @@ class Variant:
       fused_contexts: context -> a function that computes the context too, for a variant that the compiler cannot fuse
         with it. It has the operator's signature and one more keyword: `residual`, an array shaped as x, for "residual",
         where it returns (y, z) in the place of y; `output_dtype`, a name, for "cast".
+      both_passes: for a hand-written kernel that makes y and the gradients together where dy is at hand with x, as in a
+        program of both passes, and in a layer that is computed again for its gradient: has the operator's signature,
+        the keywords of its fused contexts and one more, `cotangent`, that of what stands in the place of y; returns
+        (outputs, gradients of x and of the parameters). None: its two passes, one after the other.
       host: for a variant of another framework: (problem, target) -> the whole program, its context and pass included.
         Shapes and dtypes are those of the baseline, and `function` is never called.
       divided: in a context of sharding, in the place of `function`: (division, *arguments, **keywords) -> output, the
@@ -157,6 +161,7 @@ class Variant:
     compiler: str = COMPILERS[0]
     compile_host: Callable[..., Callable[..., Any]] | None = None
     fused_contexts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    both_passes: Callable[..., Any] | None = None
     host: Callable[[Problem, str], Hosted] | None = None
     divided: Callable[..., Any] | None = None
     divides: tuple[str, ...] = ()

@@ -44,6 +44,7 @@ class Device:
       products_per_s: operations of matrix products per second by the bits of an element.
       link_bytes_per_s: that the device sends to others over its interconnect, one way.
       network_bytes_per_s: that its network card sends to other machines.
+      assumed: whether its caches, latencies and what it attains are another device's: no published figure tells them.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Device:
     store_cycles: float = 750.0  # S
     store_read_cycles: float = 450.0  # S
     launch_s: float = 2.0e-6  # S
+    assumed: bool = False
 
 
 _H100 = Device(
@@ -128,6 +130,7 @@ _DEVICES = (
         products_per_s={8: 4500e12, 16: 2250e12, 32: 1125e12, 64: 37e12},  # D, without sparsity
         link_bytes_per_s=900e9,  # D: 1800e9 both ways
         network_bytes_per_s=50e9,  # A
+        assumed=True,
     ),
 )
 

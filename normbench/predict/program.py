@@ -16,7 +16,7 @@ from normbench.own_targets import deviceless
 from normbench.predict import known_error
 from normbench.predict.bound import bound
 from normbench.predict.devices import Device, device_of
-from normbench.predict.known_error import RANGES
+from normbench.predict.known_error import range_of
 from normbench.predict.model import Work, timing
 from normbench.predict.occupancy import occupancy
 from normbench.predict.rules import operations_of, ruled
@@ -176,6 +176,7 @@ def _launch(
         seconds,
         launch.repetitions,
         known_error.kind_of(launch, found_timing, trace, machine, device),
+        device.assumed,
         bound=words,
         source="ptx and sass" if machine else "ptx",
         occupancy=fit.share,
@@ -184,8 +185,8 @@ def _launch(
     )
 
 
-def _of(seconds: float, repetitions: int, kind: str, **facts: Any) -> LaunchPrediction:
-    known, whole = RANGES[kind], seconds * repetitions
+def _of(seconds: float, repetitions: int, kind: str, assumed: bool = False, **facts: Any) -> LaunchPrediction:
+    known, whole = range_of(kind, assumed), seconds * repetitions
     return LaunchPrediction(whole, whole * known.low, whole * known.high, kind=kind, **facts)
 
 

@@ -38,7 +38,8 @@ def decode_part(data: bytes, sealed: bool = True) -> dict[str, Any]:
         size = zstandard.frame_content_size(packed)
         if not 0 <= size <= MAX_PART_BYTES:
             raise Unreadable(f"unpacks to {size:,} bytes; at most {MAX_PART_BYTES:,} are read")
-        part = json.loads(zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False))
+        unpacked = zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False)
+        part = json.loads(unpacked, parse_int=_whole)
     except (ValueError, RecursionError, MemoryError, zstandard.ZstdError) as error:
         raise Unreadable(f"cannot be unpacked: {_one_line(error)}") from error
     if not isinstance(part, dict) or not isinstance(part.get("unit"), str):
@@ -79,6 +80,14 @@ def _unsealed(data: bytes) -> bytes:
     if seal != _SKIPPABLE + hashlib.sha256(packed).digest():
         raise Unreadable("is not as it was written: its checksum differs")
     return packed
+
+
+def _whole(digits: str) -> int:
+    """A whole number of 64 bits, which is what a table holds."""
+    number = int(digits)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return number
 
 
 def _are_rows(rows: object) -> bool:

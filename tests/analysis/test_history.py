@@ -45,6 +45,15 @@ def test_what_changed_is_told_in_words_and_in_a_table():
     assert "The most gained: `welford`, forward and backward, gelu 8x16 nc bf16 on the h200, 2 → 3 launches" in text
 
 
+def test_a_tpu_has_its_rows_in_the_releases_that_know_it():
+    goldens = releases(structure(), structure(), structure())
+    goldens["0.0"]["v6e"], goldens["0.1"]["v6e"] = {CASE: structure()}, {CASE: structure(3, 1500)}
+    text = page(goldens)
+    assert "Programs compiled, not timed: 2 for the h200, 1 for the v6e (under 0.0 and 0.1 alone)" in text
+    assert text.count("| `layer_norm` | v6e | 1 | 1 | 1 | 0 | 0 / 1 |") == 1
+    assert text.index("| `layer_norm` | h200 |") < text.index("| `layer_norm` | v6e |")
+
+
 def test_another_decision_with_the_same_outcome_is_no_change():
     text = page(releases(structure(), structure(refused={"no gain": 1})))
     assert "Of 2 programs none moves other bytes or takes another number of launches." in text

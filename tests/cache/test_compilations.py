@@ -1,8 +1,12 @@
 """What is compiled once is read the next time, row for row; anything that may change a row makes it compiled again."""
 
+from dataclasses import replace
+from itertools import product
+
 import pandas as pd
 import pytest
 
+from normbench import kernels
 from normbench.cache import toolchain as toolchain_module
 from normbench.cache.compilations import Compilations, Kept
 from normbench.cache.store import Cache
@@ -27,14 +31,15 @@ def compiled(monkeypatch):
     return found
 
 
-def rows(folder, run, names=NAMES, context="here", target="h200", problem=PROBLEM):
+def rows(folder, run, names=NAMES, context="here", target="h200", problem=PROBLEM, lowerings=None):
     """The rows of both tables of the variants of a problem."""
     (run / "hlo").mkdir(parents=True, exist_ok=True)
     unit = Unit("compile", target, 0, "p", tuple(Case(problem, name).slug for name in names), False)
     found = []
     worker.compile_unit(
-        unit, run, lambda slug, tables, done: found.append(tables), lambda *_: None, Compilations(folder, context)
-    )
+        unit, run, lambda slug, tables, done: found.append(tables), lambda *_: None, Compilations(folder, context),
+        lowerings or worker.Lowerings(shared=True),
+    )  # fmt: skip
     return [
         pd.DataFrame([row for tables in found for row in tables.get(name, [])]).astype(object)
         for name in ("compiled", "launches")
@@ -54,6 +59,33 @@ def test_a_second_time_nothing_is_compiled_nor_lowered(tmp_path, compiled, monke
     pd.testing.assert_frame_equal(second[1], first[1])
     stored = [{path.name: path.read_bytes() for path in (tmp_path / run / "hlo").rglob("*.zst")} for run in "ab"]
     assert stored[0] == stored[1] != {}
+
+
+@pytest.mark.parametrize("problem", [PROBLEM, replace(PROBLEM, pass_="backward", dtype="bfloat16")])
+def test_a_program_without_a_kernel_of_its_own_is_lowered_once_for_all_devices(tmp_path, monkeypatch, problem):
+    """And is the same as if it had been lowered for each."""
+    lower_now, lowered, names = worker.lower_to_bytecode, [], kernels.variants("batch_norm")
+
+    def count(function, inputs, target):
+        lowered.append(lower_now(function, inputs, target)[0])
+        return lowered[-1], 0.0
+
+    monkeypatch.setattr(worker, "lower_to_bytecode", count)
+    digests = {}
+    for shared in (True, False):
+        lowered.clear()
+        lowerings = worker.Lowerings(shared)
+        for name, target in product(names, ("h200", "a100", "h100", "b200")):
+            case = Case(problem, name)
+            if kernels.get("batch_norm", name).supports(problem, target) is None:
+                program = kernels.program(problem, name)
+                digests[name, target, shared] = lowerings.of(case, program, target)[1]
+        with_kernel = [code for code in lowered if any(mark in code for mark in worker.KERNELS)]
+        every = len({(name, target) for name, target, _ in digests})
+        alone = len({name for name, _, _ in digests if not name.startswith("pallas")})
+        assert len(lowered) == (alone + len(with_kernel) if shared else every)
+    for name, target, _ in digests:
+        assert digests[name, target, True] == digests[name, target, False]
 
 
 def test_a_variant_that_is_the_same_program_is_not_compiled_again(tmp_path, compiled, monkeypatch):

@@ -171,7 +171,7 @@ def test_cases_are_chosen_by_operator_and_variant():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("huge",), "unknown preset 'huge'; allowed: smoke, quick, standard, full"),
+        (("huge",), "unknown preset 'huge'; allowed: smoke, quick, standard, full, exhaustive"),
         (("smoke", ["batchnorm"]), "unknown operator 'batchnorm'; allowed: batch_norm"),
         (("smoke", ["batch_norm"], ["fast"]), "unknown variant of batch_norm 'fast'; allowed: naive"),
     ],

@@ -1,7 +1,7 @@
 """The presets hold what they promise, and every shape says where it comes from."""
 
-from collections import defaultdict
-from itertools import pairwise
+from collections import Counter, defaultdict
+from itertools import combinations, pairwise
 
 import pytest
 
@@ -94,6 +94,40 @@ def test_full_has_1500_supported_cases_and_reasons_for_the_others():
     assert supported >= 1500
     assert reasons
     assert all(isinstance(reason, str) and reason.strip() for reason in reasons)
+
+
+def sizes(problem):
+    """Number of samples, channels and the rest of a shape, by position: a proof apart from the design's own axes."""
+    kept = list(problem.shape)
+    channels = kept.pop(problem.channel_axis)
+    samples = kept.pop(0) if problem.layout[0] == "n" else None
+    return samples, channels, tuple(kept)
+
+
+def values(problem, options):
+    fields = (*sizes(problem), problem.layout, problem.dtype, problem.param_dtype, problem.pass_, problem.context)
+    return enumerate((*fields, problem.epsilon, *(problem.option(name) for name in options)))
+
+
+@pytest.mark.parametrize("operator", kernels.operators())
+def test_full_has_every_pair_of_values_that_any_problem_has_and_no_problem_that_adds_none(operator):
+    product = [problem for problem in presets.problems("exhaustive") if problem.operator == operator]
+    chosen = [problem for problem in presets.problems("full") if problem.operator == operator]
+    options = sorted({name for problem in product for name, _ in problem.options})
+    pairs = {problem: set(combinations(values(problem, options), 2)) for problem in product}
+    assert set(chosen) <= set(product)
+    assert set().union(*(pairs[problem] for problem in chosen)) == set().union(*pairs.values())
+    times = Counter(pair for problem in chosen for pair in pairs[problem])
+    assert all(min(times[pair] for pair in pairs[problem]) == 1 for problem in chosen)
+    assert len(chosen) < 0.65 * len(product)
+
+
+def test_full_is_the_same_each_time_and_a_fifth_of_the_product():
+    found = presets.problems("full")
+    assert list(presets.problems("full").items()) == list(found.items())
+    assert len(found) < 0.2 * len(presets.problems("exhaustive"))
+    for target in ("h200", "a100", "h100", "b200"):
+        assert 4000 <= len(studied(cases("full"), target)) <= 5000
 
 
 def test_an_unknown_preset_is_refused():

@@ -72,7 +72,7 @@ BATCH_NORM = ("explain", "batch_norm", "naive")
         ((), "COMMAND"),
         (("measure",), "invalid choice: 'measure'"),
         (("list", "--presets", "smoke"), "unrecognized arguments"),
-        (("list", "--preset", "tiny"), "unknown preset 'tiny'; allowed: smoke, quick, standard, full"),
+        (("list", "--preset", "tiny"), "unknown preset 'tiny'; allowed: smoke, quick, standard, full, exhaustive"),
         (("list", "--operator", "bn"), "unknown operator 'bn'; allowed: batch_norm"),
         (
             ("list", "--operator", "batch_norm", "--variant", "fast"),

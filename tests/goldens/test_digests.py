@@ -12,6 +12,7 @@ import pytest
 from normbench.jax_compat.embedded import without_source_lines
 
 ROOT = Path(__file__).resolve().parents[2]
+INTERPRETERS = [Path(sys.executable), *sorted(ROOT.glob(".venv-0*/bin/python"))]
 SLUGS = (
     "rms_norm.alone.2x64x256.nlc.f32.f32.forward.eps1em06.naive",
     "rms_norm.alone.2x64x256.nlc.bf16.f32.forward_backward.eps1em06.pallas_triton",
@@ -51,6 +52,23 @@ def test_a_program_has_one_digest_in_every_checkout_and_order(tmp_path):
     assert digests(other, SLUGS[::-1]) == here
     assert len({program for program, _ in here.values()}) == len(SLUGS)
     assert len({compiled for _, compiled in here.values()}) == len(SLUGS)
+
+
+TWICE = """
+from normbench.goldens.program import golden_program, lowered
+print(*(lowered(golden_program("{slug}", "h200"), "h200")[1] for _ in range(2)))
+"""
+
+
+@pytest.mark.parametrize("python", INTERPRETERS, ids=lambda path: path.parts[-3])
+def test_what_was_lowered_before_does_not_count_in_any_release(python):
+    """JAX 0.11 numbers the kernels of a process, and writes the number into each."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [str(python), "-P", "-c", TWICE.format(slug=SLUGS[2])]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = done.stdout.split()
+    assert first == second
 
 
 def test_a_kernel_that_does_something_else_has_another_digest():

@@ -59,6 +59,17 @@ def test_constants_become_the_shift_exactly(operator, layout):
     np.testing.assert_array_equal(y, np.broadcast_to(lined_up, y.shape))
 
 
+@pytest.mark.parametrize("columns", [255, 4096])
+def test_a_pivot_far_from_the_mean_is_found_out(columns):
+    x = 1e4 + np.random.default_rng(0).standard_normal((64, columns)).astype(np.float32)
+    x[:, : 16 if columns > 255 else 1] = 0  # what the sums are first taken around
+    y = np.asarray(kernels.get("layer_norm", "native")(jnp.asarray(x), None, None, epsilon=0.0), np.float64)
+    wide = x.astype(np.float64)
+    exact = (wide - wide.mean(1, keepdims=True)) / wide.std(1, keepdims=True)
+    least = np.abs(exact[:, :1])  # of which the deviation is nearly the whole
+    assert (np.abs(y[:, :1] - exact[:, :1]) <= 3e-7 * least).all()
+
+
 def _floats() -> np.ndarray:
     """Of every exponent and sign: exact halves between two bfloat16, their neighbours, and what is no number."""
     high = np.arange(2**16, dtype=np.uint32) << 16

@@ -13,6 +13,7 @@ from normbench.fusion.targets import deviceless_target
 from normbench.jax_compat.triton import triton_call, triton_load, triton_program_id, triton_store
 from normbench.kernels import Problem
 from normbench.predict import known_error
+from normbench.predict.devices import device_of
 from normbench.predict.model import norm
 from normbench.predict.program import predict
 from normbench.report import load_run
@@ -146,7 +147,17 @@ def test_nothing_is_predicted_for_a_device_that_is_not_known():
 
 
 def test_ranges_lie_around_the_prediction():
-    assert all(known.low < 1 < known.high for known in known_error.RANGES.values())
+    ranges = [*known_error.RANGES.values(), *known_error.RANGES_ASSUMED.values()]
+    assert all(known.low < 1 < known.high for known in ranges)
+
+
+def test_less_is_known_of_a_device_of_which_much_is_assumed():
+    devices = {name: device_of(deviceless_target(name)) for name in ("a100", "h100", "h200", "b200")}
+    assert [name for name, device in devices.items() if device is not None and device.assumed] == ["b200"]
+    for kind in known_error.RANGES:
+        known, assumed = known_error.range_of(kind, assumed=False), known_error.range_of(kind, assumed=True)
+        assert assumed.low <= known.low
+        assert assumed.high >= known.high
 
 
 def test_the_norm_is_a_maximum_that_grows_where_two_are_close():

@@ -232,8 +232,8 @@ _ADDED = {"residual": ALL, "gradient_of_residual": GRADIENTS, "sum": (FORWARD,),
 _FORMS: tuple[tuple[str, tuple[str, ...], tuple], ...] = (
     ("rounding_of_hat", OUTPUTS, (("hat_dtype", "bfloat16"),)),
     ("offset_of_gamma", ALL, (("scale_offset", 1),)),
-    ("units", (FORWARD,), (("fp8_scale", 0.5),)),
-    ("clipping", (FORWARD,), (("fp8_scale", 0.005),)),
+    ("units", ALL, (("fp8_scale", 0.5),)),
+    ("clipping", ALL, (("fp8_scale", 0.005),)),
 )
 """Of RMS norm as language models have it: Llama rounds x_hat, Gemma adds one, y in eight bits."""
 _CONTEXTS: tuple[tuple[str, dict[str, tuple[str, ...]], tuple[str, ...]], ...] = (

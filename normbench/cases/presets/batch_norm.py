@@ -82,7 +82,7 @@ def standard() -> Iterator[Entry]:
     yield from _surrounded()
 
 
-def full() -> Iterator[Entry]:
+def exhaustive() -> Iterator[Entry]:
     """Every distinct output with each batch size, layout and dtype; passes, contexts and parameter dtypes for some."""
     for problem, provenance in _everything():
         if problem.channels and _bytes(problem) <= _MAX_BYTES:

@@ -63,7 +63,7 @@ def standard() -> Iterator[Entry]:
         yield replace(problem, context=context), f"ResNet-50@224 layer3.0.downsample, with {context}"
 
 
-def full() -> Iterator[Entry]:
+def exhaustive() -> Iterator[Entry]:
     """Every distinct convolution with each batch size, as on a GPU and as on a CPU; the product for the varied ones."""
     usual = (("nhwc", "bfloat16"), ("nchw", "float32"))
     for layer, batch, (layout, dtype) in product(_distinct(), (1, 8, 32), usual):

@@ -1,4 +1,4 @@
-"""A table of layers, and the four presets that are made of it."""
+"""A table of layers, and the presets that are made of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,11 +30,12 @@ class Family:
     Attributes:
       operator: its name.
       smoke, quick: layers and their dtypes; `quick` are forward passes, and the gradient of its first layer.
-      layers: of the models; all are in `standard` and `full`.
+      layers: of the models; all are in `standard` and `exhaustive`.
       trained: layers of which the gradients and the contexts are studied too.
       odd: sizes off any alignment, and beyond a limit of the compiler.
-      surrounded: layers whose context is more than an activation, and a pass; in `standard` and `full`, in bfloat16.
-      contexts: those in which `full` studies the trained layers.
+      surrounded: layers whose context is more than an activation, and a pass; in `standard` and `exhaustive`, in
+        bfloat16.
+      contexts: those in which `exhaustive` studies the trained layers.
     """
 
     operator: str
@@ -65,7 +66,7 @@ class Family:
             yield self._problem(layer, "bfloat16")
         yield from self._in_context()
 
-    def full(self) -> Iterator[Entry]:
+    def exhaustive(self) -> Iterator[Entry]:
         for layer, dtype in product(self.layers, DTYPES):
             yield self._problem(layer, dtype)
         for layer, dtype, pass_, context in product(self.trained, DTYPES, ("forward", *_GRADIENTS), self.contexts):

@@ -75,6 +75,7 @@ def _assembled(files: tuple[bytes, ...]) -> dict[str, Code]:
         return {entry: code for part in pool.map(assemble, files) for entry, code in part.items()}
 
 
+@lru_cache(maxsize=128)  # kernels of one program for two devices of one architecture are mostly the same
 def _assemble(ptxas: str | None, file: bytes) -> dict[str, Code]:
     text = zlib.decompress(file).decode()
     report, machine = _run(ptxas, text) if ptxas else ("", {})

@@ -119,5 +119,6 @@ register_variant(
         supports_problem=_pallas_tpu.unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"cast": _pallas_tpu.pallas_tpu},
+        both_passes=_pallas_tpu.pallas_tpu,
     )
 )

@@ -1,10 +1,12 @@
 """One fused kernel in Pallas for TPUs: channels that fit VMEM, of all images, are read once and written once."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from normbench.errors import UserError
-from normbench.kernels.batch_norm_training.arguments import Outputs, checked
+from normbench.kernels.batch_norm_training.arguments import checked
 from normbench.kernels.contexts import CAST_DTYPES
 from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.second_order import (
@@ -14,9 +16,10 @@ from normbench.kernels.pallas.second_order import (
     twice_differentiable,
     without_running,
 )
-from normbench.kernels.pallas.tpu import columns
+from normbench.kernels.pallas.tpu import columns, columns_both
+from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan
-from normbench.kernels.pallas.tpu.limits import dtype_refusal, streamed
+from normbench.kernels.pallas.tpu.limits import added_outside, dtype_refusal, streamed
 from normbench.kernels.pallas.tpu.pieces import copied, pieces_of, view_of
 from normbench.kernels.problem import Problem
 
@@ -35,27 +38,49 @@ def pallas_tpu(
     channel_axis: int = 1,
     activation: str = "none",
     output_dtype: str | None = None,
-) -> Outputs:
-    """As `naive`, of float32 or bfloat16; `output_dtype` is that of y, x's where it is None.
+    cotangent: jax.Array | None = None,
+) -> Any:
+    """As `naive`, of float32 or bfloat16; `output_dtype` is that of y, x's where it is None. With a `cotangent`, of y,
+    (outputs, gradients of x, gamma and beta), for which x is read once.
 
     Mean and squares are merged block by block, around a pivot of the first one; channels that VMEM does not hold, 128
     at a time, are read twice. Gradients by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the
     kernel is interpreted.
 
     Raises:
-      UserError: as `naive`, and for another dtype.
+      UserError: as `naive`, and for another dtype, or a cotangent that is not as y.
     """
     a = checked(x, gamma, beta, running_mean, running_variance, epsilon, momentum, channel_axis, activation)
     output_dtype = jnp.dtype(output_dtype or a.x.dtype).name
     plan = ColumnsPlan("batch_norm_training", 1, a.epsilon, activation, output_dtype, a.momentum)
     if refused := dtype_refusal(NAMES, (*(array.dtype.name for array in a[:5]), output_dtype)):
         raise UserError(refused)
+    if cotangent is not None:
+        (cotangent,) = checked_cotangents(cotangent, a.x, (output_dtype,))
+        return _both(a, cotangent, plan, channel_axis % a.x.ndim)
     if a.x.size == 0:
         zero = jnp.sum(a.gamma * 0 + a.beta * 0).astype(output_dtype)
         return a.updated(a.x.astype(output_dtype) + zero, a.running_mean, a.running_variance)
     running = jax.lax.stop_gradient((a.running_mean, a.running_variance))
     y, *moved = _differentiable((a.x, a.gamma, a.beta, running), (plan, channel_axis % a.x.ndim))
     return y, *map(jax.lax.stop_gradient, moved)
+
+
+def _both(a, dy, plan, axis):
+    if a.x.size == 0 or not (held := _cut(a.x, (a.x.dtype.name, dy.dtype.name), axis))[1].held:
+        options = {"momentum": plan.momentum, "channel_axis": axis, "activation": plan.activation}
+
+        def passes(x, gamma, beta):
+            running = a.running_mean, a.running_variance
+            return pallas_tpu(x, gamma, beta, *running, plan.epsilon, **options, output_dtype=plan.output_dtype)
+
+        return by_passes(passes, a[:3], dy, statistics=True)
+    view, cut = held
+    running = a.running_mean, a.running_variance
+    y, dx, dgamma, dbeta, *moved = columns_both.both(view.of(a.x), (a.gamma, a.beta), running, view.of(dy), plan, cut)
+    moved = (new.astype(old.dtype) for new, old in zip(moved, running, strict=True))
+    gradients = view.back(dx, a.x.shape), dgamma.astype(a.gamma.dtype), dbeta.astype(a.beta.dtype)
+    return (view.back(y, a.x.shape), *moved), gradients
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -70,7 +95,11 @@ def unsupported(problem: Problem, target: str) -> str | None:
     view = view_of(problem.shape, problem.channel_axis, problem.dtype, whole=True)
     cuts = {"forward": pieces_of(view, 1, (problem.dtype,), 2)}
     cuts["backward"] = pieces_of(view, 1, (problem.dtype, dtype), 2)
-    return copied(problem.shape, problem.channel_axis, problem.dtype, whole=True) or streamed(problem.pass_, cuts)
+    if reason := copied(problem.shape, problem.channel_axis, problem.dtype, whole=True):
+        return reason
+    if problem.context == "residual" and (reason := added_outside(problem.shape, problem.dtype, target)):
+        return reason
+    return streamed(problem.pass_, cuts)
 
 
 def _cut(x, dtypes, axis):

@@ -128,6 +128,7 @@ for _variant in (
         supports_problem=_pallas_tpu.unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"cast": _pallas_tpu.pallas_tpu},
+        both_passes=_pallas_tpu.pallas_tpu,
     ),
     Variant(
         _NAME,

@@ -1,5 +1,8 @@
 """One fused kernel in Pallas for TPUs: each image that fits VMEM is read once and written once."""
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -8,9 +11,10 @@ from normbench.kernels.contexts import CAST_DTYPES
 from normbench.kernels.group_norm.arguments import checked
 from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.second_order import plain_norm, twice_differentiable
-from normbench.kernels.pallas.tpu import columns
+from normbench.kernels.pallas.tpu import columns, columns_both
+from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan
-from normbench.kernels.pallas.tpu.limits import dtype_refusal, streamed
+from normbench.kernels.pallas.tpu.limits import added_outside, dtype_refusal, streamed
 from normbench.kernels.pallas.tpu.pieces import copied, pieces_of, view_of
 from normbench.kernels.problem import Problem
 
@@ -25,15 +29,17 @@ def pallas_tpu(
     channel_axis: int = 1,
     activation: str = "none",
     output_dtype: str | None = None,
-) -> jax.Array:
-    """As `naive`, of float32 or bfloat16; `output_dtype` is that of y, x's where it is None.
+    cotangent: jax.Array | None = None,
+) -> Any:
+    """As `naive`, of float32 or bfloat16; `output_dtype` is that of y, x's where it is None. With a `cotangent`, of y,
+    (y, gradients of x, gamma and beta), for which x is read once.
 
     Mean and squares are merged block by block, around a pivot of the first one; an image that VMEM does not hold is
     read twice. Gradients by hand: x, and mean and 1 / deviation in float32 are saved. On a CPU the kernel is
     interpreted.
 
     Raises:
-      UserError: as `naive`, and for another dtype.
+      UserError: as `naive`, and for another dtype, or a cotangent that is not as y.
     """
     a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
     each = a.gamma.size // groups
@@ -41,9 +47,25 @@ def pallas_tpu(
     dtypes = (a.x.dtype.name, a.gamma.dtype.name, a.beta.dtype.name, plan.output_dtype)
     if refused := dtype_refusal(("x", "gamma", "beta", "y"), dtypes):
         raise UserError(refused)
+    if cotangent is not None:
+        (cotangent,) = checked_cotangents(cotangent, a.x, (plan.output_dtype,))
+        return _both((a.x, a.gamma, a.beta), cotangent, (plan, channel_axis % a.x.ndim))
     if a.x.size == 0:
         return a.x.astype(plan.output_dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(plan.output_dtype)
     return _differentiable((a.x, a.gamma, a.beta), (plan, channel_axis % a.x.ndim))
+
+
+def _both(arrays, dy, asked):
+    x, *parameters = arrays
+    plan, axis = asked
+    if x.size == 0 or not (held := _cut(x, (x.dtype.name, dy.dtype.name), asked))[1].held:
+        options = {"groups": x.shape[axis] // plan.each, "channel_axis": axis, "activation": plan.activation}
+        passes = partial(pallas_tpu, epsilon=plan.epsilon, **options, output_dtype=plan.output_dtype)
+        return by_passes(passes, arrays, dy)
+    view, cut = held
+    y, dx, *gradients = columns_both.both(view.of(x), parameters, (), view.of(dy), plan, cut)
+    gradients = (g.astype(p.dtype) for g, p in zip(gradients, parameters, strict=True))
+    return view.back(y, x.shape), (view.back(dx, x.shape), *gradients)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -61,7 +83,11 @@ def unsupported(problem: Problem, target: str) -> str | None:
     view = view_of(problem.shape, problem.channel_axis, problem.dtype, whole=False)
     cuts = {"forward": pieces_of(view, each, (problem.dtype,), 2)}
     cuts["backward"] = pieces_of(view, each, (problem.dtype, dtype), 2)
-    return copied(problem.shape, problem.channel_axis, problem.dtype, whole=False) or streamed(problem.pass_, cuts)
+    if reason := copied(problem.shape, problem.channel_axis, problem.dtype, whole=False):
+        return reason
+    if problem.context == "residual" and (reason := added_outside(problem.shape, problem.dtype, target)):
+        return reason
+    return streamed(problem.pass_, cuts)
 
 
 def _cut(x, dtypes, asked):

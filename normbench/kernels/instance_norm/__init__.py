@@ -106,6 +106,7 @@ for _variant in (
         supports_problem=_groups_tpu.unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_tpu},
+        both_passes=pallas_tpu,
     ),
 ):
     register_variant(_variant)

@@ -1,5 +1,7 @@
 """One fused kernel in Pallas for TPUs: group norm's, with a group for each channel."""
 
+from typing import Any
+
 import jax
 
 from normbench.kernels.batch_norm.arguments import channels_of
@@ -15,7 +17,8 @@ def pallas_tpu(
     channel_axis: int = 1,
     activation: str = "none",
     output_dtype: str | None = None,
-) -> jax.Array:
+    cotangent: jax.Array | None = None,
+) -> Any:
     """As `naive`; `output_dtype` is that of y, x's where it is None. Otherwise as group norm's."""
     x, axis, _ = channels_of(x, channel_axis)
     return groups.pallas_tpu(
@@ -27,4 +30,5 @@ def pallas_tpu(
         channel_axis=channel_axis,
         activation=activation,
         output_dtype=output_dtype,
+        cotangent=cotangent,
     )

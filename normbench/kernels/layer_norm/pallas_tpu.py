@@ -1,5 +1,7 @@
 """One fused kernel in Pallas for TPUs: each row is brought to VMEM once and taken away once."""
 
+from typing import Any
+
 import jax
 
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
@@ -20,23 +22,26 @@ def pallas_tpu(
     activation: str = "none",
     residual: jax.Array | None = None,
     output_dtype: str | None = None,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+    cotangent: Any = None,
+) -> Any:
     """As `naive`, and what a compiler would have to fuse by itself:
 
     Args:
       x, gamma, beta, epsilon, ndim, activation: as for `naive`; float32 or bfloat16.
       residual: as x; then z = x + residual is normalized, and (y, z) returned.
       output_dtype: of y; None: x's.
+      cotangent: of y, or of (y, z): then (y, gradients) or ((y, z), gradients) are returned, those of x and of
+        the parameters, and x is read once for both.
 
     The variance is taken around the mean, of the row in VMEM, centred twice. Gradients by hand: x (or z) is saved, and
     its statistics are made again. On a CPU the kernel is interpreted.
 
     Raises:
-      UserError: as `naive`, and for another dtype, or rows that VMEM does not hold.
+      UserError: as `naive`, and for another dtype, a cotangent that is not as y, or rows that VMEM does not hold.
     """
     a = checked(x, gamma, beta, epsilon, ndim, activation)
     plan = _plan(a.epsilon, activation, output_dtype or a.x.dtype.name)
-    return tpu_row_norm(a.x, ndim, (a.gamma, a.beta), plan, residual)
+    return tpu_row_norm(a.x, ndim, (a.gamma, a.beta), plan, residual, cotangent)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:

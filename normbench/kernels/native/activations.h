@@ -41,9 +41,13 @@ inline constexpr C kRoot = static_cast<C>(0.79788456080286535588);  // sqrt(2 / 
 template <class C>
 inline constexpr C kCubic = static_cast<C>(0.044715);
 
+// Those that are made of vectors as they are of numbers.
+template <int A>
+inline constexpr bool kOfVectors = A == kNone || A == kRelu;
+
 template <int A, class C>
 inline C activated(C z) {
-  if constexpr (A == kRelu) return z < 0 ? C(0) : z;
+  if constexpr (A == kRelu) return z < C{} ? C{} : z;
   if constexpr (A == kSilu) return z / (C(1) + exponential(-z));
   if constexpr (A == kGelu) {
     const C inner = C(2) * kRoot<C> * z * (C(1) + kCubic<C> * z * z);
@@ -66,13 +70,6 @@ inline C slope(C z) {
     return s + w * s * (C(1) - s) * (C(2) * kRoot<C> * (C(1) + C(3) * kCubic<C> * w * w));
   }
   return C(1);
-}
-
-// A loop with nothing beside it, which a compiler makes vectors of.
-template <int A, class C>
-__attribute__((noinline)) void scale_row(C* __restrict y, const C* __restrict x, const C* __restrict high,
-                                         const C* __restrict scale, const C* __restrict shift, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = activated<A>((x[i] - high[i]) * scale[i] + shift[i]);
 }
 
 // Calls call(std::integral_constant) with the activation as a constant.

@@ -57,19 +57,32 @@ inline uint16_t narrowed_bfloat16(uint32_t bits) {
   return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? none : rounded);
 }
 
+__attribute__((noinline)) inline void narrow_one_by_one(uint16_t* to, const float* from, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, from + i, 4);
+    to[i] = narrowed_bfloat16(bits);
+  }
+}
+
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+inline void narrow_vector(uint16_t* to, __m512 value) {
+  constexpr int subnormal = 0x20;  // which the instruction takes for 0
+  if (__builtin_expect(_mm512_fpclass_ps_mask(value, subnormal) == 0, 1)) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(value));
+  } else {
+    alignas(64) float each[16];
+    _mm512_store_ps(each, value);
+    narrow_one_by_one(to, each, 16);
+  }
+}
+#endif
+
 inline void narrow_bfloat16(uint16_t* to, const float* from, int64_t n) {
   const uint32_t* all = reinterpret_cast<const uint32_t*>(from);
   int64_t i = 0;
 #if defined(__AVX512BF16__) && defined(__AVX512DQ__)
-  constexpr int subnormal = 0x20;  // which the instruction takes for 0
-  for (; i + 16 <= n; i += 16) {
-    const __m512 value = _mm512_loadu_ps(from + i);
-    if (__builtin_expect(_mm512_fpclass_ps_mask(value, subnormal) == 0, 1)) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)_mm512_cvtneps_pbh(value));
-    } else {
-      for (int64_t j = i; j < i + 16; ++j) to[j] = narrowed_bfloat16(all[j]);
-    }
-  }
+  for (; i + 16 <= n; i += 16) narrow_vector(to + i, _mm512_loadu_ps(from + i));
 #endif
   for (; i < n; ++i) to[i] = narrowed_bfloat16(all[i]);
 }

@@ -22,11 +22,11 @@ SOURCES = Path(__file__).parent
 TARGETS = ("rows", "segments", "columns", "windows")
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fno-strict-aliasing",
-    "-ffp-contract=off", "-fPIC", "-shared",
+    "-fPIC", "-shared",
 )  # fmt: skip
-"""A product that is taken from its own mean has to be rounded as the mean was: the two are not contracted. None that
-lets the compiler reorder sums, or take it that there is no infinity and no NaN; nor that the bits of a float, which is
-how bfloat16 is read and rounded, lie apart from the float."""
+"""None that lets the compiler reorder sums, or take it that there is no infinity and no NaN; nor that the bits of a
+float, which is how bfloat16 is read and rounded, lie apart from the float. It may round a product and a sum at once; a
+product that is taken from its own mean is kept from that in the sources (`rounded`)."""
 COMPILERS = ("g++", "clang++")
 
 

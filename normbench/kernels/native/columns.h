@@ -19,7 +19,8 @@ struct Columns {
   int64_t elements() const { return images * rows * channels; }
 };
 
-inline constexpr int64_t kStrip = 256;  // columns that are added at once
+inline constexpr int64_t kStrip = 128;  // columns that are added at once, their sums in registers
+inline constexpr int64_t kRowsAdded = 64;  // in the type of the computation, before float64
 
 // How x is cut: rows of few channels are taken several at once, as one wider row.
 struct Cut {
@@ -51,89 +52,109 @@ struct ColumnMoments {
   }
 };
 
-// Calls column(kind, column) for vectors of columns, and for those that fill none.
-template <class C, class Column>
-inline void in_columns(int64_t columns, const Column& column) {
+template <int N>
+using Count = std::integral_constant<int, N>;
+
+// Calls strip(kind, Count<N>, column) for N vectors of columns, at most `Most`, and for those that fill none.
+template <class C, int Most, class Strip>
+inline void in_strips(int64_t columns, const Strip& strip) {
+  using V = typename Lanes<C>::V;
+  constexpr int64_t width = Lanes<C>::kWidth;
   int64_t c = 0;
-  for (; c + Lanes<C>::kWidth <= columns; c += Lanes<C>::kWidth) column(typename Lanes<C>::V{}, c);
-  for (; c < columns; ++c) column(C{}, c);
-}
-
-// Calls add(row, lane), four rows after one another in lanes of their own.
-template <class Add>
-inline void by_fours(int64_t rows, const Add& add) {
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
-    add(r, 0);
-    add(r + 1, 1);
-    add(r + 2, 2);
-    add(r + 3, 3);
+  for (; c + Most * width <= columns; c += Most * width) strip(V{}, Count<Most>{}, c);
+  if constexpr (Most > 1) {
+    for (; c + 2 * width <= columns; c += 2 * width) strip(V{}, Count<2>{}, c);
   }
-  for (; r < rows; ++r) add(r, 0);
+  for (; c + width <= columns; c += width) strip(V{}, Count<1>{}, c);
+  for (; c < columns; ++c) strip(C{}, Count<1>{}, c);
 }
 
-template <class K>
-inline K sum_of_four(const K* lanes) {
-  return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+// What lies near the means of columns: the means of eight rows, exact where they are equal.
+template <class K, class C, class Stored>
+inline K near_means(const Stored* x, int64_t stride, int64_t rows) {
+  if (rows < 8) return load<K>(x);
+  const C eighth = C(1) / 8;
+  const auto row = [&](int64_t r) { return load<K>(x + r * stride) * eighth; };
+  return ((row(0) + row(1)) + (row(2) + row(3))) + ((row(4) + row(5)) + (row(6) + row(7)));
 }
 
-template <class C, class K>
-inline void store(C* to, K value) {
-  std::memcpy(to, &value, sizeof(K));
+// The sums of the deviations of some columns from their pivots, and of their squares.
+template <int N, class C, class K, class Stored>
+inline void add_deviations(const Stored* x, int64_t stride, int64_t rows, const C* pivot, C* shifted, C* squared) {
+  constexpr int64_t width = sizeof(K) / sizeof(C);
+  K near[N], first[N] = {}, second[N] = {};
+  for (int i = 0; i < N; ++i) near[i] = load<K>(pivot + i * width);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int i = 0; i < N; ++i) {
+      const K difference = load<K>(x + r * stride + i * width) - near[i];
+      first[i] += difference;
+      second[i] += difference * difference;
+    }
+  }
+  for (int i = 0; i < N; ++i) {
+    store(shifted + i * width, first[i]);
+    store(squared + i * width, second[i]);
+  }
 }
 
-template <class C>
-void add_tile(ColumnMoments& all, const C* x, int64_t stride, int64_t rows, int64_t columns) {
-  alignas(64) C near[kStrip], left[kStrip], squared[kStrip];
-  const C share = C(1) / static_cast<C>(rows);
-  in_columns<C>(columns, [&](auto kind, int64_t c) {
-    using K = decltype(kind);
-    const C* const column = x + c;
-    const K pivot = load<K>(column);
-    K shifted[4] = {}, centred[4] = {}, square[4] = {};
-    by_fours(rows, [&](int64_t r, int lane) { shifted[lane] += load<K>(column + r * stride) - pivot; });
-    const K middle = pivot + sum_of_four(shifted) * share;
-    by_fours(rows, [&](int64_t r, int lane) {
-      const K difference = load<K>(column + r * stride) - middle;
-      centred[lane] += difference;
-      square[lane] += difference * difference;
-    });
-    store(near + c, middle);
-    store(left + c, sum_of_four(centred));
-    store(squared + c, sum_of_four(square));
-  });
+// As for a block: again around the means where a pivot was far from one.
+template <class C, class Stored>
+void add_tile(ColumnMoments& all, const Stored* x, int64_t stride, int64_t rows, int64_t columns) {
+  alignas(64) C pivot[kStrip], shifted[kStrip], squared[kStrip];
   double mean[kStrip], squares[kStrip];
-  for (int64_t c = 0; c < columns; ++c) {
-    const double rest = static_cast<double>(left[c]) / rows, found = squared[c] - rest * rest * rows;
-    mean[c] = near[c] + rest;
-    squares[c] = found < 0 ? 0 : found;
+  in_strips<C, 1>(columns, [&](auto kind, auto, int64_t c) {
+    using K = decltype(kind);
+    store(pivot + c, near_means<K, C>(x + c, stride, rows));
+  });
+  for (bool again = false;; again = true) {
+    in_strips<C, 8>(columns, [&](auto kind, auto many, int64_t c) {
+      add_deviations<many.value, C, decltype(kind)>(x + c, stride, rows, pivot + c, shifted + c, squared + c);
+    });
+    int64_t far = 0;
+    for (int64_t c = 0; c < columns; ++c) {
+      const double left = static_cast<double>(shifted[c]) / rows, found = squared[c] - left * left * rows;
+      far += !(left * left * rows <= kTrusted * found);
+      mean[c] = pivot[c] + left;
+      squares[c] = found < 0 ? 0 : found;
+    }
+    if (again || far == 0) break;
+    for (int64_t c = 0; c < columns; ++c) pivot[c] = static_cast<C>(mean[c]);
   }
   all.add(rows, mean, squares, columns);
 }
 
-// Rows of some columns: where the first one lies, and how far it is to the next.
-template <class C>
+// Rows of some columns, as they lie there or widened: where the first one is, and how far it is to the next.
+template <class Stored>
 struct Tile {
-  const C* data;
+  const Stored* data;
   int64_t stride;
 };
 
-// Calls tile(tiles, row, rows, column, columns) over the rows of a part as rows of `wide` elements; there is a tile of
-// each array, widened into scratch of its own where it has to be.
+// Calls tile(tiles, row, rows, column, columns) over the rows of a part as rows of `wide` elements, in memory order;
+// there is a tile of each array: all as they lie there, of the type that is computed in or of bfloat16, or each widened
+// into scratch of its own where it has to be.
 template <class C, size_t N, class Run>
 void in_tiles(const Array* const (&arrays)[N], int64_t from, int64_t rows, int64_t wide, const Run& tile) {
-  constexpr int64_t most = 32768 / sizeof(C);
+  constexpr int64_t most = kRowsAdded * kStrip;
   static thread_local std::vector<C> scratch;
-  scratch.resize(N * most);
-  const int64_t strip = std::min(kStrip, wide), at_once = std::min<int64_t>(128, most / strip);
-  for (int64_t column = 0; column < wide; column += strip) {
-    const int64_t columns = std::min(strip, wide - column);
-    for (int64_t row = 0; row < rows; row += at_once) {
-      const int64_t count = std::min(at_once, rows - row);
+  bool halves = sizeof(C) == 4;
+  for (const Array* array : arrays) halves = halves && array->type == ffi::BF16;
+  if (!halves) scratch.resize(N * most);
+  for (int64_t row = 0; row < rows; row += kRowsAdded) {
+    const int64_t count = std::min(kRowsAdded, rows - row);
+    for (int64_t column = 0; column < wide; column += kStrip) {
+      const int64_t columns = std::min(kStrip, wide - column), at = from + row * wide + column;
+      if constexpr (sizeof(C) == 4) {
+        if (halves) {
+          Tile<uint16_t> tiles[N];
+          for (size_t i = 0; i < N; ++i) tiles[i] = {static_cast<const uint16_t*>(arrays[i]->data) + at, wide};
+          tile(tiles, row, count, column, columns);
+          continue;
+        }
+      }
       Tile<C> tiles[N];
       for (size_t i = 0; i < N; ++i) {
         C* into = scratch.data() + i * most;
-        const int64_t at = from + row * wide + column;
         if (arrays[i]->type == kType<C>) {
           tiles[i] = {read(*arrays[i], at, 0, into), wide};
         } else {
@@ -154,9 +175,9 @@ void moments_of_part(const Columns& a, const Cut& cut, int64_t from, int64_t row
   const auto add = [&](int64_t start, int64_t count, int64_t wide, double before) {
     const Array* const arrays[] = {&a.x};
     in_tiles<C>(arrays, start, count, wide,
-                [&](const Tile<C>* x, int64_t row, int64_t n, int64_t column, int64_t columns) {
+                [&](const auto* x, int64_t row, int64_t n, int64_t column, int64_t columns) {
                   ColumnMoments moments{before + row, sums.data() + column, sums.data() + cut.wide + column};
-                  add_tile(moments, x->data, x->stride, n, columns);
+                  add_tile<C>(moments, x->data, x->stride, n, columns);
                 });
   };
   add(from, full, cut.wide, 0);
@@ -207,22 +228,49 @@ std::vector<Vectors<C>> vectors_of(int64_t images, int64_t wide) {
   return vectors;
 }
 
-// Loops with nothing beside them, which a compiler makes vectors of.
-template <int A, class C>
-__attribute__((noinline)) void slope_row(C* __restrict dz, const C* __restrict dy, const C* __restrict x,
+// dz = dy times the slope of the activation.
+template <int A, class C, class Stored>
+__attribute__((noinline)) void slope_row(C* __restrict dz, const Stored* __restrict dy, const Stored* __restrict x,
                                          const C* __restrict high, const C* __restrict scale, const C* __restrict shift,
                                          int64_t n) {
-  for (int64_t i = 0; i < n; ++i) dz[i] = dy[i] * slope<A>((x[i] - high[i]) * scale[i] + shift[i]);
+  for (int64_t i = 0; i < n; ++i) {
+    dz[i] = load<C>(dy + i) * slope<A>((load<C>(x + i) - high[i]) * scale[i] + shift[i]);
+  }
 }
 
-template <class C>
-__attribute__((noinline)) void pull_row(C* __restrict dx, const C* __restrict dz, const C* __restrict x,
+// The sums of dz and of dz (x - high) r over the rows of some columns.
+template <int N, class C, class K, class Stored, class Pulled>
+inline void add_pulls(const Stored* x, int64_t stride, const Pulled* dz, int64_t dz_stride, int64_t rows, const C* high,
+                      const C* r, C* plain, C* weighted) {
+  constexpr int64_t width = sizeof(K) / sizeof(C);
+  K middle[N], factor[N], first[N] = {}, second[N] = {};
+  for (int i = 0; i < N; ++i) {
+    middle[i] = load<K>(high + i * width);
+    factor[i] = load<K>(r + i * width);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int i = 0; i < N; ++i) {
+      const K d = load<K>(dz + row * dz_stride + i * width);
+      first[i] += d;
+      second[i] += d * ((load<K>(x + row * stride + i * width) - middle[i]) * factor[i]);
+    }
+  }
+  for (int i = 0; i < N; ++i) {
+    store(plain + i * width, first[i]);
+    store(weighted + i * width, second[i]);
+  }
+}
+
+template <class C, class Stored, class Out>
+__attribute__((noinline)) void pull_row(Out* __restrict dx, const Stored* __restrict dz, const Stored* __restrict x,
                                         const C* __restrict high, const C* __restrict scale, const C* __restrict r,
                                         const C* __restrict left, const C* __restrict plain,
                                         const C* __restrict weighted, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    dx[i] = scale[i] * dz[i] - plain[i] - ((x[i] - high[i]) * r[i] + left[i]) * weighted[i];
-  }
+  in_lanes<C>(n, [&](auto kind, int64_t i, int) {
+    using K = decltype(kind);
+    const K h = (load<K>(x + i) - load<K>(high + i)) * load<K>(r + i) + load<K>(left + i);
+    store(dx + i, rounded(load<K>(scale + i) * load<K>(dz + i)) - load<K>(plain + i) - h * load<K>(weighted + i));
+  });
 }
 
 // Calls run(offset, first column, count) over a part, in memory order.
@@ -252,9 +300,7 @@ void columns_forward(ffi::ThreadPool& pool, const Columns& a) {
     const Vectors<C>& v = vectors[task / cut.parts];
     with_activation(a.activation, [&](auto act) {
       in_runs(start_of(task), rows_of(task) * channels, cut.wide, [&](int64_t at, int64_t column, int64_t n) {
-        C* y = place(a.y, at, made);
-        scale_row<act.value>(y, read(a.x, at, n, wide), v.high + column, v.scale + column, v.shift + column, n);
-        keep(a.y, at, n, y);
+        scale_run<act.value>(a.y, a.x, at, n, v.high + column, v.scale + column, v.shift + column, wide, made);
       });
     });
   };
@@ -352,41 +398,32 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
     std::vector<C> pulled;
     const auto add = [&](int64_t start, int64_t count, int64_t wide) {
       const Array* const arrays[] = {&a.x, &a.dy};
-      in_tiles<C>(arrays, start, count, wide, [&](const Tile<C>* both, int64_t, int64_t rows, int64_t column,
+      in_tiles<C>(arrays, start, count, wide, [&](const auto* both, int64_t, int64_t rows, int64_t column,
                                                   int64_t columns) {
-        const C *x = both[0].data, *dz = both[1].data;
-        const int64_t stride = both[0].stride;
-        int64_t dz_stride = both[1].stride;
-        const C *high = v.high + column, *r = v.r + column, *left = v.left + column;
-        if (a.activation != kNone) {
+        alignas(64) C plain[kStrip], weighted[kStrip];
+        const C *high = v.high + column, *r = v.r + column;
+        const auto add_products = [&](const auto* x, int64_t stride, const auto* dz, int64_t dz_stride) {
+          in_strips<C, 4>(columns, [&](auto kind, auto many, int64_t c) {
+            add_pulls<many.value, C, decltype(kind)>(x + c, stride, dz + c, dz_stride, rows, high + c, r + c, plain + c,
+                                                    weighted + c);
+          });
+        };
+        if (a.activation == kNone) {
+          add_products(both[0].data, both[0].stride, both[1].data, both[1].stride);
+        } else {
           pulled.resize(rows * columns);
           const C *scale = v.scale + column, *shift = v.shift + column;
           with_activation(a.activation, [&](auto act) {
             for (int64_t row = 0; row < rows; ++row) {
-              const C* dy = both[1].data + row * both[1].stride;
-              slope_row<act.value>(pulled.data() + row * columns, dy, x + row * stride, high, scale, shift, columns);
+              slope_row<act.value>(pulled.data() + row * columns, both[1].data + row * both[1].stride,
+                                   both[0].data + row * both[0].stride, high, scale, shift, columns);
             }
           });
-          dz = pulled.data();
-          dz_stride = columns;
+          add_products(both[0].data, both[0].stride, pulled.data(), columns);
         }
-        alignas(64) C plain[kStrip], weighted[kStrip];
-        in_columns<C>(columns, [&](auto kind, int64_t c) {
-          using K = decltype(kind);
-          const C *const xs = x + c, *const ds = dz + c;
-          const K middle = load<K>(high + c), factor = load<K>(r + c), rest = load<K>(left + c);
-          K first[4] = {}, second[4] = {};
-          by_fours(rows, [&](int64_t row, int lane) {
-            const K d = load<K>(ds + row * dz_stride);
-            first[lane] += d;
-            second[lane] += d * ((load<K>(xs + row * stride) - middle) * factor + rest);
-          });
-          store(plain + c, sum_of_four(first));
-          store(weighted + c, sum_of_four(second));
-        });
         for (int64_t c = 0; c < columns; ++c) {
           wide_sums[column + c] += plain[c];
-          wide_sums[cut.wide + column + c] += weighted[c];
+          wide_sums[cut.wide + column + c] += weighted[c] + static_cast<double>(v.left[column + c]) * plain[c];
         }
       });
     };
@@ -430,6 +467,12 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
     const Vectors<C>& v = vectors[task / cut.parts];
     with_activation(a.activation, [&](auto act) {
       in_runs(start_of(task), rows_of(task) * channels, cut.wide, [&](int64_t at, int64_t column, int64_t n) {
+        if constexpr (act.value == kNone && sizeof(C) == 4) {
+          if (!a.given && in_bfloat16(a.x) && in_bfloat16(a.dy) && in_bfloat16(a.dx)) {
+            return pull_row(halves(a.dx) + at, halves(a.dy) + at, halves(a.x) + at, v.high + column, v.scale + column,
+                            v.r + column, v.left + column, v.plain + column, v.weighted + column, n);
+          }
+        }
         const C *x = read(a.x, at, n, wide), *dz = read(a.dy, at, n, other);
         const C *high = v.high + column, *scale = v.scale + column;
         if constexpr (act.value != kNone) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "activations.h"
 #include "arrays.h"
 
 namespace normbench {
@@ -44,7 +45,19 @@ inline K load(const uint16_t* from) {
 
 template <class K>
 inline void round_into(uint16_t* to, K value) {
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+  if constexpr (sizeof(K) == 64) return narrow_vector(to, (__m512)value);
+#endif
   narrow_bfloat16(to, reinterpret_cast<const float*>(&value), sizeof(K) / 4);
+}
+
+template <class C, class K>
+inline void store(C* to, K value) {
+  std::memcpy(to, &value, sizeof(K));
+}
+template <class K>
+inline void store(uint16_t* to, K value) {
+  round_into<K>(to, value);
 }
 
 template <class C, int Bytes>
@@ -85,6 +98,36 @@ inline void in_lanes(int64_t n, const Step& step) {
   for (; i < n; ++i) step(C{}, i, 0);
 }
 
+// y = act((x - high) * scale + shift), each of whose elements has its own; x and y as they lie there.
+template <int A, class C, class Stored>
+__attribute__((noinline)) void scale_row(Stored* __restrict y, const Stored* __restrict x, const C* __restrict high,
+                                         const C* __restrict scale, const C* __restrict shift, int64_t n) {
+  if constexpr (kOfVectors<A>) {
+    in_lanes<C>(n, [&](auto kind, int64_t i, int) {
+      using K = decltype(kind);
+      const K z = (load<K>(x + i) - load<K>(high + i)) * load<K>(scale + i) + load<K>(shift + i);
+      store(y + i, activated<A>(z));
+    });
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = activated<A>((x[i] - high[i]) * scale[i] + shift[i]);
+  }
+}
+
+inline bool in_bfloat16(const Array& array) { return array.type == ffi::BF16; }
+inline uint16_t* halves(const Array& array) { return static_cast<uint16_t*>(array.data); }
+
+// The same of elements [at, at + n) of arrays: where they lie, of either type, or widened into `wide`, made in `made`.
+template <int A, class C>
+inline void scale_run(const Array& y, const Array& x, int64_t at, int64_t n, const C* high, const C* scale,
+                      const C* shift, C* wide, C* made) {
+  if constexpr (kOfVectors<A> && sizeof(C) == 4) {
+    if (in_bfloat16(x) && in_bfloat16(y)) return scale_row<A>(halves(y) + at, halves(x) + at, high, scale, shift, n);
+  }
+  C* to = place(y, at, made);
+  scale_row<A>(to, read(x, at, n, wide), high, scale, shift, n);
+  keep(y, at, n, to);
+}
+
 // A sum of a few lanes of vectors and of the elements that fill none.
 template <class C>
 struct Sum {
@@ -111,22 +154,46 @@ struct Moments {
   }
 };
 
-// Of one block. Around its first element the sum of equal ones is 0, so that their mean is exact.
+// A product that is rounded as it stands, and no part of a sum that is rounded once.
+template <class T>
+inline T rounded(T product) {
+#if defined(__clang__)
+  return __arithmetic_fence(product);
+#else
+  return __builtin_assoc_barrier(product);
+#endif
+}
+
+// What lies near the mean of most blocks: the mean of a few of its elements, exact where they are equal.
+template <class C, class Stored>
+inline C near_mean(const Stored* x, int64_t n) {
+  using V = typename Lanes<C>::V;
+  if (n < 16 * Lanes<C>::kWidth) return load<C>(x);
+  return sum_of<C>(load<V>(x) * (C(1) / Lanes<C>::kWidth));
+}
+
+// Sums of deviations from a pivot, and of their squares, are moments of the block if the pivot is within so many
+// variances of the mean: at most two bits are lost. Else they tell a better pivot.
+inline constexpr double kTrusted = 3;
+
+// Of one block, n of its elements; around its own mean where the pivot was far from it.
 template <class C, class Stored = C>
 inline Moments moments_of_block(const Stored* x, int64_t n) {
-  const C pivot = load<C>(x);
-  Sum<C> shifted;
-  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) { shifted.add(load<decltype(kind)>(x + i) - pivot, lane); });
-  const C near = pivot + shifted.total() / static_cast<C>(n);
-  Sum<C> centred, squared;
-  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
-    const auto difference = load<decltype(kind)>(x + i) - near;
-    centred.add(difference, lane);
-    squared.add(difference * difference, lane);
-  });
-  const double left = static_cast<double>(centred.total()) / n;
-  const double squares = static_cast<double>(squared.total()) - left * left * n;
-  return {static_cast<double>(n), near + left, squares < 0 ? 0 : squares};  // what is no number stays none
+  C pivot = near_mean<C>(x, n);
+  for (bool again = false;; again = true) {
+    Sum<C> shifted, squared;
+    in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
+      const auto difference = load<decltype(kind)>(x + i) - pivot;
+      shifted.add(difference, lane);
+      squared.add(difference * difference, lane);
+    });
+    const double left = static_cast<double>(shifted.total()) / n;
+    const double squares = static_cast<double>(squared.total()) - left * left * n;
+    if (again || left * left * n <= kTrusted * squares) {
+      return {static_cast<double>(n), pivot + left, squares < 0 ? 0 : squares};  // what is no number stays none
+    }
+    pivot += static_cast<C>(left);
+  }
 }
 
 template <class C, class Stored = C>

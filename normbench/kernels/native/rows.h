@@ -23,36 +23,10 @@ class RowTask {
  public:
   RowTask(const Rows& a, const C* gamma, const C* beta) : a_(a), gamma_(gamma), beta_(beta) {}
 
-  void forward(int64_t row) {
-    if constexpr (sizeof(C) == 4) {
-      if (a_.x.type == ffi::BF16 && a_.y.type == ffi::BF16 && a_.activation == kNone) return forward_bfloat16(row);
-    }
-    const int64_t from = row * a_.n;
-    const C* x = nullptr;
-    Moments moments;
-    for (int64_t at = 0; at < a_.n; at += kBlock<C>) {
-      const int64_t count = std::min(kBlock<C>, a_.n - at);
-      x = normalized(from + at, count);
-      if (a_.centred) {
-        moments.add(moments_of_block<C>(x, count));
-      } else {
-        moments.squares += squares_of_block<C>(x, count);
-      }
-    }
-    const auto centre = centre_of(moments, row);
-    const int64_t parameters = row % a_.period * a_.n;
-    with_activation(a_.activation, [&](auto act) {
-      for (int64_t at = 0; at < a_.n; at += kBlock<C>) {
-        const int64_t count = std::min(kBlock<C>, a_.n - at);
-        if (a_.n > kBlock<C>) x = read(source(), from + at, count, wide_);
-        for (int64_t part = 0; part < count; part += kMade) {
-          const int64_t here = at + part, few = std::min(kMade, count - part);
-          C* y = place(a_.y, from + here, made_);
-          scale<act.value>(y, x + part, parameters + here, few, centre);
-          keep(a_.y, from + here, few, y);
-        }
-      }
-    });
+  // Some rows together, so that one row's division is not waited for.
+  void forward(int64_t begin, int64_t end) {
+    const int64_t together = std::clamp<int64_t>(kBlock<C> / a_.n, 1, kTogether);
+    for (int64_t row = begin; row < end; row += together) forward_some(row, std::min(together, end - row));
   }
 
   // Adds dz h and dz of the row to `dgamma` and `dbeta`, of one row's length each.
@@ -81,7 +55,7 @@ class RowTask {
         const C high = centre.high, left = centre.left(), r = centre.r;
         const C plain_r = r * mean_plain, weighted_r = r * mean_weighted;
         for (int64_t i = 0; i < count; ++i) {
-          dx[i] = gamma[i] * (r * dy[i]) - plain_r - ((x[i] - high) * r + left) * weighted_r;
+          dx[i] = rounded(gamma[i] * (r * dy[i])) - plain_r - ((x[i] - high) * r + left) * weighted_r;
         }
         if (a_.dz.data) {
           const C* direct = read(a_.dz, from + at, count, other_);
@@ -93,76 +67,152 @@ class RowTask {
   }
 
  private:
-  // The same in one pass after another over bfloat16 as it lies there: nothing wide is written.
-  void forward_bfloat16(int64_t row) {
-    const int64_t from = row * a_.n;
-    const auto* x = static_cast<const uint16_t*>(a_.x.data) + from;
-    if (a_.residual.data) {
-      const auto* residual = static_cast<const uint16_t*>(a_.residual.data) + from;
-      auto* z = static_cast<uint16_t*>(a_.z.data) + from;
-      in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
-        using K = decltype(kind);
-        round_into<K>(z + i, load<K>(x + i) + load<K>(residual + i));
-      });
-      x = z;
+  static constexpr int64_t kTogether = 16;
+  static constexpr bool kHalves = sizeof(C) == 4;
+
+  struct Centres {
+    C high[kTogether], left[kTogether], r[kTogether];
+  };
+
+  void forward_some(int64_t first, int64_t count) {
+    double mean[kTogether] = {}, squares[kTogether] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      const Moments moments = moments_of(first + i, i);
+      mean[i] = moments.mean;
+      squares[i] = moments.squares;
     }
-    Moments moments;
-    for (int64_t at = 0; at < a_.n; at += kBlock<C>) {
-      const int64_t count = std::min(kBlock<C>, a_.n - at);
-      if (a_.centred) {
-        moments.add(moments_of_block<C>(x + at, count));
+    const Centres centres = centres_of(mean, squares, first, count);
+    for (int64_t i = 0; i < count; ++i) {
+      const C high = centres.high[i], left = centres.left[i], r = centres.r[i];
+      if (in_bfloat16()) {
+        scale_bfloat16(first + i, high, r);
       } else {
-        moments.squares += squares_of_block<C>(x + at, count);
+        with_activation(a_.activation, [&](auto act) { scale_row<act.value>(first + i, i, high, left, r); });
       }
-    }
-    const auto centre = centre_of(moments, row);
-    const C high = centre.high, left = centre.left(), r = centre.r;
-    const C* gamma = gamma_ + row % a_.period * a_.n;
-    auto* y = static_cast<uint16_t*>(a_.y.data) + from;
-    if (beta_) {
-      const C* beta = beta_ + row % a_.period * a_.n;
-      in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
-        using K = decltype(kind);
-        round_into<K>(y + i, ((load<K>(x + i) - high) * r + left) * load<K>(gamma + i) + load<K>(beta + i));
-      });
-    } else {
-      in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
-        using K = decltype(kind);
-        round_into<K>(y + i, load<K>(x + i) * r * load<K>(gamma + i));
-      });
     }
   }
 
-  // What the row is normalized by, which is kept for the gradient.
-  Centre<C> centre_of(const Moments& moments, int64_t row) const {
-    const auto centre = Centre<C>::of(moments.mean, moments.squares / a_.n, a_.epsilon);
-    C* statistics = static_cast<C*>(a_.statistics.data);
-    statistics[row] = centre.high;
-    statistics[a_.rows + row] = centre.low;
-    statistics[2 * a_.rows + row] = centre.r;
-    return centre;
+  // Whether bfloat16 is read and written as it lies there, with nothing wide between.
+  bool in_bfloat16() const {
+    return kHalves && a_.x.type == ffi::BF16 && a_.y.type == ffi::BF16 && a_.activation == kNone;
+  }
+
+  // Of a row, the `slot`-th of those together.
+  Moments moments_of(int64_t row, int64_t slot) {
+    const int64_t from = row * a_.n;
+    Moments moments;
+    const auto add = [&](const auto* x, int64_t count) {
+      if (a_.centred) {
+        moments.add(moments_of_block<C>(x, count));
+      } else {
+        moments.squares += squares_of_block<C>(x, count);
+      }
+    };
+    if constexpr (kHalves) {
+      if (in_bfloat16()) {
+        const uint16_t* x = added_bfloat16(from);
+        for (int64_t at = 0; at < a_.n; at += kBlock<C>) add(x + at, std::min(kBlock<C>, a_.n - at));
+        return moments;
+      }
+    }
+    for (int64_t at = 0; at < a_.n; at += kBlock<C>) {
+      const int64_t count = std::min(kBlock<C>, a_.n - at);
+      add(normalized(from + at, count, slot_of(slot)), count);
+    }
+    return moments;
+  }
+
+  // Where a row is kept widened, which one alone may be that is longer than a block.
+  C* slot_of(int64_t slot) { return wide_ + (a_.n > kBlock<C> ? 0 : slot * a_.n); }
+
+  // What the rows are normalized by, which is kept for the gradient.
+  Centres centres_of(const double* mean, const double* squares, int64_t first, int64_t count) const {
+    Centres centres;
+    for (int64_t i = 0; i < kTogether; ++i) {
+      const C high = static_cast<C>(mean[i]);
+      const double low = std::isfinite(mean[i]) ? mean[i] - static_cast<double>(high) : 0;
+      centres.high[i] = high;
+      centres.left[i] = static_cast<C>(low);
+      centres.r[i] = static_cast<C>(1.0 / std::sqrt(squares[i] / a_.n + a_.epsilon));
+    }
+    C* statistics = static_cast<C*>(a_.statistics.data) + first;
+    std::copy_n(centres.high, count, statistics);
+    std::copy_n(centres.left, count, statistics + a_.rows);
+    std::copy_n(centres.r, count, statistics + 2 * a_.rows);
+    for (int64_t i = 0; i < kTogether; ++i) {
+      centres.left[i] = centres.left[i] == 0 ? C(0) : -centres.left[i] * centres.r[i];
+    }
+    return centres;
+  }
+
+  // x of a row, or x + residual, which is kept as z.
+  const uint16_t* added_bfloat16(int64_t from) const {
+    const auto* x = static_cast<const uint16_t*>(a_.x.data) + from;
+    if (!a_.residual.data) return x;
+    const auto* residual = static_cast<const uint16_t*>(a_.residual.data) + from;
+    auto* z = static_cast<uint16_t*>(a_.z.data) + from;
+    in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
+      using K = decltype(kind);
+      round_into<K>(z + i, load<K>(x + i) + load<K>(residual + i));
+    });
+    return z;
+  }
+
+  // The mean's second number is far below what bfloat16 tells apart.
+  void scale_bfloat16(int64_t row, C high, C r) const {
+    if constexpr (kHalves) {
+      const int64_t from = row * a_.n;
+      const auto* x = static_cast<const uint16_t*>(source().data) + from;
+      const C* gamma = gamma_ + row % a_.period * a_.n;
+      auto* y = static_cast<uint16_t*>(a_.y.data) + from;
+      if (beta_) {
+        const C* beta = beta_ + row % a_.period * a_.n;
+        in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
+          using K = decltype(kind);
+          round_into<K>(y + i, (load<K>(x + i) - high) * r * load<K>(gamma + i) + load<K>(beta + i));
+        });
+      } else {
+        in_lanes<C>(a_.n, [&](auto kind, int64_t i, int) {
+          using K = decltype(kind);
+          round_into<K>(y + i, load<K>(x + i) * r * load<K>(gamma + i));
+        });
+      }
+    }
+  }
+
+  template <int A>
+  void scale_row(int64_t row, int64_t slot, C high, C left, C r) {
+    const int64_t from = row * a_.n, parameters = row % a_.period * a_.n;
+    const Array& wide = source();
+    for (int64_t at = 0; at < a_.n; at += kMade) {
+      const int64_t count = std::min(kMade, a_.n - at);
+      const C* x = a_.n > kBlock<C> || wide.type == kType<C> ? read(wide, from + at, count, wide_) : slot_of(slot) + at;
+      C* y = place(a_.y, from + at, made_);
+      scale<A>(y, x, parameters + at, count, high, left, r);
+      keep(a_.y, from + at, count, y);
+    }
   }
 
   const Array& source() const { return a_.residual.data ? a_.z : a_.x; }
 
   // What is normalized: x, or x + residual rounded to z's type.
-  const C* normalized(int64_t at, int64_t n) {
-    if (!a_.residual.data) return read(a_.x, at, n, wide_);
+  const C* normalized(int64_t at, int64_t n, C* wide) {
+    if (!a_.residual.data) return read(a_.x, at, n, wide);
     for (int64_t part = 0; part < n; part += kPart) {  // small enough to stay near, whatever is converted
       const int64_t here = at + part, count = std::min(kPart, n - part);
-      const C *x = read(a_.x, here, count, wide_ + part), *residual = read(a_.residual, here, count, other_);
+      const C *x = read(a_.x, here, count, wide + part), *residual = read(a_.residual, here, count, other_);
       C* z = place(a_.z, here, made_);
       for (int64_t i = 0; i < count; ++i) z[i] = x[i] + residual[i];
       keep(a_.z, here, count, z);
-      read(a_.z, here, count, wide_ + part);
+      read(a_.z, here, count, wide + part);
     }
-    return a_.z.type == kType<C> ? static_cast<const C*>(a_.z.data) + at : wide_;
+    return a_.z.type == kType<C> ? static_cast<const C*>(a_.z.data) + at : wide;
   }
 
   template <int A>
-  void scale(C* __restrict y, const C* __restrict x, int64_t parameters, int64_t n, const Centre<C>& centre) const {
+  void scale(C* __restrict y, const C* __restrict x, int64_t parameters, int64_t n, C high, C left,
+             C r) const {
     const C* __restrict gamma = gamma_ + parameters;
-    const C high = centre.high, left = centre.left(), r = centre.r;
     if (beta_) {
       const C* __restrict beta = beta_ + parameters;
       for (int64_t i = 0; i < n; ++i) y[i] = activated<A>(((x[i] - high) * r + left) * gamma[i] + beta[i]);
@@ -197,7 +247,7 @@ class RowTask {
       using K = decltype(kind);
       const K d = load<K>(dy + i), h = (load<K>(x + i) - high) * r + left, product = d * h;
       const K scale = load<K>(gamma + i);
-      first.add(scale * d, lane);
+      first.add(rounded(scale * d), lane);
       second.add(scale * product, lane);
       K sum = load<K>(dgamma + i) + product;
       std::memcpy(dgamma + i, &sum, sizeof(K));
@@ -225,7 +275,7 @@ void rows_forward(ffi::ThreadPool& pool, const Rows& a) {
   const int64_t each = ceil_of(a.rows, tasks);
   shared(pool, ceil_of(a.rows, each), elements < kSmall, [&](int64_t task) {
     RowTask<C> rows(a, gamma.data(), a.beta.data ? beta.data() : nullptr);
-    for (int64_t row = task * each; row < std::min(a.rows, (task + 1) * each); ++row) rows.forward(row);
+    rows.forward(task * each, std::min(a.rows, (task + 1) * each));
   });
 }
 

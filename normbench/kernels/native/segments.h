@@ -38,6 +38,9 @@ template <class C>
 Centre<C> centre_of(const Segments& a, int64_t unit, C* scratch) {
   Moments moments;
   const auto add = [&](int64_t at, int64_t count) {
+    if constexpr (sizeof(C) == 4) {
+      if (in_bfloat16(a.x)) return moments.add(moments_of_block<C>(halves(a.x) + at, count));
+    }
     moments.add(moments_of_block<C>(read(a.x, at, count, scratch), count));
   };
   if (a.batch()) {
@@ -81,18 +84,31 @@ void move_running(const Segments& a, int64_t unit, const Centre<C>& centre) {
   keep(a.new_variance, unit, 1, &moved);
 }
 
-template <int A, class C>
-inline void scale_run(C* __restrict y, const C* __restrict x, int64_t n, const Centre<C>& centre, C gamma, C beta) {
-  const C high = centre.high, scale = centre.r * gamma, shift = beta + centre.left() * gamma;
-  for (int64_t i = 0; i < n; ++i) y[i] = activated<A>((x[i] - high) * scale + shift);
+// y = act((x - high) * scale + shift), with the same three for all.
+template <int A, class C, class Stored>
+inline void scale_evenly(Stored* __restrict y, const Stored* __restrict x, int64_t n, C high, C scale, C shift) {
+  if constexpr (kOfVectors<A>) {
+    in_lanes<C>(n, [&](auto kind, int64_t i, int) {
+      store(y + i, activated<A>((load<decltype(kind)>(x + i) - high) * scale + shift));
+    });
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = activated<A>((x[i] - high) * scale + shift);
+  }
 }
 
 template <class C>
 void scale_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamma, C beta, C* wide, C* made) {
+  const C high = centre.high, scale = centre.r * gamma, shift = beta + centre.left() * gamma;
   with_activation(a.activation, [&](auto act) {
+    if constexpr (kOfVectors<act.value> && sizeof(C) == 4) {
+      if (in_bfloat16(a.x) && in_bfloat16(a.y)) {
+        const uint16_t* x = halves(a.x) + from;
+        return scale_evenly<act.value>(halves(a.y) + from, x, a.positions, high, scale, shift);
+      }
+    }
     in_blocks<C>(from, a.positions, [&](int64_t at, int64_t count) {
       C* y = place(a.y, at, made);
-      scale_run<act.value>(y, read(a.x, at, count, wide), count, centre, gamma, beta);
+      scale_evenly<act.value>(y, read(a.x, at, count, wide), count, high, scale, shift);
       keep(a.y, at, count, y);
     }, kMade);
   });
@@ -104,47 +120,59 @@ inline int64_t units_at_once(const Segments& a) {
   return std::max<int64_t>(1, std::min(ceil_of(16384, std::max<int64_t>(run, 1)), ceil_of(a.units(), 16)));
 }
 
+inline constexpr int64_t kLong = 256;  // positions that need no scale of their own
+
+// Inference of long runs: each channel of each image by itself.
+template <class C>
+void segments_given_long(ffi::ThreadPool& pool, const Segments& a) {
+  const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
+  const int64_t runs = a.images * a.channels, elements = runs * a.positions;
+  const int64_t tasks = std::min<int64_t>(runs, std::min<int64_t>(64, ceil_of(elements, 16384)));
+  const int64_t each = ceil_of(runs, tasks);
+  shared(pool, ceil_of(runs, each), elements < kSmall, [&](int64_t task) {
+    alignas(64) C wide[kMade], made[kMade];
+    for (int64_t run = task * each; run < std::min(runs, (task + 1) * each); ++run) {
+      const int64_t channel = run % a.channels;
+      const auto centre = centre_given<C>(a, channel);
+      scale_piece<C>(a, run * a.positions, centre, gamma[channel], beta[channel], wide, made);
+    }
+  });
+}
+
 // Inference: tiles of some channels, of which scale and shift are spread over the positions once for all images.
 template <class C>
 void segments_given_forward(ffi::ThreadPool& pool, const Segments& a) {
   const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
   const int64_t elements = a.images * a.channels * a.positions;
   const int64_t together = std::max<int64_t>(1, kMade / a.positions), tiles = ceil_of(a.channels, together);
-  const int64_t parts = a.positions > kMade ? a.images : 1;  // long runs are spread anew for each image
-  const int64_t tasks = tiles * parts, each = ceil_of(tasks, std::min<int64_t>(tasks, 64));
-  const auto run = [&](int64_t tile, int64_t first_image, int64_t last_image) {
+  const int64_t each = ceil_of(tiles, std::min<int64_t>(tiles, 64));
+  const auto run = [&](int64_t tile) {
     alignas(64) C wide[kMade], made[kMade], high[kMade], scale[kMade], shift[kMade];
     const int64_t begin = tile * together, end = std::min(a.channels, begin + together);
-    const int64_t width = std::min(kMade, (end - begin) * a.positions);
     for (int64_t channel = begin; channel < end; ++channel) {
       const auto centre = centre_given<C>(a, channel);
-      const int64_t from = (channel - begin) * a.positions, to = std::min(from + a.positions, width);
+      const int64_t from = (channel - begin) * a.positions, to = from + a.positions;
       std::fill(high + from, high + to, centre.high);
       std::fill(scale + from, scale + to, centre.r * gamma[channel]);
       std::fill(shift + from, shift + to, beta[channel]);
     }
     with_activation(a.activation, [&](auto act) {
-      for (int64_t image = first_image; image < last_image; ++image) {
+      for (int64_t image = 0; image < a.images; ++image) {
         const int64_t start = (image * a.channels + begin) * a.positions;
         in_blocks<C>(start, (end - begin) * a.positions, [&](int64_t at, int64_t count) {
-          C* y = place(a.y, at, made);
-          scale_row<act.value>(y, read(a.x, at, count, wide), high, scale, shift, count);
-          keep(a.y, at, count, y);
+          scale_run<act.value>(a.y, a.x, at, count, high, scale, shift, wide, made);
         }, kMade);
       }
     });
   };
-  shared(pool, ceil_of(tasks, each), elements < kSmall, [&](int64_t task) {
-    for (int64_t i = task * each; i < std::min(tasks, (task + 1) * each); ++i) {
-      const int64_t tile = i % tiles, image = i / tiles;
-      run(tile, parts == 1 ? 0 : image, parts == 1 ? a.images : image + 1);
-    }
+  shared(pool, ceil_of(tiles, each), elements < kSmall, [&](int64_t task) {
+    for (int64_t tile = task * each; tile < std::min(tiles, (task + 1) * each); ++tile) run(tile);
   });
 }
 
 template <class C>
 void segments_forward(ffi::ThreadPool& pool, const Segments& a) {
-  if (a.given) return segments_given_forward<C>(pool, a);
+  if (a.given) return a.positions < kLong ? segments_given_forward<C>(pool, a) : segments_given_long<C>(pool, a);
   const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
   const int64_t each = units_at_once(a), units = a.units();
   shared(pool, ceil_of(units, each), units * a.terms() < kSmall, [&](int64_t task) {
@@ -242,7 +270,7 @@ void pull_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamm
       if (a.given) {  // of which x is no part, infinite or no number as it may be
         for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i];
       } else {
-        for (int64_t i = 0; i < count; ++i) dx[i] = scale * ds[i] - plain_r - ((xs[i] - high) * r + left) * weighted_r;
+        for (int64_t i = 0; i < count; ++i) dx[i] = rounded(scale * ds[i]) - plain_r - ((xs[i] - high) * r + left) * weighted_r;
       }
       keep(a.dx, at, count, dx);
     }, kMade);

@@ -56,8 +56,6 @@ def validate(problem: Problem) -> None:
     normalized(problem)
     if not form_of(problem).divides:
         return
-    if problem.pass_ != "forward":
-        raise UserError(f"fp8_scale in the pass {problem.pass_}; allowed: forward, as no scale of a gradient is given")
     if problem.context == "cast":
         raise UserError("fp8_scale in the context cast; allowed: the others, as y has one dtype")
 
@@ -131,6 +129,7 @@ for _variant in (
         supports_problem=_pallas_tpu.unsupported,
         interpreted_on_cpu=True,
         fused_contexts={"residual": _pallas_tpu.pallas_tpu, "cast": _pallas_tpu.pallas_tpu},
+        both_passes=_pallas_tpu.pallas_tpu,
     ),
     Variant(
         _NAME,

@@ -99,7 +99,7 @@ def ratios(timings: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     both.
     """
     ok = timings["seconds"].notna() & (timings["status"].fillna("ok") == "ok")
-    calls = timings.loc[ok & (timings["stage"] == "call"), [*_CALLS, "process", "seconds"]]
+    calls = timings.loc[ok & (timings["stage"] == "call"), [*_CALLS, "process", "seconds"]].dropna(subset=_CALLS)
     samples = _samples(calls)
     known = cases.drop_duplicates("case").set_index("case")[["problem", "baseline"]]
     known["baseline"] = known["baseline"].fillna(False).astype(bool)

@@ -169,9 +169,13 @@ class Oracle:
         roles = [*(argument.role for argument in self._arguments), *["cotangent"] * len(leaves)]
         # A folded parameter may be stored as the parameters are; beside a float64 x it is kept in float64.
         exact = ("activation", "residual") if self.problem.dtype != "float64" else set(roles)
+        # A cotangent in fewer bits than x, as that of y in eight, is taken as it comes.
+        most = roundoff(self.problem.dtype)
+        rounded = [min(roundoff(leaf.dtype), most if role == "cotangent" else math.inf)
+                   for leaf, role in zip(leaves, roles, strict=False)]  # fmt: skip
         inputs = [
-            self._arithmetic if role in exact else max(self._arithmetic, roundoff(leaf.dtype))
-            for leaf, role in zip(leaves, roles, strict=False)
+            self._arithmetic if role in exact else max(self._arithmetic, one)
+            for one, role in zip(rounded, roles, strict=False)
         ]
         with in_float64():
             wide = self._wide(name)

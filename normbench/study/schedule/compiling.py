@@ -201,9 +201,26 @@ class WorkerPool:
                 self._seat(_Desk(Worker(self._settings(progress.unit)), progress))
             return
         while self._waiting and len(self._busy) < self._workers:
-            unit = self._waiting.popleft()
+            unit = self._next()
+            assert unit
             settings = self._settings(unit)
             self._seat(_Desk(Worker(settings), Progress.at(unit, settings)))
+
+    def _next(self, desk: "_Desk | None" = None) -> Unit | None:
+        """Takes a waiting unit, for a new worker or for the one of a desk; None where it needs another worker.
+
+        One of the problem that the worker is at, or else the first of a problem that no other is at: for its next
+        target a problem costs less where it has just been lowered.
+        """
+        own = desk.progress.unit.problem if desk else None
+        others = {one.progress.unit.problem for one in self._busy.values() if one is not desk}
+        wanted = (at for at, unit in enumerate(self._waiting) if unit.problem == own or unit.problem not in others)
+        index = next(wanted, 0)
+        if desk and self._settings(self._waiting[index]) != desk.worker.settings:
+            return None
+        unit = self._waiting[index]
+        del self._waiting[index]
+        return unit
 
     def _seat(self, desk: "_Desk") -> None:
         self._busy[desk.worker.results] = desk
@@ -229,13 +246,10 @@ class WorkerPool:
         """Hands over the unit and gives the worker the next one, or ends it."""
         desk.count_time()
         self._finished(desk.progress)
-        if (
-            self._waiting
-            and not self._retries
-            and not worn_out(desk.worker, desk.units)
-            and self._settings(self._waiting[0]) == desk.worker.settings
-        ):
-            desk.progress = Progress.at(self._waiting.popleft(), desk.worker.settings)
+        more = self._waiting and not self._retries and not worn_out(desk.worker, desk.units)
+        unit = self._next(desk) if more else None
+        if unit:
+            desk.progress = Progress.at(unit, desk.worker.settings)
             desk.begin()
         else:
             self._dismiss(desk)

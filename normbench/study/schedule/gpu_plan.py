@@ -1,6 +1,6 @@
 """Which cases are measured on a GPU in a limited time, and in which order: every kind of case before more of any."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from normbench import kernels
@@ -89,6 +89,13 @@ def plan(cases: Sequence[Case], budget_s: float, seconds_per_case: float = SECON
         taken += 1
     chosen, left_out = ([case for piece in part for case in piece] for part in (pieces[:taken], pieces[taken:]))
     return Plan(_by_problem(chosen), tuple(left_out))
+
+
+def without(chosen: Plan, wrong: Collection[tuple[str, str]]) -> Plan:
+    """The plan without the variants of operators that are known to be wrong on the device, whose cases are left out."""
+    right = tuple(case for case in chosen.chosen if (case.operator, case.variant) not in wrong)
+    dropped = tuple(case for case in chosen.chosen if (case.operator, case.variant) in wrong)
+    return Plan(right, (*dropped, *chosen.left_out))
 
 
 def _most_telling_first(group: list[Case]) -> list[Case]:

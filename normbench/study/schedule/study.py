@@ -12,7 +12,7 @@ from typing import Any
 from normbench import own_targets
 from normbench.cases.case import Case
 from normbench.errors import UserError, unknown
-from normbench.fusion.targets import check_target, require_compilers
+from normbench.fusion.targets import check_target, platform_of, require_compilers
 from normbench.run_folder.check import check_run, missing_modules
 from normbench.schema import TARGETS
 from normbench.study.machine.environment import device_id, environment, host_name, usable_cores
@@ -52,6 +52,7 @@ BUDGETS = {
     "peers": Budget(2, 5, 60, 0.02, 0.05),
     "standard": Budget(3, 7, 100, 0.01, 0.1),
     "full": Budget(5, 10, 200, 0.01, 0.25),
+    "exhaustive": Budget(5, 10, 200, 0.01, 0.25),
     "repeatability": Budget(5, 30, 4000, 0.0005, 1.0),
 }
 
@@ -389,7 +390,8 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watc
     def settings(unit: Unit) -> Settings:
         share = MEMORY_SHARE / config.workers if unit.kind == "compile" else MEMORY_SHARE
         return Settings(
-            kind=unit.kind, target=unit.target, process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
+            kind=unit.kind, target=platform_of(unit.target) if unit.kind == "compile" else unit.target,
+            process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
             imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
             processes=processes, cache=config.cache, host=host, device_id=device_id(unit.target),
         )  # fmt: skip
@@ -403,7 +405,7 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watc
     elif cluster:
         cluster.measure(left, settings, finished, partial(_untimed, store))
     elif left[0].kind == "measure":
-        Turns(left, settings, config.case_timeout_s, finished, partial(_untimed, store)).run()
+        Turns(left, settings, config.case_timeout_s, finished, partial(_untimed, store), watch.log).run()
     else:
         WorkerPool(left, settings, config.workers, config.case_timeout_s, finished).run()
 

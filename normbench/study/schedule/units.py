@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from normbench import kernels
 from normbench.cases.case import Case
+from normbench.fusion.targets import platform_of
 from normbench.kernels import Problem
 from normbench.kernels.registry import PEERS
 from normbench.own_targets import deviceless
@@ -62,10 +63,21 @@ class Unit:
 
 
 def compile_units(cases: Iterable[Case], targets: Sequence[str]) -> list[Unit]:
-    """A unit for each problem and each target that is not here, target by target."""
+    """A unit for each problem and each target that is not here, platform by platform.
+
+    The targets of a problem stand beside each other: who has compiled it for one has most of what the next needs.
+    """
     groups = by_problem(cases)
-    wanted = [target for target in targets if deviceless(target)]
-    return [_unit("compile", target, 0, problem, group) for target in wanted for problem, group in groups]
+    platforms: dict[str, list[str]] = {}
+    for target in targets:
+        if deviceless(target):
+            platforms.setdefault(platform_of(target), []).append(target)
+    return [
+        _unit("compile", target, 0, problem, group)
+        for wanted in platforms.values()
+        for problem, group in groups
+        for target in wanted
+    ]
 
 
 def measure_units(cases: Iterable[Case], targets: Sequence[str], processes: int) -> list[Unit]:

@@ -36,7 +36,7 @@ class Settings:
 
     Attributes:
       kind: "compile", "measure" or "attribute".
-      target: "cpu", "gpu", or what is compiled for.
+      target: "cpu", "gpu", or the platform of the absent devices that are compiled for.
       process: repetition of the measurement.
       wide: JAX's 64-bit mode.
       run: the run's folder, for the modules.

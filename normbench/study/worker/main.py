@@ -103,7 +103,7 @@ def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], Non
     from normbench.study.machine.environment import lowering_context
     from normbench.study.worker.attribution import attribute_unit
     from normbench.study.worker.bench import Bench
-    from normbench.study.worker.compile import compile_unit
+    from normbench.study.worker.compile import Lowerings, compile_unit
     from normbench.study.worker.measure import Measurement
 
     run = Path(settings["run"])
@@ -116,7 +116,8 @@ def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], Non
     if settings["kind"] == "compile":
         folder = None if settings["cache"] is None else Path(settings["cache"])
         compilations = Compilations(folder, None if settings["imports"] else lowering_context())
-        return lambda unit: compile_unit(unit, run, emit, mark, compilations)
+        lowerings = Lowerings(shared=not settings["imports"])
+        return lambda unit: compile_unit(unit, run, emit, mark, compilations, lowerings)
     if settings["kind"] == "attribute":
         return lambda unit: attribute_unit(unit, run, emit, mark)
     bench = Bench(settings["target"], settings["process"], settings["processes"], settings["seed"])

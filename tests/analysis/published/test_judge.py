@@ -92,6 +92,41 @@ def test_the_committed_page_tells_of_every_published_row_and_of_no_other():
     assert pages.PICTURE.is_file()
 
 
+def test_the_page_tells_how_far_apart_the_pairs_are():
+    rows = [*pair(1.0, 1.2, (4.0, 3.0)), *pair(1.0, 3.0, (3.0, 4.0)), *pair(1.0, 9.0, (1.0, 2.0), (False, False))]
+    rows = [replace(one, row=replace(one.row, shape=(1 + index // 2,))) for index, one in enumerate(rows)]
+    text = pages.page(rows)
+    assert "| the slower takes 1.1 to 1.5 times as long | 0 of 1 |" in text
+    assert "| the slower takes 1.5 to 2 times as long | 0 of 0 |" in text
+    assert "| over 2 times | 1 of 1 |" in text  # the pair that was open to shaping is no test
+    assert "at any distance | 1 of 2 |" in text
+
+
+def test_the_readme_tells_what_the_page_reached():
+    page = pages.PAGE.read_text(encoding="utf-8")
+    readme = (pages.DOCS.parent / "README.md").read_text(encoding="utf-8")
+    told = " ".join(readme[readme.index("### What can be believed without a device") :].split("\n\n")[0].split())
+
+    def cells(start):
+        return [cell.strip() for cell in page[page.index(start) :].splitlines()[0].strip("| ").split("|")]
+
+    def whole(percent):
+        return f"{float(percent.strip('%')):.0f} %"
+
+    _, _, median, by_bytes, _ = cells("| median error |")
+    _, _, high, high_by_bytes, _ = cells("| 90th percentile of the error |")
+    assert (
+        f"off by {whole(median)} (median) and {whole(high)} (90th percentile), by bytes {whole(by_bytes)} and " in told
+    )
+    assert f" and {whole(high_by_bytes)}; of pairs" in told
+    _, _, order, order_by_bytes, _ = cells("| pairs in the right order, at least one kept apart |")
+    assert f"{order} are in the right order, by bytes {order_by_bytes.split()[0]};" in told
+    assert f"of kernels that fuse alone {cells('| both of them kernels that fuse')[1]}." in told
+    for title, words in (("### Several launches", "Several launches: "), ("### Single launches within", "L2 cache: ")):
+        row = [cell.strip() for cell in page[page.index(title) :].split("| kept apart |")[1].split("|")]
+        assert f"{words}{whole(row[1])} and {whole(row[2])}" in told
+
+
 def test_the_pairs_in_the_wrong_order_are_listed():
     wrong = pair(1.0, 1.2, (4.0, 3.0))
     assert "| `0` | `1` | 2 of 2 |" in pages.page(wrong)

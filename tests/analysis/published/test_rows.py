@@ -34,7 +34,7 @@ def test_every_source_says_how_time_was_taken_and_where_it_is():
     ("column", "value", "says"),
     [
         ("device", "v100", "unknown device of"),
-        ("operator", "softmax", "unknown operator of"),
+        ("operator", "batch_norm", "unknown operator of"),
         ("pass", "both", "unknown pass of"),
         ("dtype", "f32", "unknown dtype of"),
         ("form", "cuda", "unknown form of"),

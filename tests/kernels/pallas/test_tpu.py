@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from analysis.pages import tpu_traffic
 from normbench import kernels
 from normbench.jax_compat.tpu import races_looked_for
 from normbench.kernels.pallas.hardware import is_tpu
-from normbench.kernels.pallas.tpu import pieces, rows
+from normbench.kernels.pallas.tpu import long_rows, pieces, rows
 from normbench.kernels.pallas.tpu.columns import over_groups
 from normbench.kernels.pallas.tpu.limits import lying
 from normbench.kernels.problem import Problem
 from tests.kernels.norm_cases import check
-from tests.kernels.pallas import tpu_traffic
 
 SIZES = {1, 7, 127, 129, 196, 3136, 4097}
 CASES = [
@@ -45,7 +45,8 @@ def test_forward_and_gradients_in_many_pieces(case, monkeypatch):
     """The last of which is not full; what lies beyond the end is no number where it is interpreted."""
     monkeypatch.setattr(pieces, "BLOCK_ELEMENTS", 5 * 2**12)
     monkeypatch.setattr(rows, "BLOCK_ELEMENTS", 2**11)
-    check(problem_of(*case), "pallas_tpu")
+    for pass_ in ("backward", "forward_backward"):
+        check(problem_of(*case, pass_), "pallas_tpu")
 
 
 @pytest.mark.parametrize(
@@ -59,25 +60,52 @@ def test_what_vmem_does_not_hold_is_read_twice(case, monkeypatch):
     check(problem, "pallas_tpu")
 
 
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize(
+    ("operator", "dtype", "context"),
+    [("layer_norm", "float32", "silu"), ("rms_norm", "bfloat16", "residual"), ("layer_norm", "bfloat16", "residual")],
+)
+def test_rows_that_no_block_holds_come_in_pieces(operator, dtype, context, held, monkeypatch):
+    """The last of which is not full, of as few rows as are left."""
+    monkeypatch.setattr(rows, "ROW_BYTES", 2**11)
+    monkeypatch.setattr(long_rows, "PIECE_ELEMENTS", 16 * 256)
+    monkeypatch.setattr(long_rows, "HELD_BYTES", 2**20 if held else 0)
+    for pass_ in ("backward", "forward_backward"):
+        problem = Problem(operator, (19, 700), "nc", dtype, "float32", pass_, context)
+        assert (kernels.get(operator, "pallas_tpu").supports(problem, "v6e") is None) == held
+        check(problem, "pallas_tpu")
+
+
 def outputs(operator, x, **keywords):
     vector = jnp.linspace(0.5, 2, x.shape[-1], dtype="float32")
     running = (vector, vector) if operator == "batch_norm_training" else ()
 
-    def y_of(x, gamma, beta):
-        y = kernels.get(operator, "pallas_tpu")(x, gamma, beta, *running, **keywords)
+    parameters = (vector,) * (1 if operator == "rms_norm" else 2)
+
+    def y_of(x, *parameters):
+        y = kernels.get(operator, "pallas_tpu")(x, *parameters, *running, **keywords)
         return y[0] if running else y
 
-    y, pull = jax.vjp(y_of, x, vector, vector)
-    return y, *pull(jnp.cos(y))
+    y, pull = jax.vjp(y_of, x, *parameters)
+    together, gradients = kernels.get(operator, "pallas_tpu").both_passes(
+        x, *parameters, *running, cotangent=jnp.cos(y), **keywords
+    )
+    return y, *pull(jnp.cos(y)), *jax.tree.leaves(together), *gradients
 
 
 @pytest.mark.parametrize(
     ("operator", "shape", "keywords"),
-    [("layer_norm", (40, 257), {}), ("batch_norm_training", (50, 7), {"channel_axis": -1})],
+    [
+        ("layer_norm", (40, 257), {}),
+        ("group_norm", (3, 50, 7), {"channel_axis": -1, "groups": 7}),
+        ("batch_norm_training", (50, 7), {"channel_axis": -1}),
+    ],
 )
 def test_copies_that_run_beside_the_computation_race_with_nothing(operator, shape, keywords, monkeypatch):
     monkeypatch.setattr(pieces, "BLOCK_ELEMENTS", 16 * 128)
     monkeypatch.setattr(rows, "BLOCK_ELEMENTS", 16 * 512)
+    monkeypatch.setattr(rows, "ROW_BYTES", 2**14)
+    monkeypatch.setattr(long_rows, "PIECE_ELEMENTS", 16 * 256)
     x = jnp.asarray(3 + np.random.default_rng(0).normal(size=shape), "float32")
     plain = jax.jit(lambda x: outputs(operator, x, **keywords))(x)
     with races_looked_for() as found:
@@ -122,7 +150,18 @@ def test_dimensions_lie_as_they_pad_least(shape, dtype, order):
         (Problem("rms_norm", (64, 256), "nc", "float16"), "v5e", "float32, bfloat16, as Mosaic TPU loads no float16"),
         (Problem("rms_norm", (64, 2**20), "nc"), "v5e", "which VMEM does not hold"),
         (Problem("layer_norm", (2048, 4098), "nc", "bfloat16"), "v6e", "rows along the lanes"),
-        (Problem("batch_norm", (8, 14, 14, 480), "nhwc", pass_="forward_backward"), "v6e", "moves more than XLA"),
+        (Problem("batch_norm", (8, 14, 14, 480), "nhwc", pass_="forward_backward"), "v6e", None),
+        (
+            Problem("batch_norm", (8, 14, 14, 480), "nhwc", pass_="forward_backward", context="residual"),
+            "v6e",
+            "moves more than XLA",
+        ),
+        (
+            Problem("group_norm", (2, 64, 64, 320), "nhwc", "bfloat16", context="residual"),
+            "tpu7x",
+            "may not stay in the VMEM",
+        ),
+        (Problem("group_norm", (2, 64, 64, 320), "nhwc", "bfloat16", context="residual"), "v6e", None),
         (Problem("batch_norm", (8, 32, 160, 160)), "v6e", "dimension 3 along the lanes"),
         (Problem("batch_norm_training", (32, 56, 56, 64), "nhwc", "bfloat16"), "v6e", "take custom_vjp"),
     ],
@@ -157,3 +196,20 @@ def test_bytes_of_hbm_are_counted_with_their_padding_and_those_of_vmem_are_not()
     tensor = 8 * 128 * 4
     assert tpu_traffic.least_bytes(TEXT) == 2 * tensor
     assert tpu_traffic.moved_bytes(TEXT) == 4 * tensor
+
+
+@pytest.mark.parametrize(
+    ("problem", "again"),
+    [
+        (Problem("layer_norm", (64, 200_000), "nc", "bfloat16", pass_="forward_backward"), 0),
+        (Problem("layer_norm", (64, 2**19), "nc", "bfloat16", pass_="forward_backward"), 3),
+        (Problem("batch_norm_training", (32, 14, 14, 1024), "nhwc", "bfloat16", pass_="forward_backward"), 0),
+        (Problem("batch_norm_training", (32, 56, 56, 256), "nhwc", "bfloat16", pass_="backward"), 2),
+    ],
+)
+def test_what_vmem_holds_is_brought_once(problem, again):
+    """`again`: tensors of x's size that are brought once more, of which `supports` tells."""
+    program = kernels.program(problem, "pallas_tpu")
+    found = tpu_traffic.blocks_again(program.function, *program.inputs)
+    assert found == pytest.approx(again * 2 * np.prod(problem.shape), abs=2**20)
+    assert (kernels.get(problem.operator, "pallas_tpu").supports(problem, "v6e") is None) == (again == 0)

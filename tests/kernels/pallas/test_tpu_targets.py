@@ -20,7 +20,7 @@ from normbench import kernels
 from normbench.jax_compat.tpu import default_order
 from normbench.kernels import Problem
 from normbench.kernels.pallas.tpu.limits import lying
-from tests.kernels.pallas.tpu_traffic import least_bytes, moved_bytes
+from analysis.pages.tpu_traffic import blocks_again, least_bytes, moved_bytes
 device = topologies.get_topology_desc(sys.argv[1], platform="tpu").devices[0]
 here = jax.sharding.SingleDeviceSharding(device)
 factors, orders = [], []
@@ -30,7 +30,8 @@ for operator, shape, layout, pass_, options in eval(sys.argv[2]):
     program = kernels.program(problem, "pallas_tpu")
     inputs = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), program.inputs)
     compiled = jax.jit(program.function).trace(*inputs).lower(lowering_platforms=("tpu",)).compile()
-    factors.append(moved_bytes(compiled.as_text()) / least_bytes(compiled.as_text()))
+    moved = moved_bytes(compiled.as_text()) + blocks_again(program.function, *program.inputs)
+    factors.append(moved / least_bytes(compiled.as_text()))
 sizes = (1, 3, 7, 8, 56, 64, 100, 129, 257, 1000)
 for first in sizes:
     for second in sizes:
@@ -50,6 +51,12 @@ CASES = [
     ("batch_norm_training", (8, 256, 56, 56), "nchw", "backward", ()),
     ("group_norm", (16, 28, 28, 320), "nhwc", "backward", (("groups", 32),)),
     ("instance_norm", (8, 64, 64, 128), "nhwc", "forward", ()),
+    ("layer_norm", (64, 100_000), "nc", "backward", ()),
+    ("layer_norm", (1, 8192, 4096), "nlc", "forward_backward", ()),
+    ("rms_norm", (64, 100_000), "nc", "forward_backward", ()),
+    ("batch_norm", (8, 14, 14, 480), "nhwc", "forward_backward", ()),
+    ("batch_norm_training", (8, 256, 56, 56), "nchw", "forward_backward", ()),
+    ("group_norm", (16, 28, 28, 320), "nhwc", "forward_backward", (("groups", 32),)),
 ]
 TOPOLOGIES = ("v5e:2x2", "v6e:2x2", "tpu7x:2x2x1")
 

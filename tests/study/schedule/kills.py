@@ -1,11 +1,12 @@
 """Studies in a process of their own, and workers and studies killed at random moments."""
 
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -75,31 +76,29 @@ def workers_of(parent: int) -> list[int]:
     return [int(line.split()[0]) for line in ours]
 
 
-def kill_workers(study: subprocess.Popen, kills: int, generator: random.Random) -> int:
-    """Kills workers of a running study, one at a time at random moments; returns how many were."""
-    killed = 0
-    while study.poll() is None and killed < kills:
-        time.sleep(generator.uniform(0.05, 3.0))
-        for worker in workers_of(study.pid)[:1]:
-            os.kill(worker, generator.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
-            killed += 1
-    return killed
+def carry_to_the_end(
+    out: Path, target: str, worker_kills: int, study_kills: int, seed: int, longest_s: float
+) -> tuple[Path, int, int]:
+    """A study that is killed, or its workers, at random moments, and resumed until it is done: its folder, and how
+    many workers and studies were killed.
 
-
-def carry_to_the_end(out: Path, target: str, worker_kills: int, study_kills: int, seed: int) -> tuple[Path, int, int]:
-    """A study whose workers are killed, and which is killed itself, and resumed until it is done: its folder, and how
-    many workers and studies were killed."""
+    The moments are as often within a tenth of a second of the last as within the next second, or ten, up to
+    `longest_s`: a worker is killed while it starts, compiles and measures.
+    """
     generator = random.Random(seed)
     workers = studies = 0
     run = None
-    for _ in range(60):
+    for _ in range(10 + 2 * (worker_kills + study_kills)):
         study = begin(out, target, run)
-        workers += kill_workers(study, min(2, worker_kills - workers), generator)
-        if studies < study_kills:
-            time.sleep(generator.uniform(0.0, 8.0))
-            if study.poll() is None:
-                study.kill()
-                studies += 1
+        while study.poll() is None and (workers < worker_kills or studies < study_kills):
+            with suppress(subprocess.TimeoutExpired):
+                study.wait(math.exp(generator.uniform(math.log(0.05), math.log(longest_s))))
+            if study.poll() is None and generator.randrange(worker_kills + study_kills) < study_kills:
+                studies += kill(study.pid, signal.SIGKILL) if studies < study_kills else 0
+                study.wait()
+            elif study.poll() is None and workers < worker_kills:
+                numbers = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
+                workers += sum(kill(worker, generator.choice(numbers)) for worker in workers_of(study.pid)[:1])
         _, errors = study.communicate(timeout=600)
         run = next((one for one in out.glob("[!.]*")), None)
         if study.returncode == 0:
@@ -107,3 +106,11 @@ def carry_to_the_end(out: Path, target: str, worker_kills: int, study_kills: int
             return run, workers, studies
         assert study.returncode in (3, -signal.SIGKILL), errors
     raise AssertionError("the study does not end")
+
+
+def kill(process: int, number: int) -> bool:
+    """Whether there was such a process to kill."""
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
+        return True
+    return False

@@ -96,8 +96,23 @@ def test_a_budget_that_is_over_at_once_is_refused_in_a_line(monkeypatch, tmp_pat
         monkeypatch.setenv(name, "highest")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(signal, "setitimer", lambda *_: None)
-    assert cli.main(["gpu", "--preset", "smoke", "--budget", "9s", "--out", str(tmp_path)]) == 2
+    assert cli.main(["gpu", "--preset", "smoke", "--budget", "9s", "--skip-checks", "--out", str(tmp_path)]) == 2
     assert "before a case was measured" in capsys.readouterr().err
+
+
+def test_checks_that_take_the_whole_budget_end_it_in_a_line(monkeypatch, tmp_path, capsys):
+    class Found:
+        line, failed = "a check of a fake device: right", frozenset()
+
+    later = iter(range(0, 100, 6))
+    monkeypatch.setattr("normbench.cli.gpu.check_compilers", lambda targets: None)
+    monkeypatch.setattr("normbench.cli.gpu.checked", lambda: iter([Found(), Found(), Found()]))
+    monkeypatch.setattr("normbench.cli.gpu.time.monotonic", lambda: next(later))
+    assert cli.main(["gpu", "--preset", "smoke", "--budget", "9s", "--out", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out.count("a check of a fake device") == 2
+    assert "the checks took all of it" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_whole_command_leaves_one_folder_that_can_be_merged(monkeypatch, tmp_path, capsys):
@@ -110,7 +125,7 @@ def test_the_whole_command_leaves_one_folder_that_can_be_merged(monkeypatch, tmp
     monkeypatch.setattr("normbench.cli.gpu.dump_target_config", hangs)  # after the measurement, which is to stay
     for name in PRECISION:
         monkeypatch.setenv(name, "highest")
-    chosen = ["--operator", "rms_norm", "--variant", "naive", "--preset", "smoke"]
+    chosen = ["--operator", "rms_norm", "--variant", "naive", "--preset", "smoke", "--skip-checks"]
     assert cli.main(["gpu", *chosen, "--budget", "200s", "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     assert "the configuration of the target was not stored" in err

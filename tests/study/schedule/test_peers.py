@@ -48,13 +48,13 @@ def test_each_peer_has_units_of_its_own(torch_is_here):
     assert not any(unit.aa for unit in units if unit.peer)
 
 
-def test_the_processes_of_peers_come_after_ours_with_the_problems_in_the_same_order(torch_is_here):
+def test_each_repetition_has_its_peers_beside_it_with_the_problems_in_the_same_order(torch_is_here):
     chosen = of(PROBLEM, "torch_eager", "naive") + of(OTHER, "naive", "torch_eager")
     lanes = _by_process(measure_units(chosen, ("cpu",), 2))
-    assert [(lane[0].peer, lane[0].process) for lane in lanes] == [
-        ("", 0), ("", 1), ("torch_eager", 0), ("torch_eager", 1),
+    assert [(lane.peer, lane.process) for lane in lanes] == [
+        ("", 0), ("torch_eager", 0), ("", 1), ("torch_eager", 1),
     ]  # fmt: skip
-    assert len({tuple(unit.problem_name for unit in lane) for lane in lanes}) == 1
+    assert len({tuple(unit.problem_name for unit in lane.waiting) for lane in lanes}) == 1
 
 
 def test_the_first_process_of_a_peer_is_its_own(torch_is_here):

@@ -13,14 +13,19 @@ from normbench.study.schedule.units import Unit
 from normbench.study.schedule.worker_process import Death
 
 ROUNDS = 3
+SETTINGS = {"kind": "measure", "processes": 1, "memory_share": 0.9, "host": "here", "device_id": None}
 
 
 class FakeWorker:
     """Times each case in ROUNDS rounds; dies once on a case called "dies"; never times one called "wrong".
 
-    On a unit with a case called "killed" it is killed from outside, once, before its first round.
+    On a unit with a case called "killed" it is killed from outside, once, before its first round. It holds what the
+    largest of the problems that it has begun takes, of `takes`.
     """
 
+    takes: ClassVar[dict[str, int]] = {}
+    alive: ClassVar[list["FakeWorker"]] = []
+    most_held: ClassVar[list[int]] = []
     log: ClassVar[list[tuple[int, str]]] = []
     dead: ClassVar[set[tuple[int, str]]] = set()
     begun: ClassVar[list[Unit]] = []
@@ -30,6 +35,8 @@ class FakeWorker:
         self.results, self._write = os.pipe()
         self._messages = deque([{"event": "ready"}])
         self._ended = False
+        self._held = None
+        self.alive.append(self)
 
     def _wake(self):
         os.write(self._write, b".")
@@ -37,6 +44,9 @@ class FakeWorker:
     def begin(self, unit):
         self._unit, self._round = unit, 0
         self.begun.append(unit)
+        if self.takes:
+            self._held = max(self._held or 0, self.takes[unit.problem])
+        self.most_held.append(sum(worker.resident_bytes() or 0 for worker in self.alive))
         self.go_on()
 
     def go_on(self):
@@ -81,9 +91,10 @@ class FakeWorker:
         pass
 
     def resident_bytes(self):
-        return None
+        return self._held
 
     def close(self):
+        self.alive.remove(self)
         os.close(self.results)
         os.close(self._write)
 
@@ -94,17 +105,28 @@ def worker(monkeypatch):
     monkeypatch.setattr(FakeWorker, "log", [])
     monkeypatch.setattr(FakeWorker, "dead", set())
     monkeypatch.setattr(FakeWorker, "begun", [])
+    monkeypatch.setattr(FakeWorker, "most_held", [])
+    yield FakeWorker
+    assert not FakeWorker.alive
+
+
+@pytest.fixture
+def memory(monkeypatch, worker):
+    """Of 10 units, of which processes that are alive together may hold 6."""
+    monkeypatch.setattr(turns, "available_bytes", lambda: 10 - sum(one.resident_bytes() for one in worker.alive))
     return FakeWorker
 
 
-def unit(problem, process, *cases):
-    return Unit("measure", "cpu", process, problem, cases, False)
+def unit(problem, process, *cases, peer=""):
+    return Unit("measure", "cpu", process, problem, cases, False, peer=peer)
 
 
-def carry_out(units, untimed=lambda unit: None):
+def carry_out(units, untimed=lambda unit: None, told=None):
     found = []
-    settings = [SimpleNamespace(process=process, host="here", device_id=None) for process in range(9)]
-    Turns(units, lambda unit: settings[unit.process], 9.0, found.append, untimed).run()
+    settings = [SimpleNamespace(**SETTINGS, process=process) for process in range(9)]
+    Turns(
+        units, lambda unit: settings[unit.process], 9.0, found.append, untimed, [].append if told is None else told
+    ).run()
     return {progress.unit.name: progress for progress in found}
 
 
@@ -169,3 +191,60 @@ def test_a_worker_that_others_kill_costs_nothing(worker):
         rows = progress.tables()["timings"]
         assert {row["case"]: row["attempts"] for row in rows} == dict.fromkeys(progress.unit.cases, 2)
         assert len(rows) == len(progress.unit.cases)
+
+
+def of_two_libraries(problems, processes):
+    return [
+        unit(name, number, "a", peer=peer) for name in problems for number in range(processes) for peer in ("", "p")
+    ]
+
+
+def test_as_many_repetitions_are_alive_as_memory_holds_each_with_all_its_libraries(memory, monkeypatch):
+    monkeypatch.setattr(memory, "takes", {"x": 1, "y": 1})
+    told = []
+    found = carry_out(of_two_libraries("xy", 5), told=told.append)
+    assert len(found) == 20
+    assert max(memory.most_held) == 6
+    first, later = memory.log[: 3 * 2 * 2 * (ROUNDS + 1)], memory.log[3 * 2 * 2 * (ROUNDS + 1) :]
+    assert [process for process, _ in first] == [0, 0, 1, 1, 2, 2] * 2 * (ROUNDS + 1)
+    assert [process for process, _ in later] == [3, 3, 4, 4] * 2 * (ROUNDS + 1)
+    assert told == ["memory holds the processes of 3 repetitions at a time; 2 are measured after them"]
+
+
+def test_those_that_a_larger_problem_leaves_no_room_for_are_ended_and_go_on_after_the_others(memory, monkeypatch):
+    monkeypatch.setattr(memory, "takes", {"x": 1, "y": 2, "z": 1})
+    found = carry_out(of_two_libraries("xyz", 3))
+    assert len(found) == 18
+    assert max(memory.most_held) == 7  # the first one's libraries show one by one what y takes
+    on_y = [process for process, problem in memory.log if problem.endswith("y")]
+    assert on_y == [process for process in range(3) for _ in range(2 * (ROUNDS + 1))]
+    on_x = [process for process, problem in memory.log if problem.endswith("x")]
+    assert on_x == [0, 0, 1, 1, 2, 2] * (ROUNDS + 1)
+    assert sum(one.problem == "x" for one in memory.begun) == 6  # nothing is measured twice
+
+
+def test_one_repetition_goes_on_where_memory_holds_none(memory, monkeypatch):
+    monkeypatch.setattr(memory, "takes", {"x": 9})
+    found = carry_out(of_two_libraries("x", 2))
+    assert len(found) == 4
+    assert [process for process, _ in memory.log] == [0] * 2 * (ROUNDS + 1) + [1] * 2 * (ROUNDS + 1)
+
+
+@pytest.mark.parametrize("room", range(1, 14))
+@pytest.mark.parametrize("case", ["a", "killed", "dies", "wrong"])
+def test_every_unit_is_carried_out_once_whatever_memory_holds(worker, monkeypatch, room, case):
+    """Also where a process is killed or finds nothing to time, and where units of an earlier attempt are missing."""
+    takes = {"w": 1, "x": 2, "y": 1, "z": 3}
+    monkeypatch.setattr(worker, "takes", takes)
+    monkeypatch.setattr(turns, "available_bytes", lambda: room - sum(one.resident_bytes() for one in worker.alive))
+    units = [
+        Unit("measure", "cpu", process, problem, ("a", case) if problem == "x" else ("b",), False, peer=peer)
+        for problem in takes for process in range(3) for peer in ("", "p")
+        if (problem, process, peer) not in {("w", 1, ""), ("x", 2, "p"), ("z", 0, "")}
+    ]  # fmt: skip
+    found = []
+    settings = [SimpleNamespace(**SETTINGS, process=process) for process in range(3)]
+    Turns(units, lambda unit: settings[unit.process], 9.0, found.append, lambda unit: set()).run()
+    assert sorted(progress.unit.name for progress in found) == sorted(one.name for one in units)
+    for progress in found:
+        assert not progress.remaining

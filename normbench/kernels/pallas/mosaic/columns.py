@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import (
-    SHARED_BYTES,
     mosaic_await,
     mosaic_await_sent,
     mosaic_barrier,
@@ -40,7 +39,7 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import power_of_two_to
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
-from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, LINE, PER_THREAD, RESERVED_BYTES, WARPGROUP, Plan
+from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, LINE, PER_THREAD, WARPGROUP, Plan, room_bytes
 from normbench.kernels.pallas.mosaic.sums import sum_partials
 
 WIDE_BYTES = 64
@@ -125,7 +124,7 @@ def columns_of(images: int, positions: int, channels: int, each: int, dtypes: tu
     found = []
     for width in _widths(channels, each, min(sizes)):
         chunk = _chunk(positions, width)
-        room = SHARED_BYTES - RESERVED_BYTES - 2 * 4 * chunk * width
+        room = room_bytes(1 + len(sizes)) - 2 * 4 * chunk * width
         most = room // (width * sum(sizes)) // chunk * chunk
         if chunk * width <= PER_THREAD * WARPGROUP and most:
             piece = positions if positions <= most else min(most, PIECE // width // chunk * chunk or chunk)

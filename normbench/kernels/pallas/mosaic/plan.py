@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from normbench.jax_compat.mosaic import SHARED_BYTES
 from normbench.kernels.common.form import PLAIN, Form
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -16,6 +17,10 @@ COPY_BYTES = 16
 """What a bulk copy moves is a multiple of this, and so are its addresses; of one dimension, it has any length."""
 RESERVED_BYTES = 4096
 """Of shared memory, for barriers and the scratch of reductions."""
+PLACED_BYTES = 1024
+"""Every array in shared memory begins at a multiple of this: `SMEM_ALIGNMENT` in JAX's pallas/mosaic_gpu/core.py."""
+MOST_ARRIVALS = (2**20 - 1) // WARPGROUP
+"""At one barrier: its counter has 20 bits, and Mosaic lets each thread of a warpgroup arrive for each copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,16 @@ class Plan:
     given: bool = False
     momentum: float | None = None
     form: Form = PLAIN
+
+
+def placed(size_bytes: int) -> int:
+    """Shared memory that an array takes, with what lies empty behind it."""
+    return -(-size_bytes // PLACED_BYTES) * PLACED_BYTES
+
+
+def room_bytes(arrays: int) -> int:
+    """Shared memory that a program has for the contents of some arrays, wherever they end."""
+    return SHARED_BYTES - RESERVED_BYTES - arrays * (PLACED_BYTES - 1)
 
 
 def dtype_refusal(named: Iterable[tuple[str, str]]) -> str | None:

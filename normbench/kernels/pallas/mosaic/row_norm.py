@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.jax_compat.mosaic import mosaic_await_sent, mosaic_barrier, mosaic_call, mosaic_program, mosaic_settle
 from normbench.kernels.common.activations import activate as activate_plain
+from normbench.kernels.common.form import FP8
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
@@ -53,8 +54,7 @@ def forward_rows(
 ) -> Rows | str:
     """How rows are shared out among programs in the forward pass, or why they are not."""
     tensors = (dtype,) * (1 + residual) + (() if plan.output_dtype == dtype else (plan.output_dtype,))
-    bytes_ = item_bytes(*tensors), item_bytes(*param_dtypes)
-    return rows_of(shape, bytes_, tensors, Staying(FORWARD_SLOTS, FORWARD_RESIDENT))
+    return rows_of(shape, tensors, param_dtypes, Staying(FORWARD_SLOTS, FORWARD_RESIDENT))
 
 
 def backward_rows(
@@ -62,9 +62,9 @@ def backward_rows(
 ) -> Rows | str:
     """As `forward_rows`, of x and its cotangents, and of parameters and their sums."""
     tensors = (dtype, plan.output_dtype, *(dtype,) * residual)
-    bytes_ = item_bytes(*tensors), item_bytes(*param_dtypes) + 4 * len(param_dtypes)
+    vectors = (*param_dtypes, *("float32",) * len(param_dtypes))
     workspace = shape[0] * shape[1] * item_bytes(dtype), 4 * len(param_dtypes) * shape[1]
-    return rows_of(shape, bytes_, tensors, Staying(BACKWARD_SLOTS, BACKWARD_RESIDENT, workspace))
+    return rows_of(shape, tensors, vectors, Staying(BACKWARD_SLOTS, BACKWARD_RESIDENT, workspace))
 
 
 def _dtypes(arrays: Any) -> tuple[str, ...]:
@@ -221,7 +221,7 @@ class _Row:
         def of_piece(slab, piece, carry):
             def step(window, carry):
                 z = normalized(self.values(window), window, vectors, statistics, self.plan)[1]
-                store(y, window, activate(z, self.plan.activation))
+                store(y, window, self.plan.form.in_units(activate(z, self.plan.activation)))
                 return carry
 
             over_windows(self.runs, slab, piece, step, 0, self.unrolled)
@@ -416,10 +416,22 @@ def unsupported(plan: Plan, problem: Problem, target: str) -> str | None:
 
 
 def _refusal(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> str | None:
-    if refused := dtype_refusal(zip(("y", "x", "gamma", "beta"), (plan.output_dtype, *dtypes), strict=False)):
+    if refused := _dtype_refusal(dtypes, plan, rows[1], backward):
         return refused
     config = None if 0 in rows else _rows(rows, dtypes, plan, residual, backward)
     return config if isinstance(config, str) else None
+
+
+def _dtype_refusal(dtypes: tuple[str, ...], plan: Plan, columns: int, backward: bool) -> str | None:
+    """Of eight bits is y alone, forward, in rows that move in bulk: the kernels do not copy it by the registers."""
+    if plan.output_dtype != FP8 or backward:
+        refused = dtype_refusal(zip(("y", "x", "gamma", "beta"), (plan.output_dtype, *dtypes), strict=False))
+        return f"{refused}, and forward y in {FP8}" if refused and plan.output_dtype == FP8 else refused
+    if refused := dtype_refusal(zip(("x", "gamma", "beta"), dtypes, strict=False)):
+        return refused
+    if columns % WARPGROUP:
+        return f"y is {FP8} in rows of {columns} elements; allowed for pallas_mosaic: whole multiples of {WARPGROUP}"
+    return None
 
 
 def _rows(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> Rows | str:

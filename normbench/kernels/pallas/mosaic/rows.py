@@ -23,7 +23,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_when,
 )
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS, workspace_programs
-from normbench.kernels.pallas.mosaic.plan import RESERVED_BYTES, WARPGROUP
+from normbench.kernels.pallas.mosaic.plan import RESERVED_BYTES, WARPGROUP, placed, room_bytes
 from normbench.kernels.pallas.mosaic.windows import Load, Runs, bring_slabs, over_windows, runs_of
 
 BLOCK = 2048
@@ -109,34 +109,42 @@ class Rows:
         return Load(pairs, lambda slab: self.row(index, slab) * self.columns, arrived.at[slot])
 
 
-def rows_of(shape: tuple[int, ...], bytes_: tuple[int, int], dtypes: tuple[str, ...], staying: Staying) -> Rows | str:
+def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str, ...], staying: Staying) -> Rows | str:
     """How rows are shared out among programs, or why they are not.
 
     Args:
       shape: rows and columns of the tensor.
-      bytes_: of shared memory, for one element of a row and for one column.
-      dtypes: of the tensors that are brought and taken away.
+      tensors: dtypes of what has an element of shared memory for each of a block: it is brought or taken away.
+      vectors: dtypes of what lies along the row, once for a program.
     """
     rows, columns = shape
     if rows * columns > MOST_ELEMENTS:
         return f"{rows} rows of {columns} elements; allowed for pallas_mosaic: {MOST_ELEMENTS} elements in all"
     most = 1 if columns % WARPGROUP == 0 else max(1, BLOCK // columns)
     count = max(n for n in range(1, most + 1) if rows % n == 0)
-    runs = runs_of(count, columns, sum(bytes_), SHARED_BYTES - RESERVED_BYTES)
+    each = item_bytes(*tensors, *vectors)
+    runs = runs_of(count, columns, each, room_bytes(len(tensors) + len(vectors)))
     if runs is None:
-        needed = f"{sum(bytes_)} bytes each"
+        needed = f"{each} bytes each"
         return f"rows of {columns} elements, {needed}, do not fit into {SHARED_BYTES} bytes of shared memory"
     blocks = rows // count
-    slots, fixed = 1, runs.windows * runs.window * bytes_[1] + RESERVED_BYTES
-    if runs.resident and count == 1 and all(map(runs.copied_in_bulk, dtypes)):
-        slots = max(1, min(staying.slots, (SHARED_BYTES - fixed) // (runs.size * bytes_[0])))
+    slots = 1
+    if runs.resident and count == 1 and all(map(runs.copied_in_bulk, tensors)):
+        most = range(1, staying.slots + 1)
+        slots = max(n for n in most if n == 1 or _shared_bytes(runs, n, tensors, vectors) <= SHARED_BYTES)
     elif staying.workspace is None:
         return Rows(blocks, blocks, 1, runs)
-    resident = max(1, min(staying.resident, SHARED_BYTES // (slots * runs.size * bytes_[0] + fixed)))
+    resident = max(1, min(staying.resident, SHARED_BYTES // _shared_bytes(runs, slots, tensors, vectors)))
     programs = min(blocks, resident * MULTIPROCESSORS)
     if staying.workspace:
         programs = min(programs, workspace_programs(*staying.workspace))
     return Rows(blocks, programs, min(slots, -(-blocks // programs)), runs)
+
+
+def _shared_bytes(runs: Runs, slots: int, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> int:
+    """Of a program with so many blocks at a time."""
+    sizes = (slots * runs.size, tensors), (runs.windows * runs.window, vectors)
+    return RESERVED_BYTES + sum(placed(size * item_bytes(dtype)) for size, dtypes in sizes for dtype in dtypes)
 
 
 def walk(

@@ -87,10 +87,10 @@ def _given_rows(
     dtype, *param_dtypes = dtypes
     view = shape[0] // repeats, repeats * shape[1]
     tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
-    of_columns = item_bytes(*param_dtypes, jnp.float32, *(jnp.float32,) * (3 * backward))
+    vectors = (*param_dtypes, *("float32",) * (1 + 3 * backward))
     partial_bytes = PARAMETERS * 4 * min(repeats, _fewest(shape[1])) * shape[1]
     workspace = (shape[0] * shape[1] * item_bytes(dtype), partial_bytes) if backward else None
-    return rows_of(view, (item_bytes(*tensors), of_columns), tensors, Staying(SLOTS, RESIDENT, workspace))
+    return rows_of(view, tensors, vectors, Staying(SLOTS, RESIDENT, workspace))
 
 
 def _rows(x: jax.Array, parameters: tuple, plan: Plan, backward: bool) -> Rows:

@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import (
-    SHARED_BYTES,
     mosaic_await_sent,
     mosaic_barrier,
     mosaic_call,
@@ -33,7 +32,7 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
-from normbench.kernels.pallas.mosaic.plan import LINE, RESERVED_BYTES, WARPGROUP, Plan
+from normbench.kernels.pallas.mosaic.plan import LINE, WARPGROUP, Plan, room_bytes
 from normbench.kernels.pallas.mosaic.sums import moments, sum_partials
 from normbench.kernels.pallas.mosaic.windows import (
     Load,
@@ -51,6 +50,8 @@ from normbench.kernels.pallas.mosaic.windows import (
 TILE = 8192
 """Elements of a program at most where statistics are given: small enough that many programs are in flight on a
 multiprocessor."""
+TENSORS = 2
+"""In shared memory of a program at most."""
 LEAST_TILE_POSITIONS = 512
 """Four sums of float32 for each slab are then 1.6 % of it in bfloat16."""
 
@@ -118,9 +119,9 @@ def slabs_of(shape: tuple[int, int, int], each: int, element_bytes: int, tiles: 
     if math.prod(shape) > MOST_ELEMENTS:
         return f"x has {math.prod(shape)} elements; allowed for pallas_mosaic: {MOST_ELEMENTS}"
     count, length = each or images, positions // tiles
-    runs = runs_of(count, length, element_bytes, SHARED_BYTES - RESERVED_BYTES, apart=not each)
+    runs = runs_of(count, length, element_bytes, room_bytes(TENSORS), apart=not each)
     if runs is None:
-        return f"{count} slabs of {length} elements do not fit into {SHARED_BYTES} bytes of shared memory"
+        return f"{count} slabs of {length} elements do not fit into {room_bytes(TENSORS)} bytes of shared memory"
     return Slabs(images, channels, tiles, each, runs)
 
 

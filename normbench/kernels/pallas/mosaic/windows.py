@@ -25,12 +25,14 @@ from normbench.jax_compat.mosaic import (
     mosaic_settle,
     mosaic_slice,
 )
-from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, PER_THREAD, WARPGROUP
+from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, MOST_ARRIVALS, PER_THREAD, WARPGROUP
 
 VECTOR_ELEMENTS = 4
 """What a thread takes at once of a window of 512 or more: 8 bytes of bfloat16, from an address that is so, too."""
 MOST_IDLE = 1 / 3
 """Elements that windows may see beyond a slab, as a share of it, before a shorter window is taken."""
+TENSORS = 4
+"""That arrive at one barrier at most."""
 PIECE = 8192
 """Elements of a piece at most."""
 
@@ -73,7 +75,8 @@ class Runs:
         return (self.count - 1) * self.length * self.resident + self.windows * self.window
 
     def copied_in_bulk(self, dtype: Any) -> bool:
-        return self.part * jnp.dtype(dtype).itemsize % COPY_BYTES == 0
+        is_counted = not self.resident or TENSORS * self.parts <= MOST_ARRIVALS
+        return is_counted and self.part * jnp.dtype(dtype).itemsize % COPY_BYTES == 0
 
     def copies(self, *dtypes: Any) -> int:
         """Bulk copies that bring what is at hand of tensors of these dtypes."""

@@ -58,7 +58,7 @@ def forward(
     images, channels = x.shape[0], x.shape[-1]
     vector = block((1, cut.channels), lambda c, n, w, k: (0, c))
     out = [jax.ShapeDtypeStruct(x.shape, plan.output_dtype)]
-    specs = [_tensor(cut, lambda w, k: w * k)]
+    specs = [tensor(cut, lambda w, k: w * k)]
     if saves:
         out.append(jax.ShapeDtypeStruct((images, 2, cut.rows, channels), jnp.float32))
         specs.append(_statistics(cut))
@@ -68,10 +68,10 @@ def forward(
     y, *others = tpu_call(
         partial(_forward_kernel, plan=plan, cut=cut, saves=saves),
         grid=_grid(cut),
-        in_specs=[_tensor(cut, _brought(cut)), *(vector for _ in vectors)],
+        in_specs=[tensor(cut, _brought(cut)), *(vector for _ in vectors)],
         out_specs=specs,
         out=out,
-        scratch=[*_kept(cut, (x,)), jax.ShapeDtypeStruct((3, cut.rows, cut.channels), jnp.float32)],
+        scratch=[*kept_of(cut, (x,)), jax.ShapeDtypeStruct((3, cut.rows, cut.channels), jnp.float32)],
         parallel=1,
         vmem_bytes=VMEM_BYTES,
         name=f"{plan.name}_pallas_tpu",
@@ -97,10 +97,10 @@ def backward(
     dx, *gradients = tpu_call(
         partial(_backward_kernel, plan=plan, cut=cut),
         grid=_grid(cut),
-        in_specs=[*[_tensor(cut, _brought(cut))] * 2, vector, vector, _statistics(cut)],
-        out_specs=[_tensor(cut, lambda w, k: w * k), vector, vector],
+        in_specs=[*[tensor(cut, _brought(cut))] * 2, vector, vector, _statistics(cut)],
+        out_specs=[tensor(cut, lambda w, k: w * k), vector, vector],
         out=out,
-        scratch=[*_kept(cut, (x, dy)), jax.ShapeDtypeStruct((2, cut.rows, cut.channels), jnp.float32)],
+        scratch=[*kept_of(cut, (x, dy)), jax.ShapeDtypeStruct((2, cut.rows, cut.channels), jnp.float32)],
         parallel=1,
         vmem_bytes=VMEM_BYTES,
         name=f"{plan.name}_backward_pallas_tpu",
@@ -114,7 +114,7 @@ def _grid(cut: Pieces) -> tuple[int, ...]:
     return channels, images, 2, pieces
 
 
-def _tensor(cut: Pieces, piece: Any) -> Any:
+def tensor(cut: Pieces, piece: Any) -> Any:
     """A block of a tensor; `piece` says which one along the places, by the walk and the step of it."""
     whole = (0,) * len(cut.shape[2:-1])
     return block((None, *cut.block), lambda c, n, w, k: (n, piece(w, k), *whole, c))
@@ -131,7 +131,7 @@ def _brought(cut: Pieces) -> Any:
     return lambda w, k: k
 
 
-def _kept(cut: Pieces, tensors: Sequence[jax.Array]) -> list[jax.ShapeDtypeStruct]:
+def kept_of(cut: Pieces, tensors: Sequence[jax.Array]) -> list[jax.ShapeDtypeStruct]:
     """What is held of them; a single piece stays in its block by itself."""
     if not cut.held or cut.pieces == 1:
         return []
@@ -139,15 +139,15 @@ def _kept(cut: Pieces, tensors: Sequence[jax.Array]) -> list[jax.ShapeDtypeStruc
     return [jax.ShapeDtypeStruct(whole, tensor.dtype) for tensor in tensors]
 
 
-def at_hand(refs: Sequence[Any], kept: Sequence[Any], cut: Pieces, walk: jax.Array, piece: jax.Array) -> list:
-    """The blocks of this step in float32, read or held."""
+def at_hand(refs: Sequence[Any], kept: Sequence[Any], cut: Pieces, arrives: jax.Array, piece: jax.Array) -> list:
+    """The blocks of this step in float32, read or held; where a piece `arrives`, it is put where it is held."""
     if not kept:
         return [ref[...].astype(jnp.float32) for ref in refs]
     tile = 1 if len(cut.block) > 2 else sublanes(*(str(ref.dtype) for ref in refs))
     aligned = tile if cut.places % tile == 0 else 1
     part = tpu_slice(piece * cut.places, cut.places, aligned)
 
-    @tpu_when(walk == 0)
+    @tpu_when(arrives)
     def _():
         for ref, place in zip(refs, kept, strict=True):
             place[part] = ref[...]
@@ -200,35 +200,34 @@ PLAIN, WEIGHTED = range(2)
 
 
 def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan, cut, saves):
-    running, refs = _cut(refs, 2 * (plan.momentum is not None))
-    (y_ref,), refs = _cut(refs, 1)
-    stats, refs = _cut(refs, int(saves))
-    moved, refs = _cut(refs, len(running))
+    running, refs = first_of(refs, 2 * (plan.momentum is not None))
+    (y_ref,), refs = first_of(refs, 1)
+    stats, refs = first_of(refs, int(saves))
+    moved, refs = first_of(refs, len(running))
     *kept, state = refs
     walk, piece = tpu_program_id(WALK), tpu_program_id(PIECE)
 
     @tpu_when(walk == 0)
     def _():
-        (x,) = at_hand([x_ref], kept, cut, walk, piece)
-        _merge(x, state, piece, plan, cut)
+        (x,) = at_hand([x_ref], kept, cut, walk == 0, piece)
+        merge(x, state, piece, plan, cut)
 
         @tpu_when(piece == cut.pieces - 1)
         def _():
-            _finish(state, stats, running, moved, plan, cut)
+            finish(state, stats, running, moved, plan, cut)
 
     @tpu_when(walk == 1)
     def _():
-        (x,) = at_hand([x_ref], kept, cut, walk, piece)
-        h = ((x - state[PIVOT]) - state[OFFSET]) * state[ROOT]
-        z = h * gamma_ref[...].astype(jnp.float32) + beta_ref[...].astype(jnp.float32)
+        (x,) = at_hand([x_ref], kept, cut, walk == 0, piece)
+        z = standardized(x, state) * gamma_ref[...].astype(jnp.float32) + beta_ref[...].astype(jnp.float32)
         y_ref[...] = activate(z, plan.activation).astype(y_ref.dtype)
 
 
-def _cut(refs: Sequence[Any], count: int) -> tuple[Sequence[Any], Sequence[Any]]:
+def first_of(refs: Sequence[Any], count: int) -> tuple[Sequence[Any], Sequence[Any]]:
     return refs[:count], refs[count:]
 
 
-def _merge(x, state, piece, plan, cut):
+def merge(x, state, piece, plan, cut):
     inside = valid(cut, piece)
     places = jnp.minimum(cut.shape[1] - piece * cut.places, cut.places)
     count, seen = ((n * cut.within).astype(jnp.float32) for n in (places, piece * cut.places))
@@ -247,7 +246,7 @@ def _merge(x, state, piece, plan, cut):
     state[SQUARES] = state[SQUARES] + squares + difference * (difference * share) * seen
 
 
-def _finish(state, stats, running, moved, plan, cut):
+def finish(state, stats, running, moved, plan, cut):
     """From what is merged to the mean of the group less the pivot, and 1 / deviation."""
     mean, squares = state[MEAN], state[SQUARES] / cut.positions
     offset = over_groups(mean, plan.each) / plan.each
@@ -261,44 +260,62 @@ def _finish(state, stats, running, moved, plan, cut):
         new[...] = (1 - plan.momentum) * old[...].astype(jnp.float32) + plan.momentum * batch
 
 
+def standardized(x: jax.Array, state: Any) -> jax.Array:
+    return ((x - state[PIVOT]) - state[OFFSET]) * state[ROOT]
+
+
 def _backward_kernel(x_ref, dy_ref, gamma_ref, beta_ref, stats, dx_ref, dgamma_ref, dbeta_ref, *refs, plan, cut):
-    *kept, state = refs
+    *kept, sums = refs
     image, walk, piece = (tpu_program_id(axis) for axis in (IMAGES, WALK, PIECE))
     gamma = gamma_ref[...].astype(jnp.float32)
     mean, root = stats[0], stats[1]
 
     def terms():
-        x, dy = at_hand([x_ref, dy_ref], kept, cut, walk, piece)
+        x, dy = at_hand([x_ref, dy_ref], kept, cut, walk == 0, piece)
         h = (x - mean) * root
         if plan.activation == "none":
             return h, dy
         return h, differentiate(h * gamma + beta_ref[...].astype(jnp.float32), dy, plan.activation)
 
+    gradients = dgamma_ref, dbeta_ref
+
     @tpu_when((walk == 0) & (piece == 0))
     def _():
-        state[...] = jnp.zeros_like(state)
-
-        @tpu_when(image == 0)
-        def _():
-            dgamma_ref[...] = jnp.zeros_like(dgamma_ref)
-            dbeta_ref[...] = jnp.zeros_like(dbeta_ref)
+        begin(sums, gradients, image)
 
     @tpu_when(walk == 0)
     def _():
-        h, dz = terms()
-        inside = valid(cut, piece)
-        state[PLAIN] = state[PLAIN] + by_channel(clean(dz, inside), cut.apart)
-        state[WEIGHTED] = state[WEIGHTED] + by_channel(clean(dz * h, inside), cut.apart)
-
-        @tpu_when(piece == cut.pieces - 1)
-        def _():
-            dbeta_ref[...] = dbeta_ref[...] + state[PLAIN].sum(0, keepdims=True)
-            dgamma_ref[...] = dgamma_ref[...] + state[WEIGHTED].sum(0, keepdims=True)
-            count = plan.each * cut.positions
-            for row in (PLAIN, WEIGHTED):
-                state[row] = over_groups(gamma * state[row], plan.each) / count
+        add(*terms(), sums, gradients, gamma, piece, plan, cut)
 
     @tpu_when(walk == 1)
     def _():
-        h, dz = terms()
-        dx_ref[...] = (root * (gamma * dz - state[PLAIN] - h * state[WEIGHTED])).astype(dx_ref.dtype)
+        dx_ref[...] = gradient(*terms(), root, gamma, sums).astype(dx_ref.dtype)
+
+
+def begin(sums: Any, gradients: Sequence[Any], image: jax.Array) -> None:
+    """Before the first piece of an image is added."""
+    sums[...] = jnp.zeros_like(sums)
+
+    @tpu_when(image == 0)
+    def _():
+        for ref in gradients:
+            ref[...] = jnp.zeros_like(ref)
+
+
+def add(h, dz, sums, gradients, gamma, piece, plan, cut):
+    """Adds a piece; after the last one the sums are those that `gradient` takes, and dgamma and dbeta are added to."""
+    inside = valid(cut, piece)
+    sums[PLAIN] = sums[PLAIN] + by_channel(clean(dz, inside), cut.apart)
+    sums[WEIGHTED] = sums[WEIGHTED] + by_channel(clean(dz * h, inside), cut.apart)
+
+    @tpu_when(piece == cut.pieces - 1)
+    def _():
+        for row, ref in zip((WEIGHTED, PLAIN), gradients, strict=True):
+            ref[...] = ref[...] + sums[row].sum(0, keepdims=True)
+        count = plan.each * cut.positions
+        for row in (PLAIN, WEIGHTED):
+            sums[row] = over_groups(gamma * sums[row], plan.each) / count
+
+
+def gradient(h: jax.Array, dz: jax.Array, root: jax.Array, gamma: jax.Array, sums: Any) -> jax.Array:
+    return root * (gamma * dz - sums[PLAIN] - h * sums[WEIGHTED])

@@ -1,5 +1,7 @@
 """Inference batch norm where channels come last: every element is read once and written once.
 
+Where dy is at hand together with x, y and dx are made in one visit.
+
 y = act((x - mean) (gamma / sqrt(variance + epsilon)) + beta). Blocks are (places, ..., channels),
 vectors (1, channels).
 """
@@ -45,21 +47,35 @@ def backward(
     With r = 1 / sqrt(variance + epsilon), dz = dy act'(z) and h = (x - mean) r: dx = dz r gamma, dgamma = sum(dz h),
     dbeta = sum(dz), dmean = -r gamma dbeta, dvariance = -(r r gamma dgamma) / 2.
     """
+    return _visit(_backward_kernel, "batch_norm_backward_pallas_tpu", 9, [x.dtype], x, parameters, dy, plan, cut)
+
+
+def both(
+    x: jax.Array, parameters: Sequence[jax.Array], dy: jax.Array, plan: ColumnsPlan, cut: Pieces
+) -> tuple[jax.Array, ...]:
+    """y of `forward`, and what `backward` returns."""
+    dtypes = [plan.output_dtype, x.dtype]
+    return _visit(_both_kernel, "batch_norm_both_pallas_tpu", 11, dtypes, x, parameters, dy, plan, cut)
+
+
+def _visit(kernel, name, flops, dtypes, x, parameters, dy, plan, cut):
+    """Tensors of `dtypes`, then a gradient of each parameter; `flops` are those of an element."""
     vectors = [array.reshape(1, -1) for array in parameters]
     tensor, vector = _blocks(cut)
-    out = [jax.ShapeDtypeStruct(x.shape, x.dtype), *[jax.ShapeDtypeStruct(vectors[0].shape, jnp.float32)] * 4]
-    dx, *gradients = tpu_call(
-        partial(_backward_kernel, plan=plan, cut=cut),
+    out = [jax.ShapeDtypeStruct(x.shape, dtype) for dtype in dtypes]
+    out += [jax.ShapeDtypeStruct(vectors[0].shape, jnp.float32)] * 4
+    found = tpu_call(
+        partial(kernel, plan=plan, cut=cut),
         grid=cut.grid,
         in_specs=[tensor, tensor, *[vector] * 4],
-        out_specs=[tensor, *[vector] * 4],
+        out_specs=[*[tensor] * len(dtypes), *[vector] * 4],
         out=out,
         parallel=1,
         vmem_bytes=VMEM_BYTES,
-        name="batch_norm_backward_pallas_tpu",
-        cost=cost((x, dy, *vectors), out, flops=9 * x.size),
+        name=name,
+        cost=cost((x, dy, *vectors), out, flops=flops * x.size),
     )(x, dy, *vectors)
-    return dx, *(array.reshape(-1) for array in gradients)
+    return *found[: len(dtypes)], *(array.reshape(-1) for array in found[len(dtypes) :])
 
 
 def _blocks(cut: Pieces):
@@ -74,6 +90,12 @@ def _forward_kernel(x_ref, *refs, plan):
     scale = gamma * jax.lax.rsqrt(variance + plan.epsilon)
     z = (x_ref[...].astype(jnp.float32) - mean) * scale + beta
     y_ref[...] = activate(z, plan.activation).astype(y_ref.dtype)
+
+
+def _both_kernel(x_ref, dy_ref, *refs, plan, cut):
+    vectors, (y_ref, *gradients) = refs[:4], refs[4:]
+    _forward_kernel(x_ref, *vectors, y_ref, plan=plan)
+    _backward_kernel(x_ref, dy_ref, *vectors, *gradients, plan=plan, cut=cut)
 
 
 def _backward_kernel(x_ref, dy_ref, *refs, plan, cut):

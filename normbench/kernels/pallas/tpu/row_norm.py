@@ -1,6 +1,7 @@
 """Layer norm and RMS norm on TPUs, with the residual and the activation in, and a gradient by hand."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +10,25 @@ from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
+from normbench.kernels.pallas.tpu import long_rows
 from normbench.kernels.pallas.tpu import rows as tpu_rows
+from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.limits import dtype_refusal
+from normbench.kernels.pallas.tpu.long_rows import LongRows, long_rows_of
 from normbench.kernels.pallas.tpu.rows import RowPlan, Rows, copied, rows_of, rows_view
 from normbench.kernels.problem import Problem
 
 
 def tpu_row_norm(
-    x: jax.Array, ndim: int, parameters: Sequence[jax.Array], plan: RowPlan, residual: jax.Array | None
-) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """y, or (y, z) with a residual; gradients for every array.
+    x: jax.Array,
+    ndim: int,
+    parameters: Sequence[jax.Array],
+    plan: RowPlan,
+    residual: jax.Array | None,
+    cotangent: Any = None,
+) -> Any:
+    """y, or (y, z) with a residual; gradients for every array. With a `cotangent`, of y or (y, z), these and the
+    gradients of x and of the parameters, which one visit makes.
 
     Args:
       x: any shape whose last `ndim` axes are normalized.
@@ -27,20 +37,36 @@ def tpu_row_norm(
       residual: in x's shape and dtype: added to x first.
 
     Raises:
-      UserError: for a dtype that the kernels do not take, a residual that is not as x, rows that VMEM does not
-        hold.
+      UserError: for a dtype that the kernels do not take, a residual or a cotangent that is not as x, rows that VMEM
+        does not hold.
     """
     if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
         raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
     dtypes = x.dtype.name, *(parameter.dtype.name for parameter in parameters)
     if refused := _refusal(x.shape, ndim, dtypes, plan):
         raise UserError(refused)
+    if cotangent is not None:
+        return _both(x, ndim, parameters, plan, residual, cotangent)
     if x.size == 0:
         zero = jnp.asarray(sum(jnp.sum(array * 0) for array in parameters), plan.output_dtype)
         y, z = x.astype(plan.output_dtype) + zero, residual
     else:
         y, z = _differentiable((x, residual, tuple(parameters)), (plan, ndim, residual is not None))
     return y if z is None else (y, z)
+
+
+def _both(x, ndim, parameters, plan, residual, cotangent):
+    added = residual is not None
+    tensors = 4 + 3 * added
+    if x.size == 0 or isinstance(rows := _rows(x.shape, ndim, x.dtype.name, plan, tensors), str):
+        return by_passes(lambda x, *p: tpu_row_norm(x, ndim, p, plan, residual), (x, *parameters), cotangent)
+    cotangents = checked_cotangents(cotangent, x, (plan.output_dtype, *(x.dtype.name,) * added))
+    view = rows_view(x.shape, ndim, x.dtype.name)[0]
+    seen = view.of(x), view.of(residual) if added else None
+    y, z, dw, gradients = _launches(rows).both(*seen, parameters, [view.of(array) for array in cotangents], plan, rows)
+    y, dw = view.back(y, x.shape), view.back(dw, x.shape)
+    gradients = dw, *(found.astype(p.dtype) for found, p in zip(gradients, parameters, strict=True))
+    return (y, view.back(z, x.shape)) if added else y, gradients
 
 
 def unsupported(plan: RowPlan, problem: Problem, target: str) -> str | None:
@@ -51,7 +77,15 @@ def unsupported(plan: RowPlan, problem: Problem, target: str) -> str | None:
     dtypes = problem.dtype, *(problem.param_dtype,) * (1 + plan.shifted)
     if refused := _refusal(problem.shape, ndim, dtypes, plan):
         return refused
-    return copied(problem.shape, ndim, problem.dtype) if 0 not in problem.shape else None
+    if 0 in problem.shape:
+        return None
+    rows = _rows(problem.shape, ndim, problem.dtype, plan)
+    if isinstance(rows, LongRows) and not rows.holds(problem.pass_ != "forward"):
+        return (
+            f"rows of {rows.shape[2]} elements, of which VMEM does not hold {rows.rows} from one walk to the next, so "
+            "that x is read several times: take custom_vjp"
+        )
+    return copied(problem.shape, ndim, problem.dtype)
 
 
 def _refusal(shape: tuple[int, ...], ndim: int, dtypes: tuple[str, ...], plan: RowPlan) -> str | None:
@@ -64,14 +98,21 @@ def _refusal(shape: tuple[int, ...], ndim: int, dtypes: tuple[str, ...], plan: R
     return rows if isinstance(rows, str) else None
 
 
-def _rows(shape: tuple[int, ...], ndim: int, dtype: str, plan: RowPlan) -> Rows | str:
+def _rows(shape: tuple[int, ...], ndim: int, dtype: str, plan: RowPlan, tensors: int = 4) -> Rows | LongRows | str:
     view, lead = rows_view(shape, ndim, dtype)
-    return rows_of(view.shape, lead, (dtype, plan.output_dtype))
+    rows = rows_of(view.shape, lead, (dtype, plan.output_dtype), tensors)
+    if isinstance(rows, str) and lead == 2:
+        return long_rows_of(view.shape, (dtype, plan.output_dtype)) or rows
+    return rows
+
+
+def _launches(rows: Rows | LongRows) -> Any:
+    return long_rows if isinstance(rows, LongRows) else tpu_rows
 
 
 def _cut(x: jax.Array, plan: RowPlan, ndim: int):
     view, rows = rows_view(x.shape, ndim, x.dtype.name)[0], _rows(x.shape, ndim, x.dtype.name, plan)
-    assert isinstance(rows, Rows)  # else refused before
+    assert not isinstance(rows, str)  # else refused before
     return view, rows
 
 
@@ -79,7 +120,7 @@ def _forward(arrays, asked, saves):
     """`asked` is the plan, how many axes are normalized, and whether there is a residual."""
     (x, residual, parameters), (plan, ndim, added) = arrays, asked
     view, rows = _cut(x, plan, ndim)
-    y, z = tpu_rows.forward(view.of(x), view.of(residual) if added else None, parameters, plan, rows)
+    y, z = _launches(rows).forward(view.of(x), view.of(residual) if added else None, parameters, plan, rows)
     return (view.back(y, x.shape), view.back(z, x.shape) if added else None), () if saves else None
 
 
@@ -87,7 +128,7 @@ def _backward(kept, saved, cotangents, asked):
     ((w, parameters), (dy, dz), (plan, ndim, _)) = kept, cotangents, asked
     view, rows = _cut(w, plan, ndim)
     added = None if dz is None else view.of(dz)
-    dw, gradients = tpu_rows.backward(view.of(w), parameters, view.of(dy), added, plan, rows)
+    dw, gradients = _launches(rows).backward(view.of(w), parameters, view.of(dy), added, plan, rows)
     gradients = (found.astype(p.dtype) for found, p in zip(gradients, parameters, strict=True))
     return view.back(dw, w.shape), tuple(gradients)
 

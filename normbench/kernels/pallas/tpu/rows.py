@@ -1,8 +1,9 @@
-"""Layer norm and RMS norm of rows that fit VMEM: each is read once and written once, forward and backward.
+"""Layer norm and RMS norm of rows that fit VMEM: each is read once and written once, forward, backward, and in both.
 
 Forward, with p the mean of a row, u = x - p and c = u - E[u]: h = c / sqrt(E[c^2] + epsilon), so that the rounding of
 the mean leaves nothing; not centred, h = x / sqrt(E[x^2] + epsilon). Backward the statistics are made again of the row,
-which costs no bytes: 1 / deviation in an array of its own would lie padded to 128 lanes.
+which costs no bytes: 1 / deviation in an array of its own would lie padded to 128 lanes. Where dy is at hand together
+with x, y and dx are made in one visit.
 
 x is (blocks, rows, columns), or (rows, ..., columns) where more than the last axis is normalized; see `rows_view`.
 """
@@ -21,6 +22,7 @@ from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.tpu.limits import (
     BLOCK_ELEMENTS,
+    MOST_COLUMNS,
     ROW_BYTES,
     SUBLANES,
     VMEM_BYTES,
@@ -104,18 +106,18 @@ def copied(shape: tuple[int, ...], ndim: int, dtype: str) -> str | None:
     )
 
 
-def rows_of(shape: tuple[int, ...], lead: int, dtypes: Sequence[str]) -> Rows | str:
-    """How x in the shape that `rows_view` gives is cut, or why not; `dtypes` are those of the tensors that move."""
+def rows_of(shape: tuple[int, ...], lead: int, dtypes: Sequence[str], tensors: int = 4) -> Rows | str:
+    """How x in the shape that `rows_view` gives is cut, or why not; `dtypes` are those of the `tensors` that move."""
     *others, columns = shape[lead:]
     whole = padded_lanes(columns)
     if others:
         whole *= math.prod(others[:-1]) * up_to(others[-1], SUBLANES)
     tile = 1 if lead == 1 else min(sublanes(*dtypes), shape[1])
-    most = ROW_BYTES // max(jnp.dtype(dtype).itemsize for dtype in dtypes)
+    most = ROW_BYTES * 4 // max(tensors, 4) // max(jnp.dtype(dtype).itemsize for dtype in dtypes)
     if whole * tile > most:
         return (
             f"{tile} rows of {math.prod(shape[lead:])} elements, which VMEM does not hold; allowed for pallas_tpu: "
-            f"{most} elements, rows padded to lanes of 128: take custom_vjp"
+            f"{most if lead == 1 else MOST_COLUMNS} elements, rows padded to lanes of 128: take custom_vjp"
         )
     rows = max(BLOCK_ELEMENTS // whole, 1)
     if lead == 1:
@@ -175,6 +177,37 @@ def backward(
     return dw, [array.reshape(p.shape) for array, p in zip(gradients, parameters, strict=True)]
 
 
+def both(
+    x: jax.Array,
+    residual: jax.Array | None,
+    parameters: Sequence[jax.Array],
+    cotangents: Sequence[jax.Array],
+    plan: RowPlan,
+    rows: Rows,
+) -> tuple[jax.Array, jax.Array | None, jax.Array, list[jax.Array]]:
+    """Returns y and z of `forward`, dw and the gradients of the parameters of `backward`; `cotangents` are dy, and dz
+    where there is a residual."""
+    added = residual is not None
+    tensors = [x, *([residual] if added else []), *cotangents]
+    vectors = [_lined_up(array, rows) for array in parameters]
+    sums = [jax.ShapeDtypeStruct(array.shape, jnp.float32) for array in vectors]
+    of_x = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    out = [jax.ShapeDtypeStruct(x.shape, plan.output_dtype), *[of_x] * added, of_x, *sums]
+    tensor, vector = _blocks(rows)
+    y, *others = tpu_call(
+        partial(_both_kernel, plan=plan, rows=rows, added=added),
+        grid=rows.grid,
+        in_specs=[*[tensor] * len(tensors), *[vector] * len(vectors)],
+        out_specs=[*[tensor] * (2 + added), *[vector] * len(vectors)],
+        out=out,
+        vmem_bytes=VMEM_BYTES,
+        name=f"{plan.name}_both_pallas_tpu",
+        cost=cost((*tensors, *vectors), out, flops=22 * x.size),
+    )(*tensors, *vectors)
+    z, (dw, *gradients) = (others[0], others[1:]) if added else (None, others)
+    return y, z, dw, [array.reshape(p.shape) for array, p in zip(gradients, parameters, strict=True)]
+
+
 def _lined_up(parameter: jax.Array, rows: Rows) -> jax.Array:
     """One value for each normalized element, of rank 2 or more: a row that is broadcast over those of a block."""
     return parameter.reshape((1,) * (rows.lead == 2) + rows.normalized)
@@ -209,24 +242,51 @@ def _affine(h: jax.Array, parameters: Sequence[jax.Array]) -> jax.Array:
 
 
 def _forward_kernel(x_ref, *refs, plan, rows, added):
-    w = x_ref[...]
-    if added:
-        residual, *refs, z_ref = refs
-        w = (w.astype(jnp.float32) + residual[...].astype(jnp.float32)).astype(w.dtype)
-        z_ref[...] = w
+    (residual, *refs), (z_ref,) = (refs[:-1], refs[-1:]) if added else ((None, *refs), (None,))
     *parameters, y_ref = refs
-    h, _ = _standardized(w.astype(jnp.float32), plan, rows)
-    z = _affine(h, [ref[...].astype(jnp.float32) for ref in parameters])
-    y_ref[...] = activate(z, plan.activation).astype(y_ref.dtype)
+    h, _ = _standardized(_normalized(x_ref, residual, z_ref), plan, rows)
+    y_ref[...] = _output(h, _values(parameters), plan).astype(y_ref.dtype)
 
 
 def _backward_kernel(w_ref, dy_ref, *refs, plan, rows, added):
-    if added:
-        added_ref, *refs = refs
+    (added_ref, *refs) = refs if added else (None, *refs)
     count = 1 + plan.shifted
-    parameters, (dw_ref, *gradients) = refs[:count], refs[count:]
-    values = [ref[...].astype(jnp.float32) for ref in parameters]
+    parameters, outputs = refs[:count], refs[count:]
     h, root = _standardized(w_ref[...].astype(jnp.float32), plan, rows)
+    _differentiate(h, root, _values(parameters), (dy_ref, added_ref), outputs, plan, rows)
+
+
+def _both_kernel(x_ref, *refs, plan, rows, added):
+    residual, dy_ref, dz_ref, *refs = refs if added else (None, refs[0], None, *refs[1:])
+    count = 1 + plan.shifted
+    parameters, y_ref, refs = refs[:count], refs[count], refs[count + 1 :]
+    z_ref, *outputs = refs if added else (None, *refs)
+    h, root = _standardized(_normalized(x_ref, residual, z_ref), plan, rows)
+    values = _values(parameters)
+    y_ref[...] = _output(h, values, plan).astype(y_ref.dtype)
+    _differentiate(h, root, values, (dy_ref, dz_ref), outputs, plan, rows)
+
+
+def _values(parameters: Sequence[Any]) -> list[jax.Array]:
+    return [ref[...].astype(jnp.float32) for ref in parameters]
+
+
+def _normalized(x_ref: Any, residual: Any, z_ref: Any) -> jax.Array:
+    """What is normalized, in float32: x, or z = x + residual, which is rounded as it is written."""
+    w = x_ref[...]
+    if residual is not None:
+        w = (w.astype(jnp.float32) + residual[...].astype(jnp.float32)).astype(w.dtype)
+        z_ref[...] = w
+    return w.astype(jnp.float32)
+
+
+def _output(h: jax.Array, values: Sequence[jax.Array], plan: RowPlan) -> jax.Array:
+    return activate(_affine(h, values), plan.activation)
+
+
+def _differentiate(h, root, values, cotangents, outputs, plan, rows):
+    """Writes dw, and adds to the gradients of the parameters, which are 0 before the first block."""
+    (dy_ref, dz_ref), (dw_ref, *gradients) = cotangents, outputs
     dz = dy_ref[...].astype(jnp.float32)
     if plan.activation != "none":
         dz = differentiate(_affine(h, values), dz, plan.activation)
@@ -235,8 +295,8 @@ def _backward_kernel(w_ref, dy_ref, *refs, plan, rows, added):
     if plan.centered:
         dw = dw - _mean(dh, rows)
     dw = dw * root
-    if added:
-        dw = dw + added_ref[...].astype(jnp.float32)
+    if dz_ref is not None:
+        dw = dw + dz_ref[...].astype(jnp.float32)
     dw_ref[...] = dw.astype(dw_ref.dtype)
     steps = [tpu_program_id(axis) for axis in range(rows.lead)]
     first = steps[0] == 0 if rows.lead == 1 else (steps[0] == 0) & (steps[1] == 0)

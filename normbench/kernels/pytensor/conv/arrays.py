@@ -2,8 +2,12 @@
 
 Shapes: x (N, C, ...); filters (O, C / groups, kernel...); y (N, O, ...), with any number of spatial axes. Windows are
 copied for a few rows of one image at a time, so that a convolution needs little memory beyond its arrays.
+
+A sum runs over the channels of one tap after another, as XLA's on a CPU does: both then round alike, and a float32
+value that is the small rest of large terms is the same in both.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,10 +22,10 @@ _COPIED_BYTES = 4 << 20
 def convolve(x: np.ndarray, filters: np.ndarray, window: Window) -> np.ndarray:
     kernel, groups = filters.shape[2:], window.groups
     y = np.empty((len(x), len(filters), *window.output(x.shape[2:], kernel)), x.dtype)
-    weights = filters.reshape(groups, len(filters) // groups, -1)
+    weights = np.moveaxis(filters, 1, -1).reshape(groups, len(filters) // groups, -1)
     for image, result in zip(x, y, strict=True):
         for rows, columns in _columns(image, kernel, window):
-            part = np.matmul(weights, columns.reshape(groups, weights.shape[2], -1))
+            part = np.matmul(weights, columns)
             result[:, rows] = part.reshape(len(filters), -1, *result.shape[2:])
     return y
 
@@ -33,8 +37,8 @@ def filters_gradient(x: np.ndarray, dy: np.ndarray, filters_shape: Shape, window
     for image, slope in zip(x, dy, strict=True):
         for rows, columns in _columns(image, filters_shape[2:], window):
             part = slope[:, rows].reshape(groups, features // groups, -1)
-            total += np.matmul(part, columns.reshape(groups, total.shape[2], -1).swapaxes(1, 2))
-    return total.reshape(filters_shape)
+            total += np.matmul(part, columns.swapaxes(1, 2))
+    return np.ascontiguousarray(np.moveaxis(total.reshape(features, *filters_shape[2:], filters_shape[1]), -1, 1))
 
 
 def input_gradient(filters: np.ndarray, dy: np.ndarray, x_shape: Shape, window: Window) -> np.ndarray:
@@ -106,11 +110,11 @@ def _windows(image: np.ndarray, kernel: Shape, window: Window, fill: float) -> n
 
 
 def _columns(image: np.ndarray, kernel: Shape, window: Window) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows of the output and, copied, what they are sums of: (C, kernel..., rows, ...)."""
+    """Rows of the output and, copied, what they are sums of: (groups, taps * C / groups, places)."""
     views, rank = _windows(image, kernel, window, 0.0), len(kernel)
-    row_bytes = views.nbytes // max(views.shape[1], 1)
+    row_bytes, terms = views.nbytes // max(views.shape[1], 1), len(image) // window.groups * math.prod(kernel)
     step = max(1, _COPIED_BYTES // max(row_bytes, 1))
     for start in range(0, views.shape[1], step):
         rows = slice(start, start + step)
-        part = views[:, rows]
-        yield rows, np.ascontiguousarray(np.moveaxis(part, range(1, 1 + rank), range(-rank, 0)))
+        part = views[:, rows].reshape(window.groups, -1, *views[:, rows].shape[1:])
+        yield rows, np.moveaxis(part, range(-rank, 0), range(1, 1 + rank)).reshape(window.groups, terms, -1)

@@ -2,11 +2,17 @@
 
 Each instruction of the entry computation reads its operands and writes its results; those in another memory space than
 HBM, such as S(1), which is VMEM, count nothing. A tile that is not full counts whole. What an instruction reads twice
-of one operand counts once, so that this is the least that the program moves.
+of one operand counts once, so that this is the least that the program moves. How often a Pallas kernel brings and takes
+its blocks the text does not tell: `blocks_again` counts it of the traced program, step by step of each grid.
 """
 
+import itertools
 import math
 import re
+from collections.abc import Callable
+from typing import Any
+
+from normbench.jax_compat.tpu import tpu_blocks
 
 ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
 FREE = ("parameter", "bitcast", "get-tuple-element", "tuple", "constant", "copy-done", "slice-done", "async-done")
@@ -35,7 +41,7 @@ def entry(text: str) -> list[tuple[str, str, str, str]]:
     """(name, shape, kind, the rest of the line) of each instruction of the entry computation."""
     body = text[text.index("\nENTRY ") :].splitlines()
     matches = (_INSTRUCTION.match(_plain(line)) for line in body)
-    return [match.group("name", "shape", "kind", "rest") for match in matches if match]
+    return [(match["name"], match["shape"], match["kind"], match["rest"]) for match in matches if match]
 
 
 def _plain(line: str) -> str:
@@ -69,3 +75,13 @@ def least_bytes(text: str) -> int:
     head = re.search(r"entry_computation_layout=\{\((.*)\)->(.*?)\}(?:, \w+=|\n)", text)
     assert head, "the module does not say how its arguments lie"
     return shape_bytes(head[1]) + shape_bytes(head[2])
+
+
+def blocks_again(function: Callable[..., Any], *inputs: Any) -> int:
+    """Bytes that Pallas kernels compiled for a TPU bring and take beyond each block of an array once: a block is moved
+    whenever a step of the grid, the last dimension fastest, has another one than the step before."""
+    total = 0
+    for blocks, block_bytes in tpu_blocks(function, *inputs):
+        moved = [block for block, _ in itertools.groupby(blocks)]
+        total += (len(moved) - len(set(moved))) * block_bytes
+    return total
