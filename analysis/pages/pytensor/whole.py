@@ -6,6 +6,8 @@
 
 import argparse
 import json
+import os
+import tempfile
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -84,7 +86,10 @@ def main() -> None:
         return
     options = ["--seconds", str(parsed.seconds), *(word for name in names for word in ("--model", name))]
     options += ["--image", str(parsed.image)] if parsed.image else []
-    write_csv(parsed.out / "models.csv", in_processes("analysis.pages.pytensor.whole", options, parsed.processes))
+    with tempfile.TemporaryDirectory() as folder:  # nothing is compiled before the first process compiles it
+        os.environ.update(NUMBA_CACHE_DIR=folder, PYTENSOR_FLAGS=f"base_compiledir={folder}")
+        rows = in_processes("analysis.pages.pytensor.whole", options, parsed.processes)
+    write_csv(parsed.out / "models.csv", rows)
     write_environment(parsed.out / "models.json")
 
 

@@ -21,6 +21,7 @@ struct Columns {
 
 inline constexpr int64_t kStrip = 128;  // columns that are added at once, their sums in registers
 inline constexpr int64_t kRowsAdded = 64;  // in the type of the computation, before float64
+inline constexpr int64_t kRowsWorth = 32;  // of a part at least: its sums are float64, and added up by one thread
 
 // How x is cut: rows of few channels are taken several at once, as one wider row.
 struct Cut {
@@ -30,7 +31,7 @@ struct Cut {
     fold = std::max<int64_t>(1, std::min(kStrip / a.channels, a.rows));
     wide = fold * a.channels;
     const int64_t most = std::max<int64_t>(1, 32 / a.images);
-    parts = std::max<int64_t>(1, std::min(most, a.rows * a.channels / 16384));
+    parts = std::max<int64_t>(1, std::min({most, a.rows * a.channels / 16384, a.rows / kRowsWorth}));
     rows = ceil_of(ceil_of(a.rows, parts), fold) * fold;
     parts = ceil_of(a.rows, rows);
   }
