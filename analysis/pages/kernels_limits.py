@@ -130,7 +130,7 @@ def _compiled(problem: Problem, variant: str) -> Time | None:
 def lines(slug: str, problem: Problem, known: dict[str, Time]) -> list[dict[str, str]]:
     """One for each kernel that computes the problem; `known` are times that need not be compiled."""
     from normbench import kernels
-    from normbench.kernels.pallas.predicted import geometry
+    from normbench.kernels.pallas.left_to_xla import geometry
 
     plain = [time for name, time in known.items() if _is_plain(name)]
     plain = plain or _all(problem, filter(_is_plain, kernels.variants(problem.operator)))

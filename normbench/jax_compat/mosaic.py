@@ -48,7 +48,7 @@ def mosaic_call(
         )(*arrays)
 
     def call(*arrays: jax.Array) -> Any:
-        if _traced_for_cpu():
+        if mosaic_interpreted():
             return launch(*arrays, interpret=_interpreter())
         with jax.named_scope(name), jax.named_scope(declare(cost.read_bytes, cost.write_bytes)):
             return launch(*arrays, interpret=None)
@@ -56,8 +56,8 @@ def mosaic_call(
     return call
 
 
-def _traced_for_cpu() -> bool:
-    """Whether what is being traced will run on a CPU.
+def mosaic_interpreted() -> bool:
+    """Whether what is being traced will run on a CPU, and is interpreted there.
 
     The interpreter has side effects, so it cannot stand beside the kernel in one program until that is lowered. A GPU
     that is not there is named by the abstract mesh around the trace (`normbench.jax_compat.lower_for`).
@@ -130,12 +130,12 @@ def mosaic_fetch_run(source: Any, target: Any, barrier: Any) -> None:
 
 def mosaic_stack_copies(count: int) -> int:
     """How many copies arrive at the barrier of `mosaic_fetch_stack`: one, where it is not interpreted."""
-    return count if _traced_for_cpu() else 1
+    return count if mosaic_interpreted() else 1
 
 
 def mosaic_fetch_stack(source: Any, target: Any, barrier: Any) -> None:
     """As `mosaic_fetch`, of (count, lines, line) to (count * lines, line): without gaps, whatever the lines take."""
-    if _traced_for_cpu():  # the interpreter of jax 0.10.2 knows no view of another shape
+    if mosaic_interpreted():  # the interpreter of jax 0.10.2 knows no view of another shape
         for part, lines in _parts(source.shape, target):
             mosaic_fetch(source.at[part], lines, barrier)
     else:
@@ -159,21 +159,20 @@ def mosaic_settle() -> None:
     mosaic_gpu.commit_smem()
 
 
-def mosaic_send(*pairs: tuple[Any, Any]) -> None:
-    """Begins to copy from shared memory, as it has been written, to device memory: pairs of source and target."""
+def mosaic_send(source: Any, target: Any) -> None:
+    """Begins to copy from shared memory, as it was at `mosaic_settle`, to device memory."""
     from jax.experimental.pallas import mosaic_gpu
 
-    mosaic_gpu.commit_smem()
-    for source, target in pairs:
-        mosaic_gpu.copy_smem_to_gmem(source, target)
+    mosaic_gpu.copy_smem_to_gmem(source, target)
 
 
 def mosaic_send_stack(source: Any, target: Any) -> None:
     """As `mosaic_send`, of (count * lines, line) to (count, lines, line)."""
-    if _traced_for_cpu():
-        mosaic_send(*((lines, target.at[part]) for part, lines in _parts(target.shape, source)))
+    if mosaic_interpreted():
+        for part, lines in _parts(target.shape, source):
+            mosaic_send(lines, target.at[part])
     else:
-        mosaic_send((source.reshape(*target.shape), target))
+        mosaic_send(source.reshape(*target.shape), target)
 
 
 def mosaic_await_sent(read_only: bool = False) -> None:

@@ -10,41 +10,12 @@ from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
-from normbench.kernels.pallas.mosaic import (
-    rows as mosaic_any_rows,
-)
-from normbench.kernels.pallas.mosaic import (
-    rows_backward as mosaic_any_rows_backward,
-)
-from normbench.kernels.pallas.mosaic import (
-    slabs as mosaic_slabs,
-)
-from normbench.kernels.pallas.mosaic import (
-    slabs_backward as mosaic_slabs_backward,
-)
-from normbench.kernels.pallas.mosaic.exact import (
-    channels as mosaic_channels,
-)
-from normbench.kernels.pallas.mosaic.exact import (
-    channels_backward as mosaic_channels_backward,
-)
-from normbench.kernels.pallas.mosaic.exact import (
-    positions as mosaic_positions,
-)
-from normbench.kernels.pallas.mosaic.exact.channels import ChannelsPlan
-from normbench.kernels.pallas.mosaic.exact.channels_config import (
-    backward_shared_bytes,
-    channels_refusal,
-    forward_shared_bytes,
-    tile_positions,
-)
-from normbench.kernels.pallas.mosaic.exact.positions import LEAST_TILE_POSITIONS, TILE, positions_refusal
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
-from normbench.kernels.pallas.mosaic.limits import WARPGROUP, shared_refusal
-from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
-from normbench.kernels.pallas.mosaic.row_norm import DTYPES, LEAST_COLUMNS
+from normbench.kernels.pallas.mosaic import rows_given, slabs
+from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
+from normbench.kernels.pallas.mosaic.row_norm import LEAST_COLUMNS
 from normbench.kernels.pallas.mosaic.rows import Rows
-from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from normbench.kernels.pallas.mosaic.rows_given import given_rows
+from normbench.kernels.pallas.mosaic.slabs import LEAST_TILE_POSITIONS, Slabs, element_bytes, given_slabs_of
 from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 from normbench.kernels.problem import Problem
 
@@ -71,7 +42,7 @@ def pallas_mosaic(
       UserError: as `naive`, and for another dtype.
     """
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
-    plan = ChannelsPlan(a.epsilon, activation, jnp.dtype(output_dtype or a.x.dtype).name)
+    plan = _plan(a.epsilon, activation, jnp.dtype(output_dtype or a.x.dtype).name)
     if a.x.size == 0:
         return a.x.astype(plan.output_dtype) + jnp.sum(sum(a[1:5]) * 0).astype(plan.output_dtype)
     x = a.x.reshape(_view(a.x.shape, a.channel_axis))
@@ -86,21 +57,24 @@ def unsupported(problem: Problem, target: str) -> str | None:
     if refused := not_for_mosaic(target):
         return refused
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
-    plan = ChannelsPlan(problem.epsilon, activation_of(problem.context), dtype)
+    plan = _plan(problem.epsilon, activation_of(problem.context), dtype)
     axis, backward = problem.channel_axis % len(problem.shape), problem.pass_ != "forward"
     view, dtypes = _view(problem.shape, axis), (problem.dtype, *(problem.param_dtype,) * 4)
     refused = _refusal(view, dtypes, plan, backward) or _few(view, dtypes, plan, backward)
     return refused or moves_more(problem, 2, 3, INFERENCE)
 
 
-def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> str | None:
+def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> str | None:
     """Why so few elements are left to XLA although the kernels take them."""
-    if 0 in view or _whole(view, dtypes, plan, backward):
+    if 0 in view:
         return None
     least = LEAST_TILE_POSITIONS if backward else WARPGROUP
     if len(view) == 3 and view[2] < least:
         return f"{view[2]} positions of a channel; allowed for pallas_mosaic where channels come first: {least} or more"
-    if len(view) == 2 and view[1] < LEAST_COLUMNS:
+    if len(view) == 3 or view[1] >= LEAST_COLUMNS:
+        return None
+    rows = _cut(view, dtypes, plan, backward)
+    if isinstance(rows, Rows) and rows.columns == view[1]:  # else a row of the kernel is several positions
         return f"{view[1]} channels; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of 128 at a time"
     return None
 
@@ -112,62 +86,31 @@ def _view(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[0], shape[1], math.prod(shape[2:])
 
 
-def _refusal(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> str | None:
+def _refusal(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> str | None:
     named = zip(("y", "x", *("a parameter",) * 4), (plan.output_dtype, *dtypes), strict=True)
-    for name, value in named:
-        if value not in DTYPES:
-            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
-    if 0 in view or _whole(view, dtypes, plan, backward):
-        return None
-    config = _slabs(view, dtypes, plan, backward) if len(view) == 3 else _rows(view, dtypes, plan, backward)
-    return config if isinstance(config, str) else None
+    cut = dtype_refusal(named) or (None if 0 in view else _cut(view, dtypes, plan, backward))
+    return cut if isinstance(cut, str) else None
 
 
-def _whole(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> bool:
-    """Whether the kernels for whole warpgroups take x."""
-    if len(view) == 3:
-        return not positions_refusal(view[2])
-    rows, channels = view
-    if channels_refusal(rows, channels, dtypes[1:]):
-        return False
-    needed_bytes = backward_shared_bytes if backward else forward_shared_bytes
-    needed = needed_bytes(tile_positions(rows, channels) * channels, dtypes[0], dtypes[1:], plan.output_dtype)
-    return not shared_refusal(needed)
-
-
-def _slabs(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> Slabs | str:
-    """How the kernels for any number of positions cut x, channels first, or why they do not."""
+def _cut(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> Slabs | Rows | str:
+    """How the kernels share x out among programs, or why they do not."""
+    if len(view) == 2:
+        return given_rows(view, dtypes, plan, backward)
     images, channels, positions = view
-    most = max(1, TILE // max(positions, 1))
-    each = max(n for n in range(1, most + 1) if channels % n == 0)
-    return slabs_of((images, channels, positions), each, element_bytes(dtypes[0], plan.output_dtype, backward))
+    return given_slabs_of((images, channels, positions), element_bytes(dtypes[0], plan.output_dtype, backward))
 
 
-def _rows(view: tuple[int, ...], dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool) -> Rows | str:
-    """How the kernels for any number of channels cut x, channels last, or why they do not."""
-    if backward:
-        return mosaic_any_rows_backward.backward_rows(view, dtypes[0], dtypes[1:], _row_plan(plan), residual=False)
-    of_row, of_column = mosaic_any_rows.forward_bytes(dtypes[0], dtypes[1:], _row_plan(plan), residual=False)
-    return mosaic_any_rows.rows_of(view[0], view[1], of_row, of_column)
-
-
-def _row_plan(plan: ChannelsPlan) -> MosaicPlan:
-    return MosaicPlan("batch_norm", True, True, plan.epsilon, plan.activation, plan.output_dtype, given=True)
-
-
-def _slab_plan(plan: ChannelsPlan) -> SlabPlan:
-    return SlabPlan("batch_norm", plan.epsilon, plan.activation, plan.output_dtype, given=True)
+def _plan(epsilon: float, activation: str, output_dtype: str) -> Plan:
+    return Plan("batch_norm", epsilon, activation, output_dtype, given=True)
 
 
 def _forward(arrays, plan, saves):
     x, *parameters = arrays
-    dtypes, saved = _dtypes(x, parameters), () if saves else None
-    if _whole(x.shape, dtypes, plan, backward=False):
-        return (mosaic_channels if x.ndim == 2 else mosaic_positions).forward(x, tuple(parameters), plan), saved
+    saved = () if saves else None
     if x.ndim == 2:
-        return mosaic_any_rows.forward(x, None, tuple(parameters), _row_plan(plan), saves=False)[0], saved
-    slabs = _slabs(x.shape, dtypes, plan, backward=False)
-    return mosaic_slabs.forward(x, tuple(parameters), (), _slab_plan(plan), slabs)[0], saved
+        return rows_given.forward(x, tuple(parameters), plan), saved
+    cut = _cut(x.shape, _dtypes(x, parameters), plan, backward=False)
+    return slabs.forward(x, tuple(parameters), (), plan, cut)[0], saved
 
 
 def _dtypes(x, parameters):
@@ -180,15 +123,9 @@ def _backward(arrays, saved, dy, plan):
     refused = _refusal(x.shape, dtypes, plan, backward=True)
     if refused:
         raise UserError(refused)
-    if _whole(x.shape, dtypes, plan, backward=True):
-        return tuple((mosaic_channels_backward if x.ndim == 2 else mosaic_positions).backward(arrays, dy, plan))
     if x.ndim == 2:
-        rows_saved = (x, tuple(parameters), None, None)
-        dx, gradients = mosaic_any_rows_backward.backward(rows_saved, dy, None, _row_plan(plan))
-        return dx, *gradients
-    slabs = _slabs(x.shape, dtypes, plan, backward=True)
-    dx, *by_image = mosaic_slabs_backward.backward(arrays, dy, _slab_plan(plan), slabs)
-    return dx, *sum_partials(by_image, parameters)
+        return rows_given.backward(arrays, dy, plan)
+    return slabs.backward(arrays, dy, plan, _cut(x.shape, dtypes, plan, backward=True))
 
 
 def _plain(arrays, plan):

@@ -16,8 +16,7 @@ from normbench.kernels.pallas.hardware import not_for_triton
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
 from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 from normbench.kernels.pallas.triton.channel_tiles import view_of
-from normbench.kernels.pallas.triton.inference_backward import backward
-from normbench.kernels.pallas.triton.inference_config import BlockConfig, choose
+from normbench.kernels.pallas.triton.inference import BlockConfig, backward, choose
 from normbench.kernels.pallas.triton.training_shares import BatchPlan
 from normbench.kernels.pallas.tuning import tuned
 from normbench.kernels.problem import Problem

@@ -23,7 +23,7 @@ from normbench.kernels.batch_norm_training.welford import welford
 from normbench.kernels.common.checks import check_problem, layouts_of_rank
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.native.call import unsupported as not_native
-from normbench.kernels.pallas.predicted import unless_slower
+from normbench.kernels.pallas.left_to_xla import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (

@@ -19,7 +19,7 @@ from normbench.kernels.pallas.second_order import (
 from normbench.kernels.pallas.triton import training_resident as batch_resident
 from normbench.kernels.pallas.triton import training_streamed as batch_statistics
 from normbench.kernels.pallas.triton.channel_tiles import view_of
-from normbench.kernels.pallas.triton.training_resident_config import ResidentConfig, resident_config
+from normbench.kernels.pallas.triton.training_resident import ResidentConfig, resident_config
 from normbench.kernels.pallas.triton.training_shares import BatchPlan
 from normbench.kernels.pallas.tuning import tuned
 from normbench.kernels.problem import Problem

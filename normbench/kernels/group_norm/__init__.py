@@ -24,7 +24,7 @@ from normbench.kernels.group_norm.reference import reference
 from normbench.kernels.group_norm.two_pass import two_pass
 from normbench.kernels.group_norm.welford import welford
 from normbench.kernels.native.call import unsupported as not_native
-from normbench.kernels.pallas.predicted import unless_slower
+from normbench.kernels.pallas.left_to_xla import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (

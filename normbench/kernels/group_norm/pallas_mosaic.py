@@ -1,6 +1,7 @@
 """One fused kernel in Pallas Mosaic GPU: each group is read once and written once, in both layouts."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +11,10 @@ from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.group_norm.arguments import checked
 from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, left_to_xla
-from normbench.kernels.pallas.mosaic import (
-    columns as mosaic_any_columns,
-)
-from normbench.kernels.pallas.mosaic import (
-    columns_backward as mosaic_any_columns_backward,
-)
-from normbench.kernels.pallas.mosaic import (
-    slabs as mosaic_slabs,
-)
-from normbench.kernels.pallas.mosaic import (
-    slabs_backward as mosaic_slabs_backward,
-)
-from normbench.kernels.pallas.mosaic.columns_config import LEAST_POSITIONS, AnyColumns, ColumnsConfig, columns_of
-from normbench.kernels.pallas.mosaic.exact import columns as mosaic_columns
-from normbench.kernels.pallas.mosaic.exact import groups as mosaic_groups
-from normbench.kernels.pallas.mosaic.exact.channels import ChannelsPlan
-from normbench.kernels.pallas.mosaic.exact.columns import ColumnsPlan
-from normbench.kernels.pallas.mosaic.exact.groups import shared_bytes
-from normbench.kernels.pallas.mosaic.limits import LINE, row_refusal, shared_refusal
-from normbench.kernels.pallas.mosaic.partial_sums import sum_partials
-from normbench.kernels.pallas.mosaic.row_norm import DTYPES
-from normbench.kernels.pallas.mosaic.slabs import SlabPlan, Slabs, element_bytes, slabs_of
+from normbench.kernels.pallas.mosaic import columns, slabs
+from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of
+from normbench.kernels.pallas.mosaic.plan import Plan, dtype_refusal
+from normbench.kernels.pallas.mosaic.slabs import Slabs, element_bytes, slabs_of
 from normbench.kernels.pallas.second_order import plain_norm, twice_differentiable
 from normbench.kernels.problem import Problem
 
@@ -62,7 +45,7 @@ def pallas_mosaic(
     """
     a = checked(x, gamma, beta, epsilon, groups, channel_axis, activation)
     x = a.x
-    plan = ChannelsPlan(a.epsilon, activation, jnp.dtype(output_dtype or x.dtype).name)
+    plan = Plan("group_norm", a.epsilon, activation, jnp.dtype(output_dtype or x.dtype).name)
     if x.size == 0:
         return x.astype(plan.output_dtype) + jnp.sum(a.gamma * 0 + a.beta * 0).astype(plan.output_dtype)
     axis, dtypes = channel_axis % x.ndim, (x.dtype.name, a.gamma.dtype.name, a.beta.dtype.name)
@@ -80,7 +63,7 @@ def unsupported(problem: Problem, target: str) -> str | None:
     if refused := not_for_mosaic(target):
         return refused
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
-    plan = ChannelsPlan(problem.epsilon, activation_of(problem.context), dtype)
+    plan = Plan("group_norm", problem.epsilon, activation_of(problem.context), dtype)
     groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
     axis = problem.channel_axis % len(problem.shape)
     dtypes = problem.dtype, problem.param_dtype
@@ -105,70 +88,36 @@ def _few(shape: tuple[int, ...], axis: int, groups: int) -> str | None:
 
 
 def _refusal(
-    shape: tuple[int, ...], axis: int, groups: int, dtypes: tuple[str, ...], plan: ChannelsPlan, backward: bool
+    shape: tuple[int, ...], axis: int, groups: int, dtypes: tuple[str, ...], plan: Plan, backward: bool
 ) -> str | None:
-    for name, value in zip(("x", "y", "gamma", "beta"), (dtypes[0], plan.output_dtype, *dtypes[1:]), strict=False):
-        if value not in DTYPES:
-            return f"{name} is {value}; allowed for pallas_mosaic: {', '.join(DTYPES)}"
-    cut = _cut(shape, axis, groups, dtypes[0], plan, backward)
+    named = zip(("x", "y", "gamma", "beta"), (dtypes[0], plan.output_dtype, *dtypes[1:]), strict=False)
+    cut = dtype_refusal(named) or _cut(shape, axis, groups, dtypes[0], plan, backward)
     return cut if isinstance(cut, str) else None
 
 
 def _cut(
-    shape: tuple[int, ...], axis: int, groups: int, dtype: str, plan: ChannelsPlan, backward: bool
-) -> Slabs | ColumnsConfig | AnyColumns | str | None:
-    """How the kernels cut x, or why they do not; None: in the groups of whole warpgroups, channels first."""
-    if axis != 1:
-        return _columns(shape, groups, dtype, plan, backward)
-    return None if _whole(shape, groups, dtype, plan, backward) else _slabs(shape, groups, dtype, plan, backward)
-
-
-def _whole(shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool) -> bool:
-    """Whether the kernels for whole warpgroups take x, channels first."""
-    positions, each = math.prod(shape[2:]), shape[1] // groups
-    needed = shared_bytes(positions * each, dtype, plan.output_dtype, backward)
-    return each <= LINE and not (row_refusal(positions) or shared_refusal(needed))
-
-
-def _slabs(shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool) -> Slabs | str:
-    """How the kernels for any number of positions cut x, channels first, or why they do not."""
-    view = shape[0], shape[1], math.prod(shape[2:])
-    return slabs_of(view, shape[1] // groups, element_bytes(dtype, plan.output_dtype, backward))
-
-
-def _columns(
-    shape: tuple[int, ...], groups: int, dtype: str, plan: ChannelsPlan, backward: bool
-) -> ColumnsConfig | AnyColumns | str:
-    """How the kernels cut x where channels come last, or why they do not."""
+    shape: tuple[int, ...], axis: int, groups: int, dtype: str, plan: Plan, backward: bool
+) -> Slabs | ColumnsConfig | str:
+    """How the kernels share x out among programs, or why they do not."""
+    each = shape[axis] // groups
+    if axis == 1:
+        view = shape[0], shape[1], math.prod(shape[2:])
+        return slabs_of(view, each, element_bytes(dtype, plan.output_dtype, backward))
     tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
-    return columns_of(shape[0], math.prod(shape[1:-1]), shape[-1], shape[-1] // groups, tensors)
+    return columns_of(shape[0], math.prod(shape[1:-1]), shape[-1], each, tensors)
 
 
 def _first_forward(arrays, asked, saves):
     """Of channels first; `asked` is the number of groups and the plan."""
     x, gamma, beta = arrays
     groups, plan = asked
-    if _whole(x.shape, groups, x.dtype.name, plan, backward=False):
-        y, mean, r = mosaic_groups.forward(x, gamma, beta, groups, plan)
-    else:
-        slabs = _slabs(x.shape, groups, x.dtype.name, plan, backward=False)
-        y, mean, r = mosaic_slabs.forward(x, (gamma, beta), (), _slab_plan(plan), slabs)
+    cut = _cut(x.shape, 1, groups, x.dtype.name, plan, backward=False)
+    y, mean, r = slabs.forward(x, (gamma, beta), (), plan, cut)
     return y, (mean, r) if saves else None
 
 
 def _first_backward(arrays, saved, dy, asked):
-    groups, plan = asked
-    _check_backward(arrays, 1, groups, plan)
-    x, *parameters = arrays
-    if _whole(x.shape, groups, x.dtype.name, plan, backward=True):
-        return tuple(mosaic_groups.backward((*arrays, *saved), dy, groups, plan))
-    slabs = _slabs(x.shape, groups, x.dtype.name, plan, backward=True)
-    dx, *partials = mosaic_slabs_backward.backward((*arrays, *saved), dy, _slab_plan(plan), slabs)
-    return dx, *sum_partials(partials, parameters)
-
-
-def _slab_plan(plan: ChannelsPlan) -> SlabPlan:
-    return SlabPlan("group_norm", plan.epsilon, plan.activation, plan.output_dtype)
+    return slabs.backward((*arrays, *saved), dy, asked[1], _backward_cut(arrays, 1, *asked))
 
 
 def _first_plain(arrays, asked):
@@ -189,19 +138,13 @@ def _last_forward(arrays, asked, saves):
     """Of channels last."""
     x, gamma, beta = arrays
     groups, plan = asked
-    config = _columns(x.shape, groups, x.dtype.name, plan, backward=False)
-    kernel = mosaic_any_columns if isinstance(config, AnyColumns) else mosaic_columns
-    y, mean, r = kernel.forward(x, gamma, beta, (), _columns_plan(plan), config)
+    cut = _cut(x.shape, 2, groups, x.dtype.name, plan, backward=False)
+    y, mean, r = columns.forward(x, gamma, beta, (), plan, cut)
     return y, (mean, r) if saves else None
 
 
 def _last_backward(arrays, saved, dy, asked):
-    groups, plan = asked
-    _check_backward(arrays, 2, groups, plan)
-    x = arrays[0]
-    config = _columns(x.shape, groups, x.dtype.name, plan, backward=True)
-    kernel = mosaic_any_columns_backward if isinstance(config, AnyColumns) else mosaic_columns
-    return tuple(kernel.backward((*arrays, *saved), dy, _columns_plan(plan), config))
+    return columns.backward((*arrays, *saved), dy, asked[1], _backward_cut(arrays, 2, *asked))
 
 
 def _last_plain(arrays, asked):
@@ -218,13 +161,10 @@ def _last_plain(arrays, asked):
 _channels_last = twice_differentiable(_last_forward, _last_backward, _last_plain)
 
 
-def _columns_plan(plan: ChannelsPlan) -> ColumnsPlan:
-    return ColumnsPlan(plan.epsilon, plan.activation, plan.output_dtype)
-
-
-def _check_backward(arrays: tuple, axis: int, groups: int, plan: ChannelsPlan) -> None:
+def _backward_cut(arrays: tuple, axis: int, groups: int, plan: Plan) -> Any:
+    """How the kernels share x and dy out; raises UserError where they do not."""
     x, gamma, beta = arrays
-    dtypes = x.dtype.name, gamma.dtype.name, beta.dtype.name
-    refused = _refusal(x.shape, axis, groups, dtypes, plan, backward=True)
+    refused = _refusal(x.shape, axis, groups, (x.dtype.name, gamma.dtype.name, beta.dtype.name), plan, backward=True)
     if refused:
         raise UserError(refused)
+    return _cut(x.shape, axis, groups, x.dtype.name, plan, backward=True)

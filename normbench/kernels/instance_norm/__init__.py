@@ -17,7 +17,7 @@ from normbench.kernels.instance_norm.pallas_tpu import pallas_tpu
 from normbench.kernels.instance_norm.pallas_triton import pallas_triton
 from normbench.kernels.instance_norm.reference import reference
 from normbench.kernels.native.call import unsupported as not_native
-from normbench.kernels.pallas.predicted import unless_slower
+from normbench.kernels.pallas.left_to_xla import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
 from normbench.kernels.registry import (

@@ -23,7 +23,7 @@ from normbench.kernels.layer_norm.pivoted import pivoted
 from normbench.kernels.layer_norm.reference import reference
 from normbench.kernels.layer_norm.welford import welford
 from normbench.kernels.native.call import unsupported as not_native
-from normbench.kernels.pallas.predicted import unless_slower
+from normbench.kernels.pallas.left_to_xla import unless_slower
 from normbench.kernels.pallas.triton.row_norm import unsupported
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem

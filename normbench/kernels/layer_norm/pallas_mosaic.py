@@ -4,7 +4,7 @@ import jax
 
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.layer_norm.arguments import checked
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
+from normbench.kernels.pallas.mosaic.plan import Plan
 from normbench.kernels.pallas.mosaic.row_norm import mosaic_row_norm
 from normbench.kernels.pallas.mosaic.row_norm import unsupported as refused
 from normbench.kernels.problem import Problem
@@ -46,5 +46,5 @@ def unsupported(problem: Problem, target: str) -> str | None:
     return refused(_plan(problem.epsilon, activation_of(problem.context), dtype), problem, target)
 
 
-def _plan(epsilon: float, activation: str, output_dtype: str) -> MosaicPlan:
-    return MosaicPlan("layer_norm", True, True, epsilon, activation, output_dtype)
+def _plan(epsilon: float, activation: str, output_dtype: str) -> Plan:
+    return Plan("layer_norm", epsilon, activation, output_dtype)

@@ -15,7 +15,7 @@ from normbench.kernels.common.form import OPTIONS, PLAIN, form_of
 from normbench.kernels.contexts import CONTEXTS_AND_RESIDUAL, activation_of
 from normbench.kernels.layer_norm import ROW_LAYOUTS, normalized
 from normbench.kernels.native.call import unsupported as not_native
-from normbench.kernels.pallas.predicted import unless_slower
+from normbench.kernels.pallas.left_to_xla import unless_slower
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import Problem
 from normbench.kernels.registry import (

@@ -4,7 +4,7 @@ import jax
 
 from normbench.kernels.common.form import PLAIN, Form, form_of
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
+from normbench.kernels.pallas.mosaic.plan import Plan
 from normbench.kernels.pallas.mosaic.row_norm import mosaic_row_norm
 from normbench.kernels.pallas.mosaic.row_norm import unsupported as refused
 from normbench.kernels.problem import Problem
@@ -46,5 +46,5 @@ def unsupported(problem: Problem, target: str) -> str | None:
     return refused(_plan(problem.epsilon, activation_of(problem.context), dtype, form_of(problem)), problem, target)
 
 
-def _plan(epsilon: float, activation: str, dtype: str, form: Form) -> MosaicPlan:
-    return MosaicPlan("rms_norm", False, False, epsilon, activation, form.output_dtype(dtype), form=form)
+def _plan(epsilon: float, activation: str, dtype: str, form: Form) -> Plan:
+    return Plan("rms_norm", epsilon, activation, form.output_dtype(dtype), centered=False, shifted=False, form=form)

@@ -5,10 +5,10 @@ from typing import Any
 
 from normbench.kernels.pallas.hardware import MOST_WARPS
 from normbench.kernels.pallas.triton.groups_config import GroupConfig
-from normbench.kernels.pallas.triton.inference_config import BlockConfig
+from normbench.kernels.pallas.triton.inference import BlockConfig
 from normbench.kernels.pallas.triton.rows_config import RowConfig
-from normbench.kernels.pallas.triton.training_resident_config import ResidentConfig
-from normbench.kernels.pallas.triton.training_streamed_config import BatchConfig
+from normbench.kernels.pallas.triton.training_resident import ResidentConfig
+from normbench.kernels.pallas.triton.training_shares import BatchConfig
 
 Fields = dict[str, Any]
 

@@ -7,7 +7,7 @@ import pytest
 
 from normbench import kernels
 from normbench.kernels.pallas.triton.channel_tiles import View
-from normbench.kernels.pallas.triton.training_streamed_config import batch_config
+from normbench.kernels.pallas.triton.training_shares import batch_config
 from normbench.kernels.problem import Problem
 from tests.kernels.norm_cases import check
 

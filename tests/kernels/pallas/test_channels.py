@@ -10,8 +10,8 @@ import pytest
 from normbench import kernels
 from normbench.kernels.batch_norm_training.pallas_triton import pallas_triton
 from normbench.kernels.pallas.triton.channel_tiles import View
-from normbench.kernels.pallas.triton.training_resident_config import THREAD_ELEMENTS, resident_config
-from normbench.kernels.pallas.triton.training_streamed_config import batch_config
+from normbench.kernels.pallas.triton.training_resident import THREAD_ELEMENTS, resident_config
+from normbench.kernels.pallas.triton.training_shares import batch_config
 from normbench.kernels.problem import Problem
 from normbench.study.check.accuracy import compare
 from tests.kernels.norm_cases import check

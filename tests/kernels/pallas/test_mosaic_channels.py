@@ -11,12 +11,8 @@ from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.batch_norm.pallas_mosaic import pallas_mosaic
-from normbench.kernels.pallas.mosaic.exact import (
-    channels_config as mosaic_channels_config,
-)
-from normbench.kernels.pallas.mosaic.exact import (
-    positions as mosaic_positions,
-)
+from normbench.kernels.pallas.mosaic import rows, rows_given, slabs
+from normbench.kernels.pallas.mosaic.plan import Plan
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True
@@ -35,7 +31,7 @@ def test_batch_norm_is_right_in_every_context(context):
 
 @pytest.mark.parametrize("context", ["alone", "gelu", "cast"])
 def test_channels_that_come_first(context, monkeypatch):
-    monkeypatch.setattr(mosaic_positions, "TILE", 512)
+    monkeypatch.setattr(slabs, "TILE", 512)
     interpreted("bfloat16", context, (2, 3, 4, 256), "nchw", param_dtype="float16")
 
 
@@ -45,11 +41,19 @@ def test_batch_norm_is_right_in_half_precision(dtype):
 
 
 def test_programs_that_walk_over_several_tiles(monkeypatch):
-    monkeypatch.setattr(mosaic_channels_config, "TILE", 256)
-    monkeypatch.setattr(mosaic_channels_config, "MULTIPROCESSORS", 1)
-    monkeypatch.setattr(mosaic_channels_config, "MOST_RESIDENT", 2)
-    assert mosaic_channels_config.channels_config(10, 256, 4096, None).programs == 2
+    monkeypatch.setattr(rows_given, "BLOCK", 256)
+    monkeypatch.setattr(rows, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(rows_given, "RESIDENT", 2)
+    plan = Plan("batch_norm", 1e-5, "silu", "bfloat16", given=True)
+    assert rows_given.given_rows((10, 256), ("bfloat16", *("float32",) * 4), plan, backward=False).programs == 2
     interpreted("bfloat16", "silu", shape=(10, 256), layout="nc")
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((16, 32), 16 * 32), ((16, 2400), 2400), ((15, 32), 32)])
+def test_a_row_of_the_kernel_is_several_positions_where_these_are_whole_warpgroups_and_fit(shape, columns):
+    plan = Plan("batch_norm", 1e-5, "none", "bfloat16", given=True)
+    found = rows_given.given_rows(shape, ("bfloat16", *("float32",) * 4), plan, backward=True)
+    assert (found.columns, found.runs.resident) == (columns, True)
 
 
 def test_a_position_of_several_chunks():

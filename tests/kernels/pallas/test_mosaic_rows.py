@@ -1,6 +1,7 @@
 """Layer norm and RMS norm in Mosaic GPU: interpreted, with races looked for, and compiled for absent GPUs."""
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,16 @@ from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.layer_norm.pallas_mosaic import pallas_mosaic
-from normbench.kernels.pallas.mosaic import limits as mosaic_config
+from normbench.kernels.pallas.mosaic import row_norm
+from normbench.kernels.pallas.mosaic import rows as schedule
+from normbench.kernels.pallas.mosaic.plan import Plan
+from normbench.kernels.pallas.mosaic.row_norm import backward_rows, forward_rows
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True
 
 ROWS = (3, 256)
+PLAN = Plan("rms_norm", 1e-5, "none", "bfloat16")
 
 
 def interpreted(
@@ -40,26 +45,30 @@ def test_a_row_of_several_chunks_and_parameters_of_half_precision():
 
 def test_more_rows_than_programs_with_one_row_in_shared_memory(monkeypatch):
     columns = 384
-    monkeypatch.setattr(mosaic_config, "SHARED_BYTES", mosaic_config.RESERVED_BYTES + columns * (3 * 8 + 7))
-    assert mosaic_config.backward_config(5, columns, "float32", 2, 8 * columns, 16 * columns + 4096).slots == 1
+    monkeypatch.setattr(schedule, "SHARED_BYTES", schedule.RESERVED_BYTES + columns * (3 * 8 + 7))
+    assert (
+        backward_rows((5, columns), "float32", ("float32",) * 2, replace(PLAN, output_dtype="float32"), False).slots
+        == 1
+    )
     interpreted("layer_norm", shape=(5, columns))
 
 
 @pytest.mark.parametrize("context", ["residual", "cast"])
 def test_rows_go_round_the_ring_of_a_program_that_stays(context, monkeypatch):
     """Seven rows in three places: what is brought waits until what was there has been taken away."""
-    monkeypatch.setattr(mosaic_config, "MULTIPROCESSORS", 1)
-    monkeypatch.setattr(mosaic_config, "MOST_RESIDENT", 1)
-    config = mosaic_config.staying_config(7, 128, 1024, 4096)
-    assert (config.programs, config.slots, config.in_registers) == (1, 3, True)
+    monkeypatch.setattr(schedule, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(row_norm, "FORWARD_RESIDENT", 1)
+    rows = forward_rows((7, 128), "bfloat16", ("float32",), PLAN, residual=context == "residual")
+    assert (rows.programs, rows.slots, rows.in_registers) == (1, 3, True)
     interpreted("rms_norm", "bfloat16", context, (7, 128), "forward")
 
 
 def test_programs_that_stay_fill_the_multiprocessors():
     for columns, slots, programs in ((4096, 3, 5 * 132), (16384, 3, 132), (128, 3, 8 * 132)):
-        config = mosaic_config.staying_config(8192, columns, 2 * columns, 4 * columns + 4096)
-        assert (config.slots, config.programs) == (slots, programs)
-    assert mosaic_config.staying_config(32, 4096, 8192, 20480).slots == 1  # of one row each: nothing to bring ahead
+        rows = forward_rows((8192, columns), "bfloat16", ("float32",), PLAN, residual=False)
+        assert (rows.slots, rows.programs) == (slots, programs)
+    few = forward_rows((32, 4096), "bfloat16", ("float32",), PLAN, residual=False)
+    assert few.slots == 1  # of one row each: nothing to bring ahead
 
 
 def test_an_offset_does_not_cancel():

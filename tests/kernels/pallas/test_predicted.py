@@ -8,7 +8,7 @@ import pytest
 from analysis.pages.kernels_against_xla import NOT_THE_SAME, RUN
 from analysis.pages.kernels_limits import KERNELS, between, of_run, problems
 from normbench import kernels
-from normbench.kernels.pallas.predicted import Geometry, Prediction, geometry, predictions, slower_than_xla
+from normbench.kernels.pallas.left_to_xla import Geometry, Prediction, geometry, predictions, slower_than_xla
 from normbench.kernels.problem import Problem
 
 TABLE = predictions()

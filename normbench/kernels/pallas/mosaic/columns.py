@@ -1,9 +1,17 @@
-"""Norms over any number of positions in Mosaic GPU, channels last: as `mosaic_columns`, which takes what chunks divide.
+"""Norms over the positions of an image in Mosaic GPU, channels last: a program has some channels of an image.
 
-A program has some channels of an image; their positions lie in shared memory, all of them or piece by piece. The last
-chunk may reach beyond them, and the last piece begins early enough to end with them: what does not count is masked.
+With h = (x - mean) r, dh = gamma dz and E the mean over the positions and the channels of a group:
+
+    y = act(h gamma + beta),   dx = r (dh - E[dh] - h E[dh h]),   dgamma = sum(dz h),   dbeta = sum(dz)
+
+Instance norm has groups of one channel; batch norm in training has one image of all positions, too.
+
+The positions lie in shared memory, all of them or piece by piece. A chunk of them, (positions, channels), is in
+registers at a time, where every position has what a channel knows. The last chunk may reach beyond the positions, and
+the last piece begins early enough to end with them: what does not count is masked, where chunks do not divide it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,45 +25,162 @@ from normbench.jax_compat.mosaic import (
     mosaic_await_sent,
     mosaic_barrier,
     mosaic_call,
+    mosaic_clear,
     mosaic_fetch,
+    mosaic_fetch_stack,
     mosaic_program,
     mosaic_send,
+    mosaic_send_stack,
     mosaic_settle,
     mosaic_shared,
     mosaic_slice,
+    mosaic_stack_copies,
 )
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.mosaic.activations import activate
-from normbench.kernels.pallas.mosaic.columns_config import AnyColumns
-from normbench.kernels.pallas.mosaic.columns_sums import over_groups, over_positions, spread, write_out
-from normbench.kernels.pallas.mosaic.exact.columns import ColumnsPlan
-from normbench.kernels.pallas.mosaic.limits import LINE
+from normbench.kernels.pallas.hardware import power_of_two_to
+from normbench.kernels.pallas.mosaic.activations import activate, pulled
+from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, LINE, PER_THREAD, WARPGROUP, Plan, room_bytes
+from normbench.kernels.pallas.mosaic.sums import sum_partials
+
+WIDE_BYTES = 64
+"""Of a line, where that fits: two sectors of 32 bytes, which device memory reads at once. More would only make fewer
+programs."""
+CHUNK = 1024
+"""Elements in registers at a time: eight for each thread, of some ten arrays in float32."""
+PIECE = 16384
+"""Elements of a piece, where the positions come in pieces."""
+LEAST_POSITIONS = 256
+"""Two sums in float32 for each image and channel are then 1.6 % of it in bfloat16."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnsConfig:
+    """x as (images, positions, channels): a program has positions of an image, `width` of its channels.
+
+    Attributes:
+      each: channels of a group.
+      width: channels of a program, whole groups.
+      chunk: positions in registers at a time, a power of two.
+      piece: positions in shared memory at a time; all, or fewer in whole chunks.
+    """
+
+    images: int
+    positions: int
+    channels: int
+    each: int
+    width: int
+    chunk: int
+    piece: int
+
+    @property
+    def blocks(self) -> int:
+        """Programs of an image."""
+        return self.channels // self.width
+
+    @property
+    def programs(self) -> int:
+        return self.images * self.blocks
+
+    @property
+    def elements(self) -> int:
+        """Of a group."""
+        return self.positions * self.each
+
+    @property
+    def resident(self) -> bool:
+        return self.piece == self.positions
+
+    @property
+    def pieces(self) -> int:
+        return -(-self.positions // self.piece)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of x for the kernels: the positions as (parts, lines), where one copy moves all of them; else as they are."""
+        lines = max(n for n in range(1, LINE + 1) if self.positions % n == 0)
+        whole = self.resident and self.positions % self.chunk == 0 and self.positions // lines <= LINE
+        of_positions = (self.positions // lines, lines) if whole else (self.positions,)
+        return self.images, *of_positions, self.channels
+
+    @property
+    def copies(self) -> int:
+        """That bring a piece of one tensor."""
+        _, *parts, _ = self.shape
+        return mosaic_stack_copies(parts[0]) if len(parts) == 2 else -(-self.piece // LINE)
+
+    @property
+    def chunks(self) -> int:
+        """Of a piece."""
+        return -(-self.piece // self.chunk)
+
+
+def columns_of(images: int, positions: int, channels: int, each: int, dtypes: tuple[str, ...]) -> ColumnsConfig | str:
+    """The configuration, or the reason why there is none.
+
+    Args:
+      dtypes: of the tensors that lie in shared memory together.
+    """
+    sizes = [jnp.dtype(dtype).itemsize for dtype in dtypes]
+    found = []
+    for width in _widths(channels, each, min(sizes)):
+        chunk = _chunk(positions, width)
+        room = room_bytes(1 + len(sizes)) - 2 * 4 * chunk * width
+        most = room // (width * sum(sizes)) // chunk * chunk
+        if chunk * width <= PER_THREAD * WARPGROUP and most:
+            piece = positions if positions <= most else min(most, PIECE // width // chunk * chunk or chunk)
+            found.append(ColumnsConfig(images, positions, channels, each, width, chunk, piece))
+    if not found:
+        return (
+            f"{channels} channels in groups of {each}; allowed for pallas_mosaic: whole groups, up to "
+            f"{LINE} channels that divide all, of {COPY_BYTES} bytes or more in multiples of {COPY_BYTES}"
+        )
+    resident = [config for config in found if config.resident]
+    return next((c for c in resident or found if c.width * min(sizes) >= WIDE_BYTES), (resident or found)[-1])
+
+
+def _chunk(positions: int, width: int) -> int:
+    """Positions of a chunk: the most in whole warpgroups; half as many, where these divide all positions."""
+    longest = max(power_of_two_to(CHUNK // width), WARPGROUP // math.gcd(width, WARPGROUP))
+    exact = min(positions & -positions, longest)
+    return exact if 2 * exact >= longest and exact * width % WARPGROUP == 0 else longest
+
+
+def _widths(channels: int, each: int, item_bytes: int) -> list[int]:
+    """Channels that a program may have, the fewest first."""
+    step = math.lcm(each, COPY_BYTES // item_bytes)
+    return [width for width in range(step, min(channels, LINE) + 1, step) if channels % width == 0]
 
 
 def forward(
-    x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, plan: ColumnsPlan, config: AnyColumns
+    x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, plan: Plan, config: ColumnsConfig
 ) -> tuple[jax.Array, ...]:
-    """As `mosaic_columns.forward`."""
+    """Returns y, mean and r in float32 by image and group, and the new running mean and variance where there are any.
+
+    Args:
+      x: (images, positions, channels).
+      running: () or the running mean and variance.
+    """
     dtype = jnp.dtype(plan.output_dtype)
     statistics = jax.ShapeDtypeStruct((config.images, config.channels // config.each), jnp.float32)
     moved = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in running)
-    out = (jax.ShapeDtypeStruct(x.shape, dtype), statistics, statistics, *moved)
-    return mosaic_call(
-        partial(_kernel, plan=plan, config=config),
+    out = (jax.ShapeDtypeStruct(config.shape, dtype), statistics, statistics, *moved)
+    y, *found = mosaic_call(
+        partial(_forward_kernel, plan=plan, config=config),
         grid=config.images * config.blocks,
         out=out,
-        scratch=scratch_of((x.dtype,) if dtype == x.dtype else (x.dtype, dtype), 1, config),
-        name="columns_forward",
+        scratch=_scratch_of((x.dtype,) if dtype == x.dtype else (x.dtype, dtype), 1, config),
+        name=f"{plan.name}_forward",
         cost=cost((x, gamma, beta, *running), out, () if config.resident else (x,)),
-    )(x, gamma, beta, *running)
+    )(x.reshape(config.shape), gamma, beta, *running)
+    return y.reshape(x.shape), *found
 
 
-def scratch_of(dtypes: tuple, fetched: int, config: AnyColumns) -> tuple:
+def _scratch_of(dtypes: tuple, fetched: int, config: ColumnsConfig) -> tuple:
     """Tensors of a program, two chunks for its sums, and a barrier for `fetched` of the tensors."""
     return (
         *(mosaic_shared((config.chunks * config.chunk, config.width), dtype) for dtype in dtypes),
         mosaic_shared((2 * config.chunk, config.width), jnp.float32),
-        mosaic_barrier(fetched * -(-config.piece // LINE)),
+        mosaic_barrier(fetched * config.copies),
     )
 
 
@@ -63,7 +188,7 @@ def scratch_of(dtypes: tuple, fetched: int, config: AnyColumns) -> tuple:
 class Columns:
     """The positions of the running program: `brought` are pairs of an array and its place in shared memory."""
 
-    config: AnyColumns
+    config: ColumnsConfig
     brought: tuple[tuple[Any, Any], ...]
     arrived: Any
 
@@ -78,25 +203,41 @@ class Columns:
 
     def spread(self, ref: Any, work: Any) -> jax.Array:
         """What belongs to channels, in all positions of a chunk."""
-        return spread(lambda channel: ref[self.first + channel], work, self.config)
+        return _spread(lambda channel: ref[self.first + channel], work, self.config)
 
     def spread_groups(self, ref: Any, work: Any) -> jax.Array:
         """The same of what belongs to groups of an image."""
         each = self.config.each
-        return spread(lambda channel: ref[self.image, (self.first + channel) // each], work, self.config)
+        return _spread(lambda channel: ref[self.image, (self.first + channel) // each], work, self.config)
 
     def bring(self, piece: Any) -> None:
+        """Begins to bring a piece; `mosaic_await(arrived)` waits for it."""
+
         def some(here, lines):
             for ref, target in self.brought:
                 mosaic_fetch(ref.at[here], target.at[lines], self.arrived)
 
         mosaic_settle()
-        self._lines(piece, some)
-        mosaic_await(self.arrived)
+        if len(self.config.shape) == 4:
+            for ref, target in self.brought:
+                mosaic_fetch_stack(ref.at[*self._whole], target, self.arrived)
+        else:
+            self._lines(piece, some)
 
     def take(self, piece: Any, source: Any, ref: Any) -> None:
-        self._lines(piece, lambda here, lines: mosaic_send((source.at[lines], ref.at[here])))
-        mosaic_await_sent()
+        """Takes a piece away; waits until that has been done where the next one needs its place."""
+        mosaic_settle()
+        if len(self.config.shape) == 4:
+            mosaic_send_stack(source, ref.at[*self._whole])
+            return
+        self._lines(piece, lambda here, lines: mosaic_send(source.at[lines], ref.at[here]))
+        if not self.config.resident:
+            mosaic_await_sent()
+
+    @property
+    def _whole(self) -> tuple:
+        """Where all positions lie in an array, for one copy."""
+        return self.image, slice(None), slice(None), mosaic_slice(self.first, self.config.width)
 
     def _lines(self, piece: Any, copy: Callable) -> None:
         """As many lines at a time as a bulk copy takes: where they lie in the arrays, and in shared memory."""
@@ -125,6 +266,7 @@ class Columns:
         def step(piece, carry):
             if not self.config.resident:
                 self.bring(piece)
+                mosaic_await(self.arrived)
             return visit(piece, carry)
 
         return jax.lax.fori_loop(0, self.config.pieces, step, carry)
@@ -150,7 +292,65 @@ class Columns:
         return jnp.zeros((self.config.chunk, self.config.width), jnp.float32)
 
 
-def _kernel(x_ref, *refs: Any, plan: ColumnsPlan, config: AnyColumns) -> None:
+def _over_positions(values: jax.Array, work: Any, config: ColumnsConfig) -> jax.Array:
+    """The sum over the positions of a chunk, in each of them: what is turned by half of them is added, then what is
+    turned by a quarter, and so on."""
+
+    def step(index, values):
+        work[: config.chunk] = values
+        work[config.chunk :] = values
+        return values + work[mosaic_slice(config.chunk >> (index + 1), config.chunk)]
+
+    return jax.lax.fori_loop(0, config.chunk.bit_length() - 1, step, values)
+
+
+def _over_groups(values: jax.Array, work: Any, config: ColumnsConfig) -> jax.Array:
+    """The sum over the channels of each group, in each of them; every position has the same values."""
+    if config.each == 1:
+        return values
+    work[config.chunk :] = values
+    mosaic_clear(work, slice(0, config.chunk))
+
+    def step(group, carry):
+        def add(index, total):
+            return total + work[config.chunk, group * config.each + index]
+
+        total = jax.lax.fori_loop(0, config.each, add, jnp.float32(0))
+
+        def put(index, carry):
+            work[0, group * config.each + index] = total
+            return carry
+
+        return jax.lax.fori_loop(0, config.each, put, carry)
+
+    jax.lax.fori_loop(0, config.width // config.each, step, 0)
+    return _over_positions(work[: config.chunk], work, config)
+
+
+def _spread(value: Callable[[Any], jax.Array], work: Any, config: ColumnsConfig) -> jax.Array:
+    """`value` of each channel, a scalar, in all positions of a chunk."""
+    mosaic_clear(work, slice(0, config.chunk))
+
+    def step(channel, carry):
+        work[0, channel] = value(channel).astype(jnp.float32)
+        return carry
+
+    jax.lax.fori_loop(0, config.width, step, 0)
+    return _over_positions(work[: config.chunk], work, config)
+
+
+def _write_out(values: jax.Array, work: Any, ref: Any, start: tuple, each: int, config: ColumnsConfig) -> None:
+    """Writes one value of every `each` channels to device memory, from `start`."""
+    work[: config.chunk] = values
+
+    def step(index, carry):
+        ref[*start[:-1], start[-1] + index] = work[0, index * each].astype(ref.dtype)
+        return carry
+
+    jax.lax.fori_loop(0, config.width // each, step, 0)
+
+
+def _forward_kernel(x_ref, *refs: Any, plan: Plan, config: ColumnsConfig) -> None:
     count = 2 if plan.momentum is None else 4
     gamma_ref, beta_ref, *running = refs[:count]
     y_ref, *found = refs[count : 2 * count + 1]
@@ -158,9 +358,12 @@ def _kernel(x_ref, *refs: Any, plan: ColumnsPlan, config: AnyColumns) -> None:
     y, columns = others[0] if others else x, Columns(config, ((x_ref, x),), arrived)
     if config.resident:
         columns.bring(0)
+    gamma, beta = (columns.spread(ref, work) for ref in (gamma_ref, beta_ref))
+    if config.resident:
+        mosaic_await(arrived)
     near, offset, squares = _moments(columns, x, work)
     r = jax.lax.rsqrt(squares / config.elements + plan.epsilon)
-    scale, beta = r * columns.spread(gamma_ref, work), columns.spread(beta_ref, work)
+    scale = r * gamma
 
     def write(piece, carry):
         def step(at, keep, carry):
@@ -175,11 +378,12 @@ def _kernel(x_ref, *refs: Any, plan: ColumnsPlan, config: AnyColumns) -> None:
     columns.over_pieces(write, 0)
     start, mean = (columns.image, columns.first // config.each), near + offset
     for values, ref in ((mean, found[0]), (r, found[1])):
-        write_out(values, work, ref, start, config.each, config)
+        _write_out(values, work, ref, start, config.each, config)
     if plan.momentum is not None:
         for values, old, ref in zip((mean, squares / (config.elements - 1)), running, found[2:], strict=True):
             moved = (1 - plan.momentum) * columns.spread(old, work) + plan.momentum * values
-            write_out(moved, work, ref, (columns.first,), 1, config)
+            _write_out(moved, work, ref, (columns.first,), 1, config)
+    mosaic_await_sent()
 
 
 def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -193,12 +397,12 @@ def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array,
         def step(at, keep, lanes):
             return lanes + keep(term(x[at].astype(jnp.float32)))
 
-        return over_positions(columns.over_chunks(piece, step, columns.zeros()), work, config)
+        return _over_positions(columns.over_chunks(piece, step, columns.zeros()), work, config)
 
     if config.resident:
-        near = over_groups(total(0, lambda v: v), work, config) / config.elements
-        offset = over_groups(total(0, lambda v: v - near), work, config) / config.elements
-        return near, offset, over_groups(total(0, lambda v: (v - near - offset) * (v - near - offset)), work, config)
+        near = _over_groups(total(0, lambda v: v), work, config) / config.elements
+        offset = _over_groups(total(0, lambda v: v - near), work, config) / config.elements
+        return near, offset, _over_groups(total(0, lambda v: (v - near - offset) * (v - near - offset)), work, config)
 
     def merge(piece, carry):
         count, base, offset, squares = carry
@@ -213,8 +417,70 @@ def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array,
 
     zeros = columns.zeros()
     _, base, offset, squares = columns.over_pieces(merge, (jnp.float32(0), zeros, zeros, zeros))
-    near = over_groups(base, work, config) / config.each
+    near = _over_groups(base, work, config) / config.each
     distance = (base - near) + offset  # of each channel from what stands for the group
-    left = over_groups(distance, work, config) / config.each
+    left = _over_groups(distance, work, config) / config.each
     distance = distance - left
-    return near, left, over_groups(squares + distance * distance * config.positions, work, config)
+    return near, left, _over_groups(squares + distance * distance * config.positions, work, config)
+
+
+def backward(saved: tuple, dy: jax.Array, plan: Plan, config: ColumnsConfig) -> tuple[jax.Array, ...]:
+    """Returns dx and the gradients of gamma and beta; `saved` is (x, gamma, beta, mean, r)."""
+    x, gamma, beta, *_ = saved
+    alone = config.images == 1
+    dtypes = (gamma.dtype, beta.dtype) if alone else (jnp.float32,) * 2
+    sums = (jax.ShapeDtypeStruct((config.images, config.channels), dtype) for dtype in dtypes)
+    out = (jax.ShapeDtypeStruct(config.shape, x.dtype), *sums)
+    dx, *partials = mosaic_call(
+        partial(_backward_kernel, plan=plan, config=config),
+        grid=config.images * config.blocks,
+        out=out,
+        scratch=_scratch_of((x.dtype, dy.dtype), 2, config),
+        name=f"{plan.name}_backward",
+        cost=cost((*saved, dy), out, () if config.resident else (x, dy)),
+    )(x.reshape(config.shape), dy.reshape(config.shape), *saved[1:])
+    if alone:
+        return dx.reshape(x.shape), *(array.reshape(-1) for array in partials)
+    return dx.reshape(x.shape), *sum_partials(partials, (gamma, beta))
+
+
+def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, config: ColumnsConfig) -> None:
+    """dx takes the place of x."""
+    gamma_ref, beta_ref, mean_ref, r_ref, dx_ref, *found, x, dy, work, arrived = refs
+    columns = Columns(config, ((x_ref, x), (dy_ref, dy)), arrived)
+    if config.resident:
+        columns.bring(0)
+    gamma, beta = (columns.spread(ref, work) for ref in (gamma_ref, beta_ref))
+    mean, r = (columns.spread_groups(ref, work) for ref in (mean_ref, r_ref))
+    if config.resident:
+        mosaic_await(arrived)
+
+    def pull(at):
+        h = (x[at].astype(jnp.float32) - mean) * r
+        return h, pulled(h, dy[at].astype(jnp.float32), gamma, beta, plan.activation)
+
+    def visit(piece, carry):
+        def step(at, keep, lanes):
+            h, dz = pull(at)
+            return lanes[0] + keep(dz * h), lanes[1] + keep(dz)
+
+        return columns.over_chunks(piece, step, carry)
+
+    sums = columns.over_pieces(visit, (columns.zeros(), columns.zeros()))
+    with_h, alone = (_over_positions(values, work, config) for values in sums)
+    for values, ref in ((with_h, found[0]), (alone, found[1])):
+        _write_out(values, work, ref, (columns.image, columns.first), 1, config)
+    with_h, alone = (_over_groups(gamma * values, work, config) / config.elements for values in (with_h, alone))
+
+    def write(piece, carry):
+        def step(at, keep, carry):
+            h, dz = pull(at)
+            x[at] = (r * (gamma * dz - alone - h * with_h)).astype(x.dtype)
+            return carry
+
+        columns.over_chunks(piece, step, 0)
+        columns.take(piece, x, dx_ref)
+        return carry
+
+    columns.over_pieces(write, 0)
+    mosaic_await_sent()

@@ -1,11 +1,11 @@
-"""Layer norm, RMS norm, and batch norm by given statistics with channels last, in Mosaic GPU, of rows of any length.
+"""The schedule of rows in Mosaic GPU: programs walk over blocks of rows, with what lies along the row beside them.
 
-With h = (w - mean) r and w = x or x + residual: y = act(h gamma + beta), gamma and beta along the row; mean and r of
-the row, or along it where mean and variance are given. The kernels of `mosaic_rows` and `mosaic_channels` take what is
-whole warpgroups; these the rest: several rows to a program where they are short, one piece by piece where it is too
-long.
+Where bulk copies move a block, a program stays, has a ring of places for blocks in shared memory, and brings the next
+ones while it computes one; elsewhere each program has one block, or comes back for the next. A row that shared memory
+does not hold comes piece by piece.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,44 +15,50 @@ import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import (
     SHARED_BYTES,
+    mosaic_await_sent,
     mosaic_barrier,
-    mosaic_call,
     mosaic_clear,
     mosaic_program,
     mosaic_shared,
+    mosaic_when,
 )
-from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS, workspace_programs
-from normbench.kernels.pallas.mosaic.activations import activate
-from normbench.kernels.pallas.mosaic.exact.rows import MosaicPlan
-from normbench.kernels.pallas.mosaic.limits import RESERVED_BYTES
-from normbench.kernels.pallas.mosaic.moments import moments
-from normbench.kernels.pallas.mosaic.windows import (
-    Load,
-    Runs,
-    Window,
-    bring_slabs,
-    over_pieces,
-    over_windows,
-    runs_of,
-    store,
-    take_piece,
-    take_slabs,
-    zeros,
-)
+from normbench.kernels.pallas.mosaic.plan import RESERVED_BYTES, WARPGROUP, placed, room_bytes
+from normbench.kernels.pallas.mosaic.windows import Load, Runs, bring_slabs, over_windows, runs_of
 
 BLOCK = 2048
 """Elements of the rows of a program, where one row has fewer: a window of the longest."""
-MOST_RESIDENT = 4
-"""Programs of a multiprocessor that stay and walk over rows: one has its copies under way while another computes."""
+KEPT_PER_THREAD = 96
+"""Elements of a row that a thread may keep in registers of float32, beside what it computes with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """How programs stay.
+
+    Attributes:
+      slots: blocks in shared memory of a program at most: one on its way in, one computed, one on its way out.
+      resident: programs of a multiprocessor at most, of which some compute while others wait.
+      workspace: None, or bytes of the tensor, and those of the partial sums of a program, which are bounded by it. Then
+        programs stay always; else only where they have more than one slot's worth to gain: blocks that move in bulk.
+    """
+
+    slots: int
+    resident: int
+    workspace: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Blocks of `runs.count` rows, of `columns` elements each; a program takes each `programs`-th block."""
+    """Blocks of `runs.count` rows, of `columns` elements each; a program takes each `programs`-th block.
+
+    Attributes:
+      slots: blocks in shared memory at a time.
+    """
 
     blocks: int
     programs: int
+    slots: int
     runs: Runs
 
     @property
@@ -64,197 +70,133 @@ class Rows:
         """Elements in shared memory of what lies along the row."""
         return self.runs.windows * self.runs.window
 
-    def row(self, block: Any, slab: Any) -> Any:
-        return block * self.runs.count + slab
+    @property
+    def in_registers(self) -> bool:
+        """Whether the threads can hold a row, in float32, while it is looked at."""
+        return self.runs.resident and self.vector <= KEPT_PER_THREAD * WARPGROUP
 
-    def vectors(self, pairs: tuple, arrived: Any) -> Load:
-        """To be brought once, as they are, or with each piece."""
-        return Load(pairs, lambda slab: 0, arrived)
+    @property
+    def mine(self) -> Any:
+        """Blocks of the running program."""
+        return (self.blocks - mosaic_program() + self.programs - 1) // self.programs
 
+    def row(self, index: Any, slab: Any) -> Any:
+        """Of the `index`-th block of the running program."""
+        return (mosaic_program() + index * self.programs) * self.runs.count + slab
+
+    def places(self, *dtypes: Any) -> tuple:
+        """Scratch for tensors of these dtypes."""
+        return tuple(mosaic_shared((self.slots, self.runs.size), dtype) for dtype in dtypes)
+
+    def vectors(self, *dtypes: Any) -> tuple:
+        """Scratch for what lies along the row."""
+        return tuple(mosaic_shared((self.vector,), dtype) for dtype in dtypes)
+
+    def barrier(self, *dtypes: Any) -> Any:
+        """For the tensors of a block, by slot."""
+        return mosaic_barrier(max(1, self.runs.copies(*dtypes)), self.slots)
+
+    @property
     def of_vectors(self) -> Runs:
         """How vectors that are resident are brought."""
         runs = self.runs
-        return Runs(1, runs.length, runs.resident, runs.piece, runs.window, runs.resident)
+        return Runs(1, runs.length, runs.resident, runs.piece, runs.window, 1)
+
+    def load(self, refs: Any, places: Any, arrived: Any, index: Any) -> Load:
+        """The `index`-th block of the running program, for its slot."""
+        slot = index % self.slots if self.slots > 1 else 0
+        pairs = tuple((ref, place.at[slot]) for ref, place in zip(refs, places, strict=False))
+        return Load(pairs, lambda slab: self.row(index, slab) * self.columns, arrived.at[slot])
 
 
-def rows_of(
-    rows: int, columns: int, tensor_bytes: int, vector_bytes: int, workspace: tuple[int, int] | None = None
-) -> Rows | str:
+def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str, ...], staying: Staying) -> Rows | str:
     """How rows are shared out among programs, or why they are not.
 
     Args:
-      rows, columns: of the tensor.
-      tensor_bytes, vector_bytes: of shared memory, for one element of a row and for one column.
-      workspace: bytes of the tensor, and those of the partial sums of a program, which are bounded by it, for programs
-        that stay.
+      shape: rows and columns of the tensor.
+      tensors: dtypes of what has an element of shared memory for each of a block: it is brought or taken away.
+      vectors: dtypes of what lies along the row, once for a program.
     """
+    rows, columns = shape
     if rows * columns > MOST_ELEMENTS:
         return f"{rows} rows of {columns} elements; allowed for pallas_mosaic: {MOST_ELEMENTS} elements in all"
-    most = max(1, BLOCK // columns)
+    most = 1 if columns % WARPGROUP == 0 else max(1, BLOCK // columns)
     count = max(n for n in range(1, most + 1) if rows % n == 0)
-    bytes_ = tensor_bytes + vector_bytes
-    runs = runs_of(count, columns, bytes_, SHARED_BYTES - RESERVED_BYTES, together=True)
+    each = item_bytes(*tensors, *vectors)
+    runs = runs_of(count, columns, each, room_bytes(len(tensors) + len(vectors)))
     if runs is None:
-        return f"rows of {columns} elements, {bytes_} bytes each, do not fit into {SHARED_BYTES} bytes of shared memory"
+        needed = f"{each} bytes each"
+        return f"rows of {columns} elements, {needed}, do not fit into {SHARED_BYTES} bytes of shared memory"
     blocks = rows // count
-    if workspace is None:
-        return Rows(blocks, blocks, runs)
-    resident = min(MOST_RESIDENT, SHARED_BYTES // (runs.size * bytes_ + RESERVED_BYTES))
-    return Rows(blocks, min(blocks, workspace_programs(*workspace), resident * MULTIPROCESSORS), runs)
+    slots = 1
+    if runs.resident and count == 1 and all(map(runs.copied_in_bulk, tensors)):
+        most = range(1, staying.slots + 1)
+        slots = max(n for n in most if n == 1 or _shared_bytes(runs, n, tensors, vectors) <= SHARED_BYTES)
+    elif staying.workspace is None:
+        return Rows(blocks, blocks, 1, runs)
+    resident = max(1, min(staying.resident, SHARED_BYTES // _shared_bytes(runs, slots, tensors, vectors)))
+    programs = min(blocks, resident * MULTIPROCESSORS)
+    if staying.workspace:
+        programs = min(programs, workspace_programs(*staying.workspace))
+    return Rows(blocks, programs, min(slots, -(-blocks // programs)), runs)
 
 
-def forward_bytes(dtype: str, param_dtypes: tuple[str, ...], plan: MosaicPlan, residual: bool) -> tuple[int, int]:
-    """Shared memory of an element of a row, and of a column."""
-    of_y = 0 if plan.output_dtype == dtype else jnp.dtype(plan.output_dtype).itemsize
-    return jnp.dtype(dtype).itemsize * (1 + residual) + of_y, sum(jnp.dtype(p).itemsize for p in param_dtypes)
+def _shared_bytes(runs: Runs, slots: int, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> int:
+    """Of a program with so many blocks at a time."""
+    sizes = (slots * runs.size, tensors), (runs.windows * runs.window, vectors)
+    return RESERVED_BYTES + sum(placed(size * item_bytes(dtype)) for size, dtypes in sizes for dtype in dtypes)
 
 
-def forward(x: jax.Array, residual: jax.Array | None, parameters: tuple, plan: MosaicPlan, saves: bool) -> tuple:
-    """As `mosaic_rows.forward`; with `plan.given`, the parameters are gamma, beta, mean and variance."""
-    tensors = (x,) if residual is None else (x, residual)
-    dtype = jnp.dtype(plan.output_dtype)
-    dtypes = tuple(parameter.dtype.name for parameter in parameters)
-    of_row, of_column = forward_bytes(x.dtype.name, dtypes, plan, residual is not None)
-    rows = rows_of(x.shape[0], x.shape[1], of_row, of_column)
-    assert isinstance(rows, Rows), rows
-    runs, saved = rows.runs, saves * (1 + plan.centered)
-    out = (
-        jax.ShapeDtypeStruct((x.size,), dtype),
-        *(() if residual is None else (jax.ShapeDtypeStruct((x.size,), x.dtype),)),
-        *(jax.ShapeDtypeStruct(x.shape[:1], jnp.float32),) * saved,
-    )
-    scratch = (
-        *(mosaic_shared((runs.size,), tensor.dtype) for tensor in tensors),
-        *(() if dtype == x.dtype else (mosaic_shared((runs.size,), dtype),)),
-        *(mosaic_shared((rows.vector,), parameter.dtype) for parameter in parameters),
-        mosaic_barrier(max(1, runs.copies(*(tensor.dtype for tensor in tensors)))),
-        mosaic_barrier(max(1, rows.of_vectors().copies(*(parameter.dtype for parameter in parameters)))),
-    )
-    y, *others = mosaic_call(
-        partial(_kernel, plan=plan, rows=rows, tensors=len(tensors), parameters=len(parameters), saves=saves),
-        grid=rows.programs,
-        out=out,
-        scratch=scratch,
-        name=f"{plan.name}_forward",
-        cost=cost((*tensors, *parameters), out, () if runs.resident or plan.given else tensors),
-    )(*(tensor.reshape(-1) for tensor in tensors), *parameters)
-    z = None if residual is None else others.pop(0).reshape(x.shape)
-    mean = others.pop(0) if saved == 2 else None
-    return y.reshape(x.shape), z, mean, others.pop(0) if saves else None
+def walk(
+    rows: Rows, load_of: Callable[[Any], Load], prepare: Callable[[], None], compute: Callable, early: bool = False
+) -> None:
+    """Computes each block of the running program; what was taken away last may still be on its way.
 
+    Args:
+      load_of: of the number of a block of the program; resident blocks are brought before they are computed.
+      prepare: runs while the first blocks are on their way.
+      compute: (index, load, between): begins to take away what it has made. It calls `between` as soon as the next
+        block may be brought, which waits until the one before has left its place.
+      early: whether that is before the block at hand is waited for; then `between` does nothing.
+    """
+    runs, ahead, ring = rows.runs, max(1, rows.slots - 1), rows.slots > 1
 
-def _kernel(*refs: Any, plan: MosaicPlan, rows: Rows, tensors: int, parameters: int, saves: bool) -> None:
-    inputs, refs = refs[: tensors + parameters], refs[tensors + parameters :]
-    written = tensors + saves * (1 + plan.centered)
-    outputs, (*shared, arrived, vectors_arrived) = refs[:written], refs[written:]
-    places, vectors = shared[: len(shared) - parameters], shared[len(shared) - parameters :]
-    runs, block = rows.runs, mosaic_program()
+    def bring(index):
+        if runs.resident:
+            bring_slabs(runs, load_of(index))
 
-    def starts(slab):
-        return rows.row(block, slab) * rows.columns
+    def bring_next(index):
+        @mosaic_when(index + ahead < rows.mine)
+        def _():
+            mosaic_await_sent(read_only=True)
+            bring(index + ahead)
 
-    load = Load(tuple(zip(inputs[:tensors], places, strict=False)), starts, arrived)
-    along = rows.vectors(tuple(zip(inputs[tensors:], vectors, strict=True)), vectors_arrived)
-    w, y = places[0], places[-1]  # y takes the place of what is not needed any more, where the dtypes are the same
-    taken = ((y, outputs[0]), *([(w, outputs[1])] if tensors == 2 else []))
-
-    def ready(slab, piece):
-        """Adds the residual to what has been brought."""
-        if tensors == 2:
-            add = partial(_add, w, places[1])
-            over_windows(runs, slab, piece, add, 0)
-
-    if runs.resident:
-        bring_slabs(runs, load)
-        bring_slabs(rows.of_vectors(), along)
-        load.wait(runs)
-        along.wait(rows.of_vectors())
-        jax.lax.fori_loop(0, runs.count, lambda slab, carry: (ready(slab, 0), carry)[1], 0)
-
-    def values(window):
-        return w[window.at].astype(jnp.float32)
-
-    def of_slab(slab, carry):
-        def fold(visit, carry):
-            def prepared(slab, piece, carry):
-                if not runs.resident:
-                    ready(slab, piece)
-                return visit(slab, piece, carry)
-
-            return over_pieces(runs, (load,), slab, prepared, carry)
-
-        statistics = () if plan.given else row_statistics(rows, fold, values, plan)
-
-        def write(slab, piece, carry):
-            if not runs.resident:
-                ready(slab, piece)
-
-            def step(window, carry):
-                z = normalized(values(window), window, vectors, statistics, plan)[1]
-                store(y, window, activate(z, plan.activation))
-                return carry
-
-            over_windows(runs, slab, piece, step, 0)
-            if not runs.resident:
-                take_piece(runs, starts(slab), piece, taken)
-            return carry
-
-        over_pieces(runs, (load, along), slab, write, 0)
-        if saves:
-            outputs[-1][rows.row(block, slab)] = statistics[2]
-        if saves and plan.centered:
-            outputs[-2][rows.row(block, slab)] = statistics[0] + statistics[1]
+    def step(index, carry):
+        if ring and early:
+            bring_next(index)
+        load = load_of(index)
+        if runs.resident:
+            load.wait(runs)
+        compute(index, load, partial(bring_next, index) if ring and not early else _nothing)
+        if not ring and rows.programs < rows.blocks:
+            bring_next(index)
         return carry
 
-    jax.lax.fori_loop(0, runs.count, of_slab, 0)
-    if runs.resident:
-        take_slabs(runs, starts, taken)
-
-
-def _add(w: Any, residual: Any, window: Window, carry: Any) -> Any:
-    store(w, window, w[window.at].astype(jnp.float32) + residual[window.at].astype(jnp.float32))
-    return carry
-
-
-def row_statistics(rows: Rows, fold: Any, values: Any, plan: MosaicPlan) -> tuple[Any, Any, jax.Array]:
-    """The mean of a row in two parts, and r; the mean of RMS norm is 0."""
-    if plan.centered:
-        near, offset, squares = moments(rows.runs, fold, values, rows.columns)
-        return near, offset, jax.lax.rsqrt(squares / rows.columns + plan.epsilon)
-
-    def visit(slab, piece, lanes):
-        def step(window, lanes):
-            return lanes + window.keep(values(window) * values(window), 0.0)
-
-        return over_windows(rows.runs, slab, piece, step, lanes)
-
-    return 0.0, 0.0, jax.lax.rsqrt(jnp.sum(fold(visit, zeros(rows.runs))) / rows.columns + plan.epsilon)
-
-
-def normalized(w: jax.Array, window: Window, vectors: Any, statistics: tuple, plan: MosaicPlan) -> tuple:
-    """h, and h gamma + beta, of a window; `statistics` are the mean, in two parts, and r."""
-    gamma, *others = (ref[window.of_vector].astype(jnp.float32) for ref in vectors)
-    if plan.given:
-        h = (w - others[1]) * jax.lax.rsqrt(others[2] + plan.epsilon)
+    bring(0)
+    for index in range(1, ahead):
+        mosaic_when(index < rows.mine)(partial(bring, index))
+    prepare()
+    if rows.programs < rows.blocks:
+        jax.lax.fori_loop(0, rows.mine, step, 0)
     else:
-        near, offset, r = statistics
-        h = (w - near - offset) * r
-    scaled = plan.form.rounded_in_mosaic(h) * plan.form.scale(gamma)
-    return h, scaled + others[0] if plan.shifted else scaled
+        step(0, 0)
 
 
-def blocks_of(rows: Rows) -> Any:
-    """Of the running program."""
-    return (rows.blocks - mosaic_program() + rows.programs - 1) // rows.programs
+def _nothing() -> None:
+    """There is nothing to bring then: with one slot while a block is in it."""
 
 
-def load_of(rows: Rows, pairs: tuple, arrived: Any, index: Any) -> Load:
-    """The `index`-th block of the running program."""
-    block = mosaic_program() + index * rows.programs
-    return Load(pairs, lambda slab: rows.row(block, slab) * rows.columns, arrived)
-
-
-def clear(rows: Rows, sums: tuple, piece: Any) -> None:
+def clear(rows: Rows, sums: tuple, piece: Any = 0) -> None:
     """Sets sums along the row to zero."""
 
     def one(window, carry):
@@ -263,3 +205,7 @@ def clear(rows: Rows, sums: tuple, piece: Any) -> None:
         return carry
 
     over_windows(rows.runs, 0, piece, one, 0)
+
+
+def item_bytes(*dtypes: Any) -> int:
+    return sum(jnp.dtype(dtype).itemsize for dtype in dtypes)

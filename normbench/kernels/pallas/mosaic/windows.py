@@ -19,11 +19,13 @@ from normbench.jax_compat.mosaic import (
     mosaic_await,
     mosaic_await_sent,
     mosaic_fetch_run,
+    mosaic_fetch_stack,
     mosaic_send,
+    mosaic_send_stack,
     mosaic_settle,
     mosaic_slice,
 )
-from normbench.kernels.pallas.mosaic.limits import COPY_BYTES, MOST_ARRIVALS, PER_THREAD, WARPGROUP
+from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, MOST_ARRIVALS, PER_THREAD, WARPGROUP
 
 VECTOR_ELEMENTS = 4
 """What a thread takes at once of a window of 512 or more: 8 bytes of bfloat16, from an address that is so, too."""
@@ -43,7 +45,7 @@ class Runs:
       resident: whether all slabs lie in shared memory; otherwise a piece of one of them.
       piece: elements of a slab that are there at a time.
       window: elements in registers at a time.
-      together: whether the slabs are brought as one, neighbours in device memory, too.
+      parts: of all slabs together, each of neighbours in device memory, too; a part is brought by one copy.
     """
 
     count: int
@@ -51,7 +53,12 @@ class Runs:
     resident: bool
     piece: int
     window: int
-    together: bool
+    parts: int
+
+    @property
+    def part(self) -> int:
+        """Elements of a part."""
+        return self.count * self.length // self.parts
 
     @property
     def pieces(self) -> int:
@@ -68,32 +75,43 @@ class Runs:
         return (self.count - 1) * self.length * self.resident + self.windows * self.window
 
     def copied_in_bulk(self, dtype: Any) -> bool:
-        run = self.length * (self.count if self.together else 1)
-        is_counted = self.together or not self.resident or TENSORS * self.count <= MOST_ARRIVALS
-        return is_counted and run * jnp.dtype(dtype).itemsize % COPY_BYTES == 0
+        is_counted = not self.resident or TENSORS * self.parts <= MOST_ARRIVALS
+        return is_counted and self.part * jnp.dtype(dtype).itemsize % COPY_BYTES == 0
 
     def copies(self, *dtypes: Any) -> int:
         """Bulk copies that bring what is at hand of tensors of these dtypes."""
-        each = self.count if self.resident and not self.together else 1
+        each = self.parts if self.resident else 1
         return sum(each * self.copied_in_bulk(dtype) for dtype in dtypes)
 
 
-def runs_of(count: int, length: int, element_bytes: int, room_bytes: int, together: bool) -> Runs | None:
+def runs_of(count: int, length: int, element_bytes: int, room_bytes: int, apart: bool = False) -> Runs | None:
     """Slabs that are resident where they fit into `room_bytes`, `element_bytes` each, or come in pieces; None: neither.
 
+    Slabs that lie `apart` in device memory belong together in all else: where they are resident they are parts of one.
     Slabs shorter than a warpgroup do not come in pieces.
     """
-    whole = Runs(count, length, True, length, _window(length, count == 1 or length % VECTOR_ELEMENTS == 0), together)
+    slabs, parts = (1, count) if apart else (count, 1)
+    each = count * length // slabs
+    whole = Runs(slabs, each, True, each, _window(each, slabs == 1 or length % VECTOR_ELEMENTS == 0), parts)
     if whole.size * element_bytes <= room_bytes:
         return whole
-    window = _window(length, True)
+    window = _longest_window(length, PER_THREAD * WARPGROUP)
     piece = min(PIECE, room_bytes // element_bytes, length) // window * window
-    return Runs(count, length, False, piece, window, False) if piece else None
+    return Runs(count, length, False, piece, window, count) if piece else None
 
 
 def _window(length: int, aligned: bool) -> int:
-    """The longest window that a slab fills but for `MOST_IDLE`; without vectors where slabs begin at any address."""
-    window = PER_THREAD * WARPGROUP if aligned else WARPGROUP
+    """The window of a slab: where slabs begin at any address one element of each thread; else the longest, or one that
+    divides the slab, and spares the threads the question what belongs to it, where that is half as long."""
+    longest = _longest_window(length, PER_THREAD * WARPGROUP if aligned else WARPGROUP)
+    if length % WARPGROUP or not aligned:
+        return longest
+    exact = WARPGROUP * max(n for n in range(1, PER_THREAD + 1) if length // WARPGROUP % n == 0)
+    return exact if 2 * exact >= longest else longest
+
+
+def _longest_window(length: int, window: int) -> int:
+    """The longest that a slab fills but for `MOST_IDLE`."""
     while window > WARPGROUP and -(-length // window) * window > length * (1 + MOST_IDLE):
         window //= 2
     return window
@@ -109,9 +127,9 @@ def bring(ref: Any, start: Any, target: Any, offset: Any, size: int, barrier: An
 
 
 def take(source: Any, offset: Any, ref: Any, start: Any, size: int, bulk: bool) -> None:
-    """Copies the other way; `mosaic_await_sent` waits until it has been done."""
+    """Copies the other way, after `mosaic_settle`; `mosaic_await_sent` waits until it has been done."""
     if bulk:
-        mosaic_send((source.at[mosaic_slice(offset, size)], ref.at[mosaic_slice(start, size)]))
+        mosaic_send(source.at[mosaic_slice(offset, size)], ref.at[mosaic_slice(start, size)])
     else:
         _copy(source, offset, ref, start, size)
 
@@ -135,14 +153,18 @@ def _copy(source: Any, first: Any, target: Any, start: Any, size: int) -> None:
     jax.lax.fori_loop(0, -(-size // WARPGROUP), window, 0)
 
 
-def over_windows(runs: Runs, slab: Any, piece: Any, step: Callable, carry: Any) -> Any:
-    """Folds `step(window, carry)` over the windows of what is at hand of a slab."""
+def over_windows(runs: Runs, slab: Any, piece: Any, step: Callable, carry: Any, unrolled: bool = False) -> Any:
+    """Folds `step(window, carry)` over the windows of what is at hand of a slab; `unrolled`: of known indices."""
     base = slab * runs.length if runs.resident else 0
 
     def one(index, carry):
         return step(Window(runs, base + index * runs.window, _start(runs, piece), piece, index), carry)
 
-    return jax.lax.fori_loop(0, runs.windows, one, carry)
+    if not unrolled:
+        return jax.lax.fori_loop(0, runs.windows, one, carry)
+    for index in range(runs.windows):
+        carry = one(index, carry)
+    return carry
 
 
 def _start(runs: Runs, piece: Any) -> Any:
@@ -180,7 +202,8 @@ class Window:
         runs = self.runs
         seen = self.within + jax.lax.broadcasted_iota(jnp.int32, (runs.window,), 0)
         if runs.resident:
-            return new if runs.length % runs.window == 0 else jnp.where(seen < runs.length, new, old)
+            inside = isinstance(self.index, int) and (self.index + 1) * runs.window <= runs.length
+            return new if inside or runs.length % runs.window == 0 else jnp.where(seen < runs.length, new, old)
         return new if runs.length % runs.piece == 0 else jnp.where(seen >= self.piece * runs.piece, new, old)
 
 
@@ -189,10 +212,10 @@ def zeros(runs: Runs) -> jax.Array:
 
 
 def store(ref: Any, window: Window, values: jax.Array) -> None:
-    """Writes a window in shared memory, and nothing beyond its slab."""
+    """Writes a window in shared memory, and nothing beyond its slab where another one follows."""
     values = values.astype(ref.dtype)
     runs = window.runs
-    ref[window.at] = window.keep(values, ref[window.at]) if runs.resident else values
+    ref[window.at] = window.keep(values, ref[window.at]) if runs.resident and runs.count > 1 else values
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +224,15 @@ class Load:
 
     Attributes:
       pairs: flat arrays, and their places in shared memory.
-      starts: where a slab begins in these arrays.
+      starts: where a slab begins in these arrays, or a part.
       arrived: barrier for the `copies` of their dtypes.
+      stack: None, or where all parts lie in the arrays, (parts, lines, line), which one copy then moves.
     """
 
     pairs: tuple[tuple[Any, Any], ...]
     starts: Callable[[Any], Any]
     arrived: Any
+    stack: tuple | None = None
 
     def bring(self, runs: Runs, start: Any, offset: Any, size: int) -> None:
         for ref, target in self.pairs:
@@ -218,20 +243,24 @@ class Load:
         self.bring(runs, self.starts(slab) + _start(runs, piece), 0, runs.piece)
 
     def wait(self, runs: Runs) -> None:
-        if runs.copies(*(target.dtype for _, target in self.pairs)):
+        if self.stack or runs.copies(*(target.dtype for _, target in self.pairs)):
             mosaic_await(self.arrived)
 
 
 def bring_slabs(runs: Runs, load: Load) -> None:
-    """Begins to bring all slabs."""
-    length = runs.length * (runs.count if runs.together else 1)
-    mosaic_settle()
+    """Begins to bring all slabs, to where nothing has been, or from where all has been taken away."""
+    if load.stack:
+        for ref, target in load.pairs:
+            mosaic_fetch_stack(ref.at[*load.stack], target, load.arrived)
+        return
+    if not all(runs.copied_in_bulk(target.dtype) for _, target in load.pairs):
+        mosaic_settle()
 
-    def of_slab(slab, carry):
-        load.bring(runs, load.starts(slab), slab * runs.length, length)
+    def of_part(part, carry):
+        load.bring(runs, load.starts(part), part * runs.part, runs.part)
         return carry
 
-    jax.lax.fori_loop(0, 1 if runs.together else runs.count, of_slab, 0)
+    jax.lax.fori_loop(0, runs.parts, of_part, 0)
 
 
 def over_pieces(runs: Runs, loads: tuple[Load, ...], slab: Any, visit: Callable, carry: Any) -> Any:
@@ -249,21 +278,25 @@ def over_pieces(runs: Runs, loads: tuple[Load, ...], slab: Any, visit: Callable,
     return jax.lax.fori_loop(0, runs.pieces, of_piece, carry)
 
 
-def take_slabs(runs: Runs, starts: Callable, tensors: tuple) -> None:
-    """Takes all slabs away: pairs of a place in shared memory and a flat array."""
-    length = runs.length * (runs.count if runs.together else 1)
+def take_slabs(runs: Runs, load: Load) -> None:
+    """Begins to take all slabs away, to where the arrays of `load` have them."""
+    mosaic_settle()
 
-    def of_slab(slab, carry):
-        for source, ref in tensors:
-            take(source, slab * runs.length, ref, starts(slab), length, runs.copied_in_bulk(source.dtype))
+    def of_part(part, carry):
+        for ref, source in load.pairs:
+            take(source, part * runs.part, ref, load.starts(part), runs.part, runs.copied_in_bulk(source.dtype))
         return carry
 
-    jax.lax.fori_loop(0, 1 if runs.together else runs.count, of_slab, 0)
-    mosaic_await_sent()
+    if load.stack:
+        for ref, source in load.pairs:
+            mosaic_send_stack(source, ref.at[*load.stack])
+    else:
+        jax.lax.fori_loop(0, runs.parts, of_part, 0)
 
 
 def take_piece(runs: Runs, start: Any, piece: Any, tensors: tuple) -> None:
-    """As `take_slabs`, of a piece of the slab that begins at `start`."""
+    """Takes a piece of the slab that begins at `start` away: pairs of a place in shared memory and a flat array."""
+    mosaic_settle()
     for source, ref in tensors:
         take(source, 0, ref, start + _start(runs, piece), runs.piece, runs.copied_in_bulk(source.dtype))
     mosaic_await_sent()

@@ -31,7 +31,11 @@ from normbench.kernels.pallas.triton.channel_tiles import (
 )
 from normbench.kernels.pallas.triton.tiles import where
 from normbench.kernels.pallas.triton.training_shares import (
+    LEAST_STEPS,
+    LEAST_STEPS_OF_SUMS,
+    BatchConfig,
     BatchPlan,
+    batch_config,
     found_by_shares,
     h_and_dz,
     known_vectors,
@@ -40,12 +44,6 @@ from normbench.kernels.pallas.triton.training_shares import (
     terms_of,
     write_statistics,
     zero_tile,
-)
-from normbench.kernels.pallas.triton.training_streamed_config import (
-    LEAST_STEPS,
-    LEAST_STEPS_OF_SUMS,
-    BatchConfig,
-    batch_config,
 )
 from normbench.kernels.pallas.tuning import tuned
 

@@ -1,6 +1,11 @@
-"""Mean and variance of slabs in Mosaic GPU, of the kernels for any size: around the mean, also where pieces come by."""
+"""Sums of the Mosaic kernels: mean and variance of what a program has, and the partial sums of all programs.
 
-from collections.abc import Callable
+The mean is taken first and the variance around it, also where pieces come by. Partial sums are added up by one small
+reduction, in float32, always in the same order.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -9,7 +14,9 @@ import jax.numpy as jnp
 from normbench.kernels.pallas.mosaic.windows import Runs, over_windows, zeros
 
 
-def moments(runs: Runs, fold: Callable, values: Callable, elements: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def moments(
+    runs: Runs, fold: Callable, values: Callable, elements: int, unrolled: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The mean of `elements` in two parts, near and offset, and the sum of their squared distances from it.
 
     x - near - offset has the error of one rounding, however large the mean is: near is rounded as large as it is, and
@@ -20,17 +27,18 @@ def moments(runs: Runs, fold: Callable, values: Callable, elements: int) -> tupl
     Args:
       fold: of (visit, carry), over the pieces.
       values: of a window, in float32.
+      unrolled: whether they are at hand in registers.
     """
 
     def total(slab, piece, lanes):
-        return over_windows(runs, slab, piece, lambda w, lanes: lanes + w.keep(values(w), 0.0), lanes)
+        return over_windows(runs, slab, piece, lambda w, lanes: lanes + w.keep(values(w), 0.0), lanes, unrolled)
 
     def around(middle, slab, piece, lanes):
         def step(w, lanes):
             centred = w.keep(values(w) - middle, 0.0)
             return lanes[0] + centred, lanes[1] + centred * centred
 
-        return over_windows(runs, slab, piece, step, lanes)
+        return over_windows(runs, slab, piece, step, lanes, unrolled)
 
     two = zeros(runs), zeros(runs)
     if runs.resident:
@@ -51,3 +59,27 @@ def moments(runs: Runs, fold: Callable, values: Callable, elements: int) -> tupl
 
     _, base, offset, squares = fold(merge, (jnp.float32(0),) * 4)
     return base, offset, squares
+
+
+FEW = 32
+"""Fewer partial sums than a warp has threads are added up by one thread each, in a loop that XLA fuses with anything,
+their conversion, too. More are a reduction, after which each conversion is a launch."""
+
+
+def sum_partials(
+    partials: Sequence[jax.Array], parameters: Sequence[jax.Array], axes: tuple[int, ...] = (0,)
+) -> tuple[jax.Array, ...]:
+    """Sums arrays of one shape in float32, over the axes of programs: in the dtypes of the parameters.
+
+    One launch where these are of float32, or programs are few; otherwise one more for each other dtype.
+    """
+    dtypes = [parameter.dtype for parameter in parameters]
+    few = math.prod(partials[0].shape[axis] for axis in axes) < FEW
+    if few and any(dtype != jnp.float32 for dtype in dtypes):
+        summed: Sequence[jax.Array] = tuple(jnp.sum(jnp.stack(partials), axis=tuple(axis + 1 for axis in axes)))
+    else:
+        zeros = tuple(jnp.float32(0) for _ in partials)
+        summed = jax.lax.reduce(
+            tuple(partials), zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), dimensions=axes
+        )
+    return tuple(s.reshape(-1).astype(dtype) for s, dtype in zip(summed, dtypes, strict=True))

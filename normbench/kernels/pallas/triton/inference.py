@@ -1,11 +1,16 @@
-"""The gradient of inference batch norm: one launch over x and dy, and a small one for the parameters.
+"""Inference batch norm: how the forward kernel, which its variant has, cuts its work into blocks; and the gradient.
 
-With h = (x - mean) r, r = 1 / sqrt(variance + epsilon) and dz = dy act'(h gamma + beta), nothing waits for a sum:
+The gradient is one launch over x and dy, and a small one for the parameters. With h = (x - mean) r,
+r = 1 / sqrt(variance + epsilon) and dz = dy act'(h gamma + beta), nothing waits for a sum:
 
     dx = r gamma dz,   dgamma = sum(dz h),   dbeta = sum(dz),
     dmean = -r gamma sum(dz),   dvariance = -r² gamma sum(dz h) / 2
+
+The thresholds are reasoned from the hardware and from the PTX that they yield; none is tuned on a device yet.
 """
 
+import math
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -13,17 +18,89 @@ import jax.numpy as jnp
 
 from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
 from normbench.kernels.pallas.cost import cost
+from normbench.kernels.pallas.hardware import VECTOR_BYTES, power_of_two_from
 from normbench.kernels.pallas.triton.channel_tiles import channel_sum, load_vector, part, spread, store_tile
+from normbench.kernels.pallas.triton.training_shares import WARPS as SHARE_WARPS
 from normbench.kernels.pallas.triton.training_shares import (
+    BatchConfig,
     BatchPlan,
+    batch_config,
     found_by_shares,
     h_and_dz,
     over_share,
     share,
     zero_tile,
 )
-from normbench.kernels.pallas.triton.training_streamed_config import WARPS, BatchConfig, batch_config
 from normbench.kernels.pallas.tuning import tuned
+
+WARPS = 4
+"""128 threads: 16 programs fill the 2048 thread slots of a multiprocessor, so that a short tail costs little."""
+
+VECTORS_PER_THREAD = {"row": 2, "column": 4, "flat": 1}
+"""row: two loads in flight per thread, enough to cover HBM latency at full occupancy (2048 threads × 32 B = 64 KiB per
+multiprocessor, above the 36 KB that 4.8 TB/s × 1 µs ÷ 132 asks for). column: four, because each thread also loads the
+parameters of its channels, which the rows of its block share. flat: one, because the look-up of the parameters already
+keeps 4 loads per element in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockConfig:
+    """The array seen as rows × columns, and the block of it that one program computes.
+
+    Attributes:
+      rows, columns: the view; rows * columns is the size of x.
+      channels, inner: C, and the number of elements behind the channel axis.
+      channel_of: where the channel comes from: "row" (row % C), "column" (the column), "flat" (column // inner % C).
+      block_rows, block_columns: powers of two.
+      vector: elements in one load of `VECTOR_BYTES`.
+      warps: per program.
+    """
+
+    rows: int
+    columns: int
+    channels: int
+    inner: int
+    channel_of: str
+    block_rows: int
+    block_columns: int
+    vector: int
+    warps: int
+
+    @property
+    def column_blocks(self) -> int:
+        return -(-self.columns // self.block_columns)
+
+    @property
+    def ragged(self) -> bool:
+        """True where the last vector of the view is not whole, so that a mask over it would split every load."""
+        return self.columns % self.vector != 0
+
+    @property
+    def grid(self) -> int:
+        return -(-self.rows // self.block_rows) * self.column_blocks
+
+
+def choose(shape: tuple[int, ...], channel_axis: int, itemsize_bytes: int) -> BlockConfig:
+    """Picks the view in which every thread moves whole vectors, and a block of a fixed number of bytes.
+
+    A view by row or column needs a row length of whole vectors, else the rows start unaligned and loads fall back to
+    single elements. The flat view is always aligned, but has to look up the parameters for each element (in L1), so it
+    is kept for the sizes that need it.
+    """
+    channels = shape[channel_axis]
+    inner = math.prod(shape[channel_axis + 1 :])
+    outer = math.prod(shape[:channel_axis])
+    vector = VECTOR_BYTES // itemsize_bytes
+    if inner == 1 and channels % vector == 0:
+        rows, columns, channel_of = outer, channels, "column"
+    elif inner > 1 and inner % vector == 0:
+        rows, columns, channel_of = outer * channels, inner, "row"
+    else:
+        rows, columns, channel_of = 1, outer * channels * inner, "flat"
+    elements = WARPS * 32 * vector * VECTORS_PER_THREAD[channel_of]
+    block_columns = min(power_of_two_from(columns), elements)
+    block_rows = min(power_of_two_from(rows), elements // block_columns)
+    return BlockConfig(rows, columns, channels, inner, channel_of, block_rows, block_columns, vector, WARPS)
 
 
 def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, ...]:
@@ -54,7 +131,7 @@ def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, .
         partial(_parameters_kernel, plan=plan, config=config),
         grid=config.blocks,
         out=parameters,
-        warps=WARPS,
+        warps=SHARE_WARPS,
         name="batch_norm_backward_parameters",
         cost=cost(inputs, parameters, flops=2 * sum(array.size for array in found)),
     )(*inputs)

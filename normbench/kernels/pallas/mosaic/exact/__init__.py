@@ -1,1 +1,0 @@
-"""Mosaic kernels for sizes that their tiles divide."""
