@@ -130,8 +130,8 @@ def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str
     blocks = rows // count
     slots = 1
     if runs.resident and count == 1 and all(map(runs.copied_in_bulk, tensors)):
-        most = range(1, staying.slots + 1)
-        slots = max(n for n in most if n == 1 or _shared_bytes(runs, n, tensors, vectors) <= SHARED_BYTES)
+        while slots < staying.slots and _shared_bytes(runs, slots + 1, tensors, vectors) <= SHARED_BYTES:
+            slots += 1
     elif staying.workspace is None:
         return Rows(blocks, blocks, 1, runs)
     resident = max(1, min(staying.resident, SHARED_BYTES // _shared_bytes(runs, slots, tensors, vectors)))
