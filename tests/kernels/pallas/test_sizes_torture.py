@@ -38,6 +38,8 @@ def problems():
 
 @pytest.mark.torture
 @pytest.mark.parametrize("variant", ["pallas_triton", "pallas_mosaic"])
-@pytest.mark.parametrize("problem", problems(), ids=lambda p: f"{p.operator}-{'x'.join(map(str, p.shape))}-{p.dtype}")
+@pytest.mark.parametrize(
+    "problem", list(problems()), ids=lambda p: f"{p.operator}-{'x'.join(map(str, p.shape))}-{p.dtype}"
+)
 def test_it_is_right(problem, variant):
     check(problem, variant)
