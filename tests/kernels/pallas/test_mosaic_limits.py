@@ -98,3 +98,14 @@ def test_sizes_near_the_limit(operator, asked):
     random_numbers = random.Random(operator)
     for _ in range(60):
         within_the_limits(near_the_limit(random_numbers, operator), asked)
+
+
+@pytest.mark.parametrize(
+    ("operator", "pass_", "element_bytes"),
+    [("rms_norm", "forward", 4), ("layer_norm", "forward", 6), ("rms_norm", "forward_backward", 10)],
+)
+def test_every_row_at_the_limit(operator, pass_, element_bytes, asked):
+    """Of whole warpgroups: some of their arrays end between the places where arrays begin."""
+    longest = SHARED_BYTES // element_bytes
+    for columns in range(longest // 1152 * 1024, longest, 128):
+        within_the_limits(Problem(operator, (4, columns), "nc", "bfloat16", "bfloat16", pass_), asked)
