@@ -149,12 +149,12 @@ def table(run: "Run") -> str:
         told = "–" if floor is None else f"{floor:.1%}"
         lines.append(f"| {cache} | {len(rows)} | {ahead:.0%} | {mean:.2f} | {least:.2f} | {told} |")
     warm = {one.problem: one.factor for one in by_cache["warm"]}
-    lines += ["", "| problem | ours | | PyTorch | | factor, cold | warm |", "|---|---|--:|---|--:|--:|--:|"]
+    lines += ["", "| factor, cold | warm | problem | ours | | PyTorch | |", "|--:|--:|---|---|--:|---|--:|"]
     for one in by_cache["cold"]:
         times = duration(one.ours[one.best]), duration(one.torch[one.rival])
         factor = f"{warm[one.problem]:.2f}" if one.problem in warm else "–"
         lines.append(
-            f"| {one.problem} | `{one.best}` | {times[0]} | `{one.rival}` | {times[1]} | {one.factor:.2f} | {factor} |"
+            f"| {one.factor:.2f} | {factor} | {one.problem} | `{one.best}` | {times[0]} | `{one.rival}` | {times[1]} |"
         )
     return "\n".join(lines)
 
