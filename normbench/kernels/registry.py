@@ -127,6 +127,9 @@ class Variant:
       excess: what the variant does not hold: (problem, the root mean square of x over its deviation) -> how many times
         the error of a sound program its own may be: `sound` or `cancels`, or a function that says why; infinite where
         it holds nothing.
+      formula: the variant of the operator whose float64 program tells how far roundings may move this one, where the
+        baseline's does not: of what cancels, the variance is off by the square of the conditioning. Empty: the
+        baseline.
       interpreted_on_cpu: True where a CPU can only check it, never time it.
       interpreted_elements: up to which size of x a CPU checks it then: beyond it takes minutes.
       compiler: of `COMPILERS`; `variants` names those of the first unless asked.
@@ -156,6 +159,7 @@ class Variant:
     apply: Callable[..., Any] | None = None
     output_dtype: Callable[[Problem], str] = lambda problem: problem.dtype
     excess: Callable[[Problem, float], float] = sound
+    formula: str = ""
     interpreted_on_cpu: bool = False
     interpreted_elements: int = 100_000
     compiler: str = COMPILERS[0]

@@ -41,6 +41,14 @@ def _validate(problem: Problem) -> None:
     check_problem(problem, layouts=tuple(LAYOUTS), options=(), contexts=CONTEXTS_AND_RESIDUAL)
 
 
+def _narrow_root(problem: Problem, target: str) -> str | None:
+    if problem.dtype != "float64" or problem.param_dtype == "float64":
+        return None
+    return (
+        f"its root is in the variance's dtype, {problem.param_dtype}, which costs x of float64 its digits: take naive"
+    )
+
+
 def _promoted(problem: Problem) -> str:
     return jnp.promote_types(problem.dtype, problem.param_dtype).name
 
@@ -63,6 +71,7 @@ register_variant(
         "naive_promoting",
         naive_promoting,
         "the textbook formula with JAX's type promotion left alone",
+        supports_problem=_narrow_root,
         output_dtype=_promoted,
     )
 )

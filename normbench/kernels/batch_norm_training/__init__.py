@@ -81,7 +81,14 @@ register_operator(
 )
 for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32: the mean, then the variance around it"),
-    Variant(_NAME, "one_pass", one_pass, "variance = E[x²] - mean²: one read of x, but it cancels", excess=cancels),
+    Variant(
+        _NAME,
+        "one_pass",
+        one_pass,
+        "variance = E[x²] - mean²: one read of x, but it cancels",
+        excess=cancels,
+        formula="one_pass",
+    ),
     Variant(_NAME, "pivoted", pivoted, "one read of x - p, p the running mean"),
     Variant(
         _NAME,
@@ -91,9 +98,15 @@ for _variant in (
         excess=_rounded_at_each_step,
     ),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
-    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
+    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels, formula="one_pass"),
     Variant(
-        _NAME, "flax", flax, "flax.linen.BatchNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+        _NAME,
+        "flax",
+        flax,
+        "flax.linen.BatchNorm",
+        supports_problem=flax_missing,
+        excess=cancels_and_rounds_between,
+        formula="one_pass",
     ),
     Variant(
         _NAME,

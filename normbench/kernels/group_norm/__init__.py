@@ -85,13 +85,26 @@ register_operator(
 for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32: normalize, reshape, scale and shift"),
     Variant(_NAME, "two_pass", two_pass, "the same statistics, one scale for each image and channel"),
-    Variant(_NAME, "one_pass", one_pass, "variance = E[x²] - mean²: one read of x, but it cancels", excess=cancels),
+    Variant(
+        _NAME,
+        "one_pass",
+        one_pass,
+        "variance = E[x²] - mean²: one read of x, but it cancels",
+        excess=cancels,
+        formula="one_pass",
+    ),
     Variant(_NAME, "pivoted", pivoted, "one read of x - p, p the first element of the group"),
     Variant(_NAME, "welford", welford, "one reduction of count, mean and squares; gradient by hand"),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
-    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
+    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels, formula="one_pass"),
     Variant(
-        _NAME, "flax", flax, "flax.linen.GroupNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+        _NAME,
+        "flax",
+        flax,
+        "flax.linen.GroupNorm",
+        supports_problem=flax_missing,
+        excess=cancels_and_rounds_between,
+        formula="one_pass",
     ),
     Variant(
         _NAME,

@@ -80,13 +80,26 @@ register_operator(
 )
 for _variant in (
     Variant(_NAME, "naive", naive, "the textbook formula in float32: the mean, then the variance around it"),
-    Variant(_NAME, "one_pass", one_pass, "variance = E[x²] - mean²: one read of x, but it cancels", excess=cancels),
+    Variant(
+        _NAME,
+        "one_pass",
+        one_pass,
+        "variance = E[x²] - mean²: one read of x, but it cancels",
+        excess=cancels,
+        formula="one_pass",
+    ),
     Variant(_NAME, "pivoted", pivoted, "one read of x - p, p the first element of the row"),
     Variant(_NAME, "welford", welford, "one reduction of count, mean and squares; gradient by hand"),
     Variant(_NAME, "custom_vjp", custom_vjp, "gradient by hand that saves mean and 1 / deviation in float32"),
-    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels),
+    Variant(_NAME, "jax_nn", jax_nn, "jax.nn.standardize and the affine", excess=cancels, formula="one_pass"),
     Variant(
-        _NAME, "flax", flax, "flax.linen.LayerNorm", supports_problem=flax_missing, excess=cancels_and_rounds_between
+        _NAME,
+        "flax",
+        flax,
+        "flax.linen.LayerNorm",
+        supports_problem=flax_missing,
+        excess=cancels_and_rounds_between,
+        formula="one_pass",
     ),
     Variant(
         _NAME,

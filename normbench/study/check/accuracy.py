@@ -93,11 +93,10 @@ class Oracle:
         return judge(leaves, exact, self._allowances(program, leaves))
 
     def _exact(self, program: Program) -> list[Exact]:
-        name = self._answers(program)
+        name = program.variant.formula or self._answers(program)
         if name not in self._exacts:
-            noisy = self._noise(program)
-            answer = self._reference if self.problem.pass_ == "forward" else noisy.answer
-            draws = zip(*noisy.draws, strict=True)
+            answer = self._reference if self.problem.pass_ == "forward" else self._noise(program).answer
+            draws = zip(*self._noise_of(name, program).draws, strict=True)
             self._exacts[name] = [Exact(*one) for one in zip(jax.tree.leaves(answer), draws, strict=True)]
         return self._exacts[name]
 
@@ -106,6 +105,8 @@ class Oracle:
         # dtype have so few values that their roundings are no longer as often up as down.
         common = math.inf if self._is_hard else self._arithmetic * math.sqrt(self._terms())
         factor = program.variant.excess(self.problem, self.conditioning)
+        if program.variant.formula and not math.isinf(factor):  # what the conditioning costs it is in its noise
+            factor = program.variant.excess(self.problem, 1.0)
         x_like = {self.problem.shape, np.shape(leaves[0])}
         settled = self._is_settled(program)
         return [
@@ -158,7 +159,10 @@ class Oracle:
 
     def _noise(self, program: Program) -> Noisy:
         """The float64 program that answers for `program`, with noise."""
-        name = self._answers(program)
+        return self._noise_of(self._answers(program), program)
+
+    def _noise_of(self, name: str, program: Program) -> Noisy:
+        """The float64 program of the variant `name`, for what `program` takes."""
         if name not in self._noisy:
             self._noisy[name] = self._make_noisy(name, program)
         return self._noisy[name]

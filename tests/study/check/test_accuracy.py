@@ -228,9 +228,57 @@ def test_hard_data_tell_a_cancelling_variant_from_a_sound_one(operator):
     for name in ("naive", "pivoted", "custom_vjp", "welford", "one_pass"):
         assert hard.check(*run(problem, name, hard)).ok, name
     program, result = run(problem, "one_pass", hard)
-    undeclared = dataclasses.replace(program, variant=dataclasses.replace(program.variant, excess=sound))
+    undeclared = dataclasses.replace(program, variant=dataclasses.replace(program.variant, excess=sound, formula=""))
     assert not hard.check(undeclared, result).ok
     assert hard.check(program, result).tolerance == math.inf  # declared void
+
+
+FEW_TERMS = [
+    ("layer_norm", (100, 3), "nc", ()),
+    ("layer_norm", (2, 16, 6, 8), "nhwc", ()),
+    ("instance_norm", (2, 16, 2, 2), "nchw", ()),
+    ("group_norm", (2, 64, 1, 1), "nchw", ()),
+    ("batch_norm_training", (2, 16, 6, 8), "nchw", ()),
+    ("batch_norm_training", (3, 64, 2, 2), "nchw", ()),
+]
+
+
+@pytest.mark.parametrize(("operator", "shape", "layout", "options"), FEW_TERMS)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_cancels_is_right_to_what_its_own_formula_loses(operator, shape, layout, options, seed):
+    """In float64, where no mean is too large: a slice whose deviation is small loses the square of that."""
+    problem = Problem(operator, shape, layout, "float64", "float64", options=options)
+    with jax.enable_x64(True):
+        hard = Oracle(problem, seed).hard
+        for name in ("one_pass", "jax_nn", "flax"):
+            program, result = run(problem, name, hard)
+            error = hard.check(program, result)
+            assert error.ok, (name, error.reason)
+            assert not hard.check(program, jax.tree.map(lambda leaf: leaf * 1.0001, result)).ok, name
+
+
+NARROW = ("float32", "bfloat16", "float16")
+BESIDE_FLOAT64 = [
+    (operator, variant)
+    for operator in ("batch_norm", "batch_norm_training", "conv_bn", "layer_norm", "rms_norm", "group_norm",
+                     "instance_norm")
+    for variant in kernels.variants(operator)
+    if not kernels.get(operator, variant).interpreted_on_cpu
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operator", "variant"), BESIDE_FLOAT64)
+@pytest.mark.parametrize("narrow", NARROW)
+def test_every_variant_is_right_to_float64_beside_narrow_parameters_or_says_that_it_is_not(operator, variant, narrow):
+    options = (("groups", 4),) if operator == "group_norm" else ()
+    layout = "nhwc" if operator in ("layer_norm", "rms_norm") else "nchw"
+    problem = Problem(operator, (3, 8, 5, 8), layout, "float64", narrow, options=options)
+    if kernels.get(operator, variant).supports(problem, "cpu"):
+        return
+    with jax.enable_x64(True):
+        oracle = Oracle(problem, 0)
+        error = oracle.check(*run(problem, variant, oracle))
+    assert error.ok, error.reason
 
 
 def test_a_fold_that_leaves_out_a_step_is_wrong_in_its_gradient_too():
