@@ -84,12 +84,19 @@ class RowTask {
     const Centres centres = centres_of(mean, squares, first, count);
     for (int64_t i = 0; i < count; ++i) {
       const C high = centres.high[i], left = centres.left[i], r = centres.r[i];
+      ask_for_row(first + i + count);
       if (in_bfloat16()) {
         scale_bfloat16(first + i, high, r);
       } else {
         with_activation(a_.activation, [&](auto act) { scale_row<act.value>(first + i, i, high, left, r); });
       }
     }
+  }
+
+  void ask_for_row(int64_t row) const {
+    if (row >= a_.rows) return;
+    ask_for(a_.x, row * a_.n, a_.n);
+    if (a_.residual.data) ask_for(a_.residual, row * a_.n, a_.n);
   }
 
   // Whether bfloat16 is read and written as it lies there, with nothing wide between.

@@ -158,7 +158,8 @@ void segments_given_forward(ffi::ThreadPool& pool, const Segments& a) {
     }
     with_activation(a.activation, [&](auto act) {
       for (int64_t image = 0; image < a.images; ++image) {
-        const int64_t start = (image * a.channels + begin) * a.positions;
+        const int64_t start = (image * a.channels + begin) * a.positions, next = start + a.channels * a.positions;
+        if (image + 1 < a.images) ask_for(a.x, next, (end - begin) * a.positions);
         in_blocks<C>(start, (end - begin) * a.positions, [&](int64_t at, int64_t count) {
           scale_run<act.value>(a.y, a.x, at, count, high, scale, shift, wide, made);
         }, kMade);
