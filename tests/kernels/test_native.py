@@ -26,6 +26,9 @@ EDGES = (
     Problem("instance_norm", (1, 129, 131, 5), "nhwc", pass_=_BOTH),  # a fold that leaves rows over
     Problem("batch_norm_training", (3, 7, 101, 53), "nchw", "bfloat16", pass_=_BOTH, context="relu"),
     Problem("batch_norm_training", (7, 41, 43, 6), "nhwc", "float32", pass_=_BOTH, context="cast"),
+    Problem("batch_norm_training", (3, 7, 9, 1031), "nhwc", pass_=_BOTH, context="relu"),  # strips of columns
+    Problem("batch_norm_training", (5, 7, 9, 1100), "nhwc", "float16", pass_=_BOTH, context="silu"),
+    Problem("instance_norm", (2, 20, 20, 530), "nhwc", "bfloat16", pass_=_BOTH),
     Problem("batch_norm", (2, 37, 41, 270), "nhwc", "float16", pass_=_BOTH, context="gelu"),
     Problem("local_response_norm", (2, 9, 13, 11), "nchw", "bfloat16", pass_=_BOTH, options=(("beta", 0.6),)),
 )
@@ -36,7 +39,9 @@ def test_it_is_right_where_blocks_strips_and_folds_end(problem):
     check(problem, "native")
 
 
-@pytest.mark.parametrize("problem", [EDGES[0], EDGES[4], EDGES[6]], ids=lambda one: one.operator)
+@pytest.mark.parametrize(
+    "problem", [EDGES[0], EDGES[4], EDGES[6], EDGES[8]], ids=lambda one: f"{one.operator}-{one.layout}"
+)
 def test_threads_leave_no_trace_in_the_result(problem):
     program = kernels.program(problem, "native")
     arrays = arrays_of(dataclasses.replace(problem, pass_="forward"))

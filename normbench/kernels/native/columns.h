@@ -4,192 +4,9 @@
 #include "activations.h"
 #include "arrays.h"
 #include "lanes.h"
+#include "tiles.h"
 
 namespace normbench {
-
-struct Columns {
-  int64_t images, rows, channels, groups;  // x is (images, rows, channels); batch norm has one image, a group a channel
-  int64_t given, activation;
-  double epsilon, momentum;
-  Array x, gamma, beta, mean, variance;
-  Array y, statistics, new_mean, new_variance;  // statistics: high, low, r of each image and group
-  Array dy, dx, dgamma, dbeta;
-
-  int64_t each() const { return channels / groups; }
-  int64_t elements() const { return images * rows * channels; }
-};
-
-inline constexpr int64_t kStrip = 128;  // columns that are added at once, their sums in registers
-inline constexpr int64_t kRowsAdded = 64;  // in the type of the computation, before float64
-inline constexpr int64_t kRowsWorth = 32;  // of a part at least: its sums are float64, and added up by one thread
-
-// How x is cut: rows of few channels are taken several at once, as one wider row.
-struct Cut {
-  int64_t fold, wide, parts, rows;  // rows of a part, a multiple of `fold`
-
-  explicit Cut(const Columns& a) {
-    fold = std::max<int64_t>(1, std::min(kStrip / a.channels, a.rows));
-    wide = fold * a.channels;
-    const int64_t most = std::max<int64_t>(1, 32 / a.images);
-    parts = std::max<int64_t>(1, std::min({most, a.rows * a.channels / 16384, a.rows / kRowsWorth}));
-    rows = ceil_of(ceil_of(a.rows, parts), fold) * fold;
-    parts = ceil_of(a.rows, rows);
-  }
-};
-
-// Moments of columns: a count that they share, means and squared deviations.
-struct ColumnMoments {
-  double count = 0;
-  double *mean, *squares;
-
-  void add(double n, const double* other_mean, const double* other_squares, int64_t columns) {
-    const double all = count + n, share = n / all, both = count * share;
-    for (int64_t c = 0; c < columns; ++c) {
-      const double difference = other_mean[c] - mean[c];
-      mean[c] += difference * share;
-      squares[c] += other_squares[c] + difference * difference * both;
-    }
-    count = all;
-  }
-};
-
-template <int N>
-using Count = std::integral_constant<int, N>;
-
-// Calls strip(kind, Count<N>, column) for N vectors of columns, at most `Most`, and for those that fill none.
-template <class C, int Most, class Strip>
-inline void in_strips(int64_t columns, const Strip& strip) {
-  using V = typename Lanes<C>::V;
-  constexpr int64_t width = Lanes<C>::kWidth;
-  int64_t c = 0;
-  for (; c + Most * width <= columns; c += Most * width) strip(V{}, Count<Most>{}, c);
-  if constexpr (Most > 1) {
-    for (; c + 2 * width <= columns; c += 2 * width) strip(V{}, Count<2>{}, c);
-  }
-  for (; c + width <= columns; c += width) strip(V{}, Count<1>{}, c);
-  for (; c < columns; ++c) strip(C{}, Count<1>{}, c);
-}
-
-// What lies near the means of columns: the means of eight rows, exact where they are equal.
-template <class K, class C, class Stored>
-inline K near_means(const Stored* x, int64_t stride, int64_t rows) {
-  if (rows < 8) return load<K>(x);
-  const C eighth = C(1) / 8;
-  const auto row = [&](int64_t r) { return load<K>(x + r * stride) * eighth; };
-  return ((row(0) + row(1)) + (row(2) + row(3))) + ((row(4) + row(5)) + (row(6) + row(7)));
-}
-
-// The sums of the deviations of some columns from their pivots, and of their squares.
-template <int N, class C, class K, class Stored>
-inline void add_deviations(const Stored* x, int64_t stride, int64_t rows, const C* pivot, C* shifted, C* squared) {
-  constexpr int64_t width = sizeof(K) / sizeof(C);
-  K near[N], first[N] = {}, second[N] = {};
-  for (int i = 0; i < N; ++i) near[i] = load<K>(pivot + i * width);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int i = 0; i < N; ++i) {
-      const K difference = load<K>(x + r * stride + i * width) - near[i];
-      first[i] += difference;
-      second[i] += difference * difference;
-    }
-  }
-  for (int i = 0; i < N; ++i) {
-    store(shifted + i * width, first[i]);
-    store(squared + i * width, second[i]);
-  }
-}
-
-// As for a block: again around the means where a pivot was far from one.
-template <class C, class Stored>
-void add_tile(ColumnMoments& all, const Stored* x, int64_t stride, int64_t rows, int64_t columns) {
-  alignas(64) C pivot[kStrip], shifted[kStrip], squared[kStrip];
-  double mean[kStrip], squares[kStrip];
-  in_strips<C, 1>(columns, [&](auto kind, auto, int64_t c) {
-    using K = decltype(kind);
-    store(pivot + c, near_means<K, C>(x + c, stride, rows));
-  });
-  for (bool again = false;; again = true) {
-    in_strips<C, 8>(columns, [&](auto kind, auto many, int64_t c) {
-      add_deviations<many.value, C, decltype(kind)>(x + c, stride, rows, pivot + c, shifted + c, squared + c);
-    });
-    int64_t far = 0;
-    for (int64_t c = 0; c < columns; ++c) {
-      const double left = static_cast<double>(shifted[c]) / rows, found = squared[c] - left * left * rows;
-      far += !(left * left * rows <= kTrusted * found);
-      mean[c] = pivot[c] + left;
-      squares[c] = found < 0 ? 0 : found;
-    }
-    if (again || far == 0) break;
-    for (int64_t c = 0; c < columns; ++c) pivot[c] = static_cast<C>(mean[c]);
-  }
-  all.add(rows, mean, squares, columns);
-}
-
-// Rows of some columns, as they lie there or widened: where the first one is, and how far it is to the next.
-template <class Stored>
-struct Tile {
-  const Stored* data;
-  int64_t stride;
-};
-
-// Calls tile(tiles, row, rows, column, columns) over the rows of a part as rows of `wide` elements, in memory order;
-// there is a tile of each array: all as they lie there, of the type that is computed in or of bfloat16, or each widened
-// into scratch of its own where it has to be.
-template <class C, size_t N, class Run>
-void in_tiles(const Array* const (&arrays)[N], int64_t from, int64_t rows, int64_t wide, const Run& tile) {
-  constexpr int64_t most = kRowsAdded * kStrip;
-  static thread_local std::vector<C> scratch;
-  bool halves = sizeof(C) == 4;
-  for (const Array* array : arrays) halves = halves && array->type == ffi::BF16;
-  if (!halves) scratch.resize(N * most);
-  for (int64_t row = 0; row < rows; row += kRowsAdded) {
-    const int64_t count = std::min(kRowsAdded, rows - row);
-    for (int64_t column = 0; column < wide; column += kStrip) {
-      const int64_t columns = std::min(kStrip, wide - column), at = from + row * wide + column;
-      if constexpr (sizeof(C) == 4) {
-        if (halves) {
-          Tile<uint16_t> tiles[N];
-          for (size_t i = 0; i < N; ++i) tiles[i] = {static_cast<const uint16_t*>(arrays[i]->data) + at, wide};
-          tile(tiles, row, count, column, columns);
-          continue;
-        }
-      }
-      Tile<C> tiles[N];
-      for (size_t i = 0; i < N; ++i) {
-        C* into = scratch.data() + i * most;
-        if (arrays[i]->type == kType<C>) {
-          tiles[i] = {read(*arrays[i], at, 0, into), wide};
-        } else {
-          for (int64_t r = 0; r < count; ++r) read(*arrays[i], at + r * wide, columns, into + r * columns);
-          tiles[i] = {into, columns};
-        }
-      }
-      tile(tiles, row, count, column, columns);
-    }
-  }
-}
-
-// The moments of the columns of one part, into `mean` and `squares` of one value per channel.
-template <class C>
-void moments_of_part(const Columns& a, const Cut& cut, int64_t from, int64_t rows, double* mean, double* squares) {
-  const int64_t full = rows / cut.fold, rest = rows % cut.fold;
-  std::vector<double> sums(2 * cut.wide, 0.0);
-  const auto add = [&](int64_t start, int64_t count, int64_t wide, double before) {
-    const Array* const arrays[] = {&a.x};
-    in_tiles<C>(arrays, start, count, wide,
-                [&](const auto* x, int64_t row, int64_t n, int64_t column, int64_t columns) {
-                  ColumnMoments moments{before + row, sums.data() + column, sums.data() + cut.wide + column};
-                  add_tile<C>(moments, x->data, x->stride, n, columns);
-                });
-  };
-  add(from, full, cut.wide, 0);
-  if (rest) add(from + full * cut.wide, 1, rest * a.channels, full);
-  ColumnMoments all{0, mean, squares};
-  for (int64_t copy = 0; copy < cut.fold; ++copy) {
-    const double n = full + (copy < rest ? 1 : 0);
-    const double* part = sums.data() + copy * a.channels;
-    if (n > 0) all.add(n, part, part + cut.wide, a.channels);
-  }
-}
 
 // What the elements of a row meet, each `wide` long: z = (x - high) * scale + shift, h = (x - high) * r + left,
 // dx = scale * dz - plain - h * weighted.
@@ -274,33 +91,20 @@ __attribute__((noinline)) void pull_row(Out* __restrict dx, const Stored* __rest
   });
 }
 
-// Calls run(offset, first column, count) over a part, in memory order.
-template <class Run>
-inline void in_runs(int64_t from, int64_t elements, int64_t wide, const Run& run) {
-  constexpr int64_t most = 1024;
-  for (int64_t start = 0; start < elements; start += wide) {
-    const int64_t length = std::min(wide, elements - start);
-    for (int64_t c = 0; c < length; c += most) run(from + start + c, c, std::min(most, length - c));
-  }
-}
-
 template <class C>
 void columns_forward(ffi::ThreadPool& pool, const Columns& a) {
   const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
   const Cut cut(a);
-  const int64_t tasks = a.images * cut.parts, units = a.images * a.groups, channels = a.channels;
+  const int64_t tasks = a.images * cut.parts * cut.strips, units = a.images * a.groups, channels = a.channels;
   const bool small = a.elements() < kSmall;
-  const auto rows_of = [&](int64_t task) { return std::min(cut.rows, a.rows - task % cut.parts * cut.rows); };
-  const auto start_of = [&](int64_t task) {
-    return (task / cut.parts * a.rows + task % cut.parts * cut.rows) * channels;
-  };
   auto vectors = vectors_of<C>(a.images, cut.wide);
-  const auto scale_part = [&](int64_t task) {
+  const auto scale_piece = [&](int64_t task) {
     alignas(64) C wide[1024];
     alignas(64) C made[1024];
-    const Vectors<C>& v = vectors[task / cut.parts];
+    const Piece piece(a, cut, task);
+    const Vectors<C>& v = vectors[piece.image];
     with_activation(a.activation, [&](auto act) {
-      in_runs(start_of(task), rows_of(task) * channels, cut.wide, [&](int64_t at, int64_t column, int64_t n) {
+      in_runs(a, cut, piece, [&](int64_t at, int64_t column, int64_t n) {
         scale_run<act.value>(a.y, a.x, at, n, v.high + column, v.scale + column, v.shift + column, wide, made);
       });
     });
@@ -313,22 +117,26 @@ void columns_forward(ffi::ThreadPool& pool, const Columns& a) {
       vectors[0].set(c, centre, gamma[c], beta[c]);
     }
     vectors[0].repeat(channels, cut.wide);
-    return shared(pool, tasks, small, scale_part);
+    return shared(pool, tasks, small, scale_piece);
   }
-  std::vector<double> sums(tasks * 2 * channels, 0.0);
-  const auto sum_part = [&](int64_t task) {
-    double* into = sums.data() + task * 2 * channels;
-    moments_of_part<C>(a, cut, start_of(task), rows_of(task), into, into + channels);
+  std::vector<double> sums(a.images * cut.parts * 2 * channels, 0.0);
+  const auto sum_piece = [&](int64_t task) {
+    const Piece piece(a, cut, task);
+    double* into = sums.data() + piece.sums;
+    moments_of_piece<C>(a, cut, piece, into, into + channels);
   };
-  const auto centre_of_image = [&](int64_t image) {
+  // Of the channels of a piece, in all parts of its image.
+  const auto centre = [&](const Piece& piece) {
+    const int64_t image = piece.image;
     double* first = sums.data() + image * cut.parts * 2 * channels;
-    ColumnMoments all{static_cast<double>(rows_of(0)), first, first + channels};
+    ColumnMoments all{static_cast<double>(cut.rows), first, first + channels};
+    if (cut.parts == 1) all.count = a.rows;
     for (int64_t part = 1; part < cut.parts; ++part) {
       const double* other = first + part * 2 * channels;
-      all.add(static_cast<double>(rows_of(part)), other, other + channels, channels);
+      all.add(std::min(cut.rows, a.rows - part * cut.rows), other, other + channels, channels);
     }
     C* statistics = static_cast<C*>(a.statistics.data);
-    for (int64_t group = 0; group < a.groups; ++group) {
+    for (int64_t group = piece.column / a.each(); group * a.each() < piece.column + piece.columns; ++group) {
       Moments moments;
       const int64_t begin = group * a.each();
       for (int64_t c = begin; c < begin + a.each(); ++c) moments.add({all.count, all.mean[c], all.squares[c]});
@@ -351,28 +159,24 @@ void columns_forward(ffi::ThreadPool& pool, const Columns& a) {
     }
     vectors[image].repeat(channels, cut.wide);
   };
-  if (cut.parts == 1) {  // an image is still in the cache when it is scaled
+  if (cut.parts == 1) {  // what is summed is still in the cache when it is scaled
     return shared(pool, tasks, small, [&](int64_t task) {
-      sum_part(task);
-      centre_of_image(task);
-      scale_part(task);
+      sum_piece(task);
+      centre(Piece(a, cut, task));
+      scale_piece(task);
     });
   }
-  shared(pool, tasks, small, sum_part);
-  shared(pool, a.images, small || a.images == 1, centre_of_image);
-  shared(pool, tasks, small, scale_part);
+  shared(pool, tasks, small, sum_piece);
+  shared(pool, a.images, small || a.images == 1, [&](int64_t image) { centre(Piece(a, cut, image * cut.parts)); });
+  shared(pool, tasks, small, scale_piece);
 }
 
 template <class C>
 void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
   const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
   const Cut cut(a);
-  const int64_t tasks = a.images * cut.parts, units = a.images * a.groups, channels = a.channels;
+  const int64_t tasks = a.images * cut.parts * cut.strips, units = a.images * a.groups, channels = a.channels;
   const bool small = a.elements() < kSmall;
-  const auto rows_of = [&](int64_t task) { return std::min(cut.rows, a.rows - task % cut.parts * cut.rows); };
-  const auto start_of = [&](int64_t task) {
-    return (task / cut.parts * a.rows + task % cut.parts * cut.rows) * channels;
-  };
   auto vectors = vectors_of<C>(a.images, cut.wide);
   const Parameter<C> mean(a.mean, a.given ? channels : 0), variance(a.variance, a.given ? channels : 0);
   for (int64_t image = 0; image < a.images; ++image) {
@@ -392,15 +196,18 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
     }
     vectors[image].repeat(channels, cut.wide);
   }
-  std::vector<double> sums(tasks * 2 * channels, 0.0);
-  const auto sum_part = [&](int64_t task) {
-    const Vectors<C>& v = vectors[task / cut.parts];
-    std::vector<double> wide_sums(2 * cut.wide, 0.0);
+  std::vector<double> sums(a.images * cut.parts * 2 * channels, 0.0);
+  const auto sum_piece = [&](int64_t task) {
+    const Piece piece(a, cut, task);
+    const Vectors<C>& v = vectors[piece.image];
+    std::vector<double> folded(cut.fold == 1 ? 0 : 2 * cut.wide, 0.0);
+    double* const into = sums.data() + piece.sums;
+    double* const wide_sums = cut.fold == 1 ? into : folded.data();
     std::vector<C> pulled;
-    const auto add = [&](int64_t start, int64_t count, int64_t wide) {
+    const auto add = [&](int64_t start, int64_t count, int64_t wide, int64_t begin, int64_t end) {
       const Array* const arrays[] = {&a.x, &a.dy};
-      in_tiles<C>(arrays, start, count, wide, [&](const auto* both, int64_t, int64_t rows, int64_t column,
-                                                  int64_t columns) {
+      in_tiles<C>(arrays, start, count, wide, begin, end, [&](const auto* both, int64_t, int64_t rows, int64_t column,
+                                                              int64_t columns) {
         alignas(64) C plain[kStrip], weighted[kStrip];
         const C *high = v.high + column, *r = v.r + column;
         const auto add_products = [&](const auto* x, int64_t stride, const auto* dz, int64_t dz_stride) {
@@ -428,25 +235,30 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
         }
       });
     };
-    const int64_t full = rows_of(task) / cut.fold, rest = rows_of(task) % cut.fold;
-    add(start_of(task), full, cut.wide);
-    if (rest) add(start_of(task) + full * cut.wide, 1, rest * channels);
-    double* into = sums.data() + task * 2 * channels;
+    if (cut.fold == 1) return add(piece.start, piece.rows, channels, piece.column, piece.column + piece.columns);
+    const int64_t full = piece.rows / cut.fold, rest = piece.rows % cut.fold;
+    add(piece.start, full, cut.wide, 0, cut.wide);
+    if (rest) add(piece.start + full * cut.wide, 1, rest * channels, 0, rest * channels);
     for (int64_t c = 0; c < cut.wide; ++c) {
       into[c % channels] += wide_sums[c];
       into[channels + c % channels] += wide_sums[cut.wide + c];
     }
   };
   std::vector<double> of_images(a.images * 2 * channels, 0.0);
-  const auto means_of_image = [&](int64_t image) {
+  // Of the channels of a piece, in all parts of its image.
+  const auto means = [&](const Piece& piece) {
+    const int64_t image = piece.image, from = piece.column, to = piece.column + piece.columns;
     double* total = of_images.data() + image * 2 * channels;
     for (int64_t part = 0; part < cut.parts; ++part) {
       const double* add = sums.data() + (image * cut.parts + part) * 2 * channels;
-      for (int64_t c = 0; c < 2 * channels; ++c) total[c] += add[c];
+      for (int64_t c = from; c < to; ++c) {
+        total[c] += add[c];
+        total[channels + c] += add[channels + c];
+      }
     }
     if (a.given) return;
     const double terms = static_cast<double>(a.rows) * a.each();
-    for (int64_t group = 0; group < a.groups; ++group) {
+    for (int64_t group = from / a.each(); group * a.each() < to; ++group) {
       const int64_t begin = group * a.each(), end = begin + a.each();
       double plain = 0, weighted = 0;
       for (int64_t c = begin; c < end; ++c) {
@@ -460,14 +272,15 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
     }
     vectors[image].repeat(channels, cut.wide);
   };
-  const auto pull_part = [&](int64_t task) {
+  const auto pull_piece = [&](int64_t task) {
     alignas(64) C wide[1024];
     alignas(64) C other[1024];
     alignas(64) C sloped[1024];
     alignas(64) C made[1024];
-    const Vectors<C>& v = vectors[task / cut.parts];
+    const Piece piece(a, cut, task);
+    const Vectors<C>& v = vectors[piece.image];
     with_activation(a.activation, [&](auto act) {
-      in_runs(start_of(task), rows_of(task) * channels, cut.wide, [&](int64_t at, int64_t column, int64_t n) {
+      in_runs(a, cut, piece, [&](int64_t at, int64_t column, int64_t n) {
         if constexpr (act.value == kNone && sizeof(C) == 4) {
           if (!a.given && in_bfloat16(a.x) && in_bfloat16(a.dy) && in_bfloat16(a.dx)) {
             return pull_row(halves(a.dx) + at, halves(a.dy) + at, halves(a.x) + at, v.high + column, v.scale + column,
@@ -492,14 +305,14 @@ void columns_backward(ffi::ThreadPool& pool, const Columns& a) {
   };
   if (cut.parts == 1) {
     shared(pool, tasks, small, [&](int64_t task) {
-      sum_part(task);
-      means_of_image(task);
-      pull_part(task);
+      sum_piece(task);
+      means(Piece(a, cut, task));
+      pull_piece(task);
     });
   } else {
-    shared(pool, tasks, small, sum_part);
-    shared(pool, a.images, small || a.images == 1, means_of_image);
-    shared(pool, tasks, small, pull_part);
+    shared(pool, tasks, small, sum_piece);
+    shared(pool, a.images, small || a.images == 1, [&](int64_t image) { means(Piece(a, cut, image * cut.parts)); });
+    shared(pool, tasks, small, pull_piece);
   }
   for (int64_t image = 1; image < a.images; ++image) {
     for (int64_t c = 0; c < 2 * channels; ++c) of_images[c] += of_images[image * 2 * channels + c];
