@@ -147,7 +147,7 @@ def table(run: "Run") -> str:
         ahead, mean, least = shares(rows)
         floor = floors.get(("cpu", "wall", cache))
         told = "–" if floor is None else f"{floor:.1%}"
-        lines.append(f"| {cache} | {len(rows)} | {ahead:.0%} | {mean:.2f} | {least:.2f} | {told} |")
+        lines.append(f"| {cache} | {len(rows)} | {ahead:.1%} | {mean:.2f} | {least:.2f} | {told} |")
     warm = {one.problem: one.factor for one in by_cache["warm"]}
     lines += ["", "| factor, cold | warm | problem | ours | | PyTorch | |", "|--:|--:|---|---|--:|---|--:|"]
     for one in by_cache["cold"]:

@@ -143,16 +143,22 @@ TPU_TARGETS_HINT = "install it with: pip install 'normbench[tpu-targets]' (Linux
 _NO_AUTOTUNING = "--xla_gpu_autotune_level=0"
 
 
-def compile_environment() -> dict[str, str]:
+def compile_environment(threads: int | None = None) -> dict[str, str]:
     """Environment variables for a process that compiles for targets that are not there.
 
     `JAX_PLATFORMS=cpu` keeps JAX from looking for NVIDIA's libraries, which a compiler does not need. Flags of the
     user's own `XLA_FLAGS` are kept.
+
+    Args:
+      threads: with which a program is compiled for a GPU, which changes nothing of it; None: as many as XLA sees cores.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_gpu_autotune_level" not in flags:
-        flags = f"{flags} {_NO_AUTOTUNING}".strip()
-    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    own = os.environ.get("XLA_FLAGS", "")
+    flags = [own] if own else []
+    if "xla_gpu_autotune_level" not in own:
+        flags.append(_NO_AUTOTUNING)
+    if threads is not None and "xla_gpu_force_compilation_parallelism" not in own:
+        flags.append(f"--xla_gpu_force_compilation_parallelism={threads}")
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
 
 
 def require_gpu_targets() -> None:

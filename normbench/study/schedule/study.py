@@ -388,12 +388,14 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watc
     processes, host = len({(one.peer, one.process) for one in units}), host_name()
 
     def settings(unit: Unit) -> Settings:
-        share = MEMORY_SHARE / config.workers if unit.kind == "compile" else MEMORY_SHARE
+        compiles = unit.kind == "compile"
+        share = MEMORY_SHARE / config.workers if compiles else MEMORY_SHARE
         return Settings(
-            kind=unit.kind, target=platform_of(unit.target) if unit.kind == "compile" else unit.target,
+            kind=unit.kind, target=platform_of(unit.target) if compiles else unit.target,
             process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
             imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
             processes=processes, cache=config.cache, host=host, device_id=device_id(unit.target),
+            threads=max(1, usable_cores() // config.workers) if compiles else None,
         )  # fmt: skip
 
     left = [unit for unit in units if unit.name not in done]

@@ -1,5 +1,6 @@
 """The environment of a worker, and nothing else, is what keeps large outputs from being new pages at every call."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -42,6 +43,18 @@ def test_the_environment_is_what_keeps_large_outputs_from_new_pages():
     # Transparent huge pages may make a fault worth 512 pages.
     assert sum(without) >= CALLS * pages // 512
     assert sum(tuned) < sum(without) / 10
+
+
+def test_workers_that_compile_share_the_cores(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    fields = {"target": "h200", "process": 0, "wide": False, "run": "", "imports": (), "rule": (), "seed": 0}
+    settings = Settings("compile", **fields, memory_share=0.9, processes=1, threads=3)
+    flag = "--xla_gpu_force_compilation_parallelism"
+    assert f"{flag}=3" in settings.environment()["XLA_FLAGS"].split()
+    monkeypatch.setenv("XLA_FLAGS", f"{flag}=7")
+    assert settings.environment()["XLA_FLAGS"].count(flag) == 1, "the user's own stays"
+    monkeypatch.delenv("XLA_FLAGS")
+    assert flag not in dataclasses.replace(settings, kind="measure", threads=None).environment()["XLA_FLAGS"]
 
 
 def test_a_worker_starts_with_it():
