@@ -47,8 +47,8 @@ def test_the_best_sound_variant_stands_beside_the_better_of_pytorchs(run):
 
 def test_the_table_has_both_caches_and_a_row_for_each_problem(run):
     lines = cpu.table(run).splitlines()
-    assert lines[2].startswith("| cold | 2 | 50% | 0.87 | 0.50 |")
-    assert lines[3].startswith("| warm | 2 | 50% | 0.87 | 0.50 |")
+    assert lines[2].startswith("| cold | 2 | 50.0% | 0.87 | 0.50 |")
+    assert lines[3].startswith("| warm | 2 | 50.0% | 0.87 | 0.50 |")
     assert [line.split(" | ")[2][:10] for line in lines if "layer_norm" in line] == ["layer_norm"] * 2
 
 
