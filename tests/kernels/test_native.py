@@ -1,6 +1,10 @@
 """The native kernels at their edges: blocks, strips and folds, all roundings, threads, and how they are built."""
 
 import dataclasses
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +54,33 @@ def test_threads_leave_no_trace_in_the_result(problem):
     first, *others = (function(tuple(arrays), cotangent) for _ in range(4))
     for other in others:
         jax.tree.map(np.testing.assert_array_equal, other, first)
+
+
+def test_programs_that_run_at_once_do_not_disturb_each_other():
+    problem = Problem("layer_norm", (512, 257), "nc")
+    function = jax.jit(kernels.program(problem, "native").function)
+    sets = [tuple(arrays_of(problem, seed=seed)) for seed in range(4)]
+    alone = [np.asarray(function(*one)) for one in sets]
+    with ThreadPoolExecutor(4) as callers:
+        for _ in range(25):
+            for got, expected in zip(callers.map(lambda one: np.asarray(function(*one)), sets), alone, strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("flags", [(), ("-fsanitize=thread",)], ids=["plain", "races looked for"])
+def test_threads_do_each_task_once_also_together_and_after_a_fork(flags, tmp_path):
+    program, sources = tmp_path / "threads", Path(__file__).with_name("native_threads.cc")
+    includes = (f"-I{build.SOURCES}", f"-I{jax.ffi.include_dir()}")
+    command = [str(build._compiler()), "-std=c++17", "-O1", "-g", *flags, *includes, "-pthread"]
+    made = subprocess.run([*command, str(sources), "-o", str(program)], capture_output=True, text=True, check=False)
+    if flags and "tsan" in made.stderr:
+        pytest.skip("this compiler has no library that looks for races")
+    assert made.returncode == 0, made.stderr
+    environment = {**os.environ, "TSAN_OPTIONS": "die_after_fork=0"}
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120, env=environment, check=False)
+    if flags and "unexpected memory mapping" in done.stderr:
+        pytest.skip("this kernel lays memory out as the library that looks for races cannot")
+    assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

@@ -1,24 +1,19 @@
-// Arrays of the four dtypes, read and written in blocks of the type that is computed in, and work shared by threads.
+// Arrays of the four dtypes, read and written in blocks of the type that is computed in.
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <thread>
 #include <vector>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
-#include "xla/ffi/api/ffi.h"
+#include "threads.h"
 
 namespace normbench {
-
-namespace ffi = xla::ffi;
 
 struct Array {
   void* data = nullptr;
@@ -207,56 +202,6 @@ class Parameter {
   std::vector<C> held_;
   const C* data_;
 };
-
-// Subnormal numbers are numbers, on every thread alike, whatever the caller has set.
-class Gradual {
- public:
-#if defined(__SSE2__)
-  Gradual() : before_(_mm_getcsr()) { _mm_setcsr(before_ & ~0x8040u); }
-  ~Gradual() { _mm_setcsr(before_); }
-
- private:
-  unsigned before_;
-#endif
-};
-
-// Calls work(task) for every task, on the caller's thread and on those of XLA's pool that come in time. What a task
-// computes depends on its number alone, so that the result does not depend on the threads.
-template <class Work>
-void shared(ffi::ThreadPool& pool, int64_t tasks, bool small, const Work& work) {
-  const int64_t helpers = small ? 0 : std::min<int64_t>(pool.num_threads() - 1, tasks - 1);
-  if (helpers <= 0) {
-    Gradual gradual;
-    for (int64_t task = 0; task < tasks; ++task) work(task);
-    return;
-  }
-  struct State {
-    std::atomic<int64_t> next{0}, done{0};
-  };
-  auto state = std::make_shared<State>();
-  const Work* shared_work = &work;
-  auto take = [state, tasks, shared_work] {
-    int64_t task = state->next.fetch_add(1, std::memory_order_relaxed);
-    if (task >= tasks) return;  // a helper that comes late touches nothing of the caller's
-    Gradual gradual;
-    do {
-      (*shared_work)(task);
-      state->done.fetch_add(1, std::memory_order_release);
-      task = state->next.fetch_add(1, std::memory_order_relaxed);
-    } while (task < tasks);
-  };
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::decay_t<decltype(take)>(take));
-  take();
-  for (int64_t spins = 0; state->done.load(std::memory_order_acquire) < tasks; ++spins) {
-    if (spins < 4096) {
-#if defined(__SSE2__)
-      _mm_pause();
-#endif
-    } else {
-      std::this_thread::yield();
-    }
-  }
-}
 
 // Of a call of fewer elements the other threads would come too late.
 inline constexpr int64_t kSmall = 32768;

@@ -176,24 +176,39 @@ inline C near_mean(const Stored* x, int64_t n) {
 // variances of the mean: at most two bits are lost. Else they tell a better pivot.
 inline constexpr double kTrusted = 3;
 
-// Of one block, n of its elements; around its own mean where the pivot was far from it.
-template <class C, class Stored = C>
-inline Moments moments_of_block(const Stored* x, int64_t n) {
-  C pivot = near_mean<C>(x, n);
+template <class C, class Stored>
+inline void add_deviations(const Stored* x, int64_t n, C pivot, Sum<C>& shifted_sum, Sum<C>& squared_sum) {
+  Sum<C> shifted = shifted_sum, squared = squared_sum;  // in registers
+  in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
+    const auto difference = load<decltype(kind)>(x + i) - pivot;
+    shifted.add(difference, lane);
+    squared.add(difference * difference, lane);
+  });
+  shifted_sum = shifted;
+  squared_sum = squared;
+}
+
+// Of one block that lies in so many runs of n elements, which run(i) returns, any number of times; around its own mean
+// where the pivot was far from it.
+template <class C, class Run>
+inline Moments moments_of_runs(int64_t runs, int64_t n, const Run& run) {
+  const double terms = static_cast<double>(runs * n);
+  C pivot = near_mean<C>(run(0), n);
   for (bool again = false;; again = true) {
     Sum<C> shifted, squared;
-    in_lanes<C>(n, [&](auto kind, int64_t i, int lane) {
-      const auto difference = load<decltype(kind)>(x + i) - pivot;
-      shifted.add(difference, lane);
-      squared.add(difference * difference, lane);
-    });
-    const double left = static_cast<double>(shifted.total()) / n;
-    const double squares = static_cast<double>(squared.total()) - left * left * n;
-    if (again || left * left * n <= kTrusted * squares) {
-      return {static_cast<double>(n), pivot + left, squares < 0 ? 0 : squares};  // what is no number stays none
+    for (int64_t i = 0; i < runs; ++i) add_deviations(run(i), n, pivot, shifted, squared);
+    const double left = static_cast<double>(shifted.total()) / terms;
+    const double squares = static_cast<double>(squared.total()) - left * left * terms;
+    if (again || left * left * terms <= kTrusted * squares) {
+      return {terms, pivot + left, squares < 0 ? 0 : squares};  // what is no number stays none
     }
     pivot += static_cast<C>(left);
   }
+}
+
+template <class C, class Stored = C>
+inline Moments moments_of_block(const Stored* x, int64_t n) {
+  return moments_of_runs<C>(1, n, [x](int64_t) { return x; });
 }
 
 template <class C, class Stored = C>

@@ -9,23 +9,22 @@ namespace normbench {
 
 // A unit shares its statistics: of batch norm a channel in every image, else the channels of one group of an image.
 struct Segments {
-  int64_t images, channels, positions, groups;  // groups 0: batch norm
-  int64_t given, activation;                    // given: mean and variance are arguments
-  double epsilon, momentum;
-  Array x, gamma, beta, mean, variance;
-  Array y, statistics, new_mean, new_variance;  // statistics: high, low, r of each unit
-  Array dy, dx, dgamma, dbeta;
+  const int64_t images, channels, positions, groups;  // groups 0: batch norm
+  const int64_t given, activation;                    // given: mean and variance are arguments
+  const double epsilon, momentum;
+  const bool batch = groups == 0;
+  const int64_t units = batch ? channels : images * groups;
+  const int64_t pieces = batch ? images : channels / groups;  // of a unit, each of one channel
+  const int64_t terms = pieces * positions;
+  const int64_t runs = batch ? images : 1, run = batch ? positions : terms;  // of a unit, in memory; a run's length
+  Array x = {}, gamma = {}, beta = {}, mean = {}, variance = {};
+  Array y = {}, statistics = {}, new_mean = {}, new_variance = {};  // statistics: high, low, r of each unit
+  Array dy = {}, dx = {}, dgamma = {}, dbeta = {};
 
-  bool batch() const { return groups == 0; }
-  int64_t units() const { return batch() ? channels : images * groups; }
-  int64_t pieces() const { return batch() ? images : channels / groups; }
   int64_t start(int64_t unit, int64_t piece) const {
-    return batch() ? (piece * channels + unit) * positions : (unit * pieces() + piece) * positions;
+    return batch ? (piece * channels + unit) * positions : (unit * pieces + piece) * positions;
   }
-  int64_t channel(int64_t unit, int64_t piece) const {
-    return batch() ? unit : unit % groups * pieces() + piece;
-  }
-  int64_t terms() const { return pieces() * positions; }
+  int64_t channel(int64_t unit, int64_t piece) const { return batch ? unit : unit % groups * pieces + piece; }
 };
 
 // Calls run(offset, count) for the pieces of [from, from + n) that fit a block.
@@ -34,21 +33,26 @@ inline void in_blocks(int64_t from, int64_t n, const Run& run, int64_t block = k
   for (int64_t at = 0; at < n; at += block) run(from + at, std::min(block, n - at));
 }
 
+// Of x, read once or more; of runs shorter than a block some together make one.
 template <class C>
 Centre<C> centre_of(const Segments& a, int64_t unit, C* scratch) {
+  const int64_t together = a.runs == 1 || a.run > kBlock<C> ? 1 : kBlock<C> / std::max<int64_t>(a.run, 1);
   Moments moments;
-  const auto add = [&](int64_t at, int64_t count) {
-    if constexpr (sizeof(C) == 4) {
-      if (in_bfloat16(a.x)) return moments.add(moments_of_block<C>(halves(a.x) + at, count));
+  for (int64_t run = 0; run < a.runs; run += together) {
+    const int64_t count = std::min(together, a.runs - run);
+    for (int64_t at = 0; at < a.run; at += kBlock<C>) {
+      const int64_t n = std::min(kBlock<C>, a.run - at);
+      const auto start = [&](int64_t i) { return a.start(unit, run + i) + at; };
+      if constexpr (sizeof(C) == 4) {
+        if (in_bfloat16(a.x)) {
+          moments.add(moments_of_runs<C>(count, n, [&](int64_t i) { return halves(a.x) + start(i); }));
+          continue;
+        }
+      }
+      moments.add(moments_of_runs<C>(count, n, [&](int64_t i) { return read(a.x, start(i), n, scratch); }));
     }
-    moments.add(moments_of_block<C>(read(a.x, at, count, scratch), count));
-  };
-  if (a.batch()) {
-    for (int64_t piece = 0; piece < a.images; ++piece) in_blocks<C>(a.start(unit, piece), a.positions, add);
-  } else {
-    in_blocks<C>(a.start(unit, 0), a.terms(), add);
   }
-  return Centre<C>::of(moments.mean, moments.squares / a.terms(), a.epsilon);
+  return Centre<C>::of(moments.mean, moments.squares / a.terms, a.epsilon);
 }
 
 template <class C>
@@ -66,8 +70,8 @@ Centre<C> centre_kept(const Segments& a, int64_t unit) {
   const C* statistics = static_cast<const C*>(a.statistics.data);
   Centre<C> centre;
   centre.high = statistics[unit];
-  centre.low = statistics[a.units() + unit];
-  centre.r = statistics[2 * a.units() + unit];
+  centre.low = statistics[a.units + unit];
+  centre.r = statistics[2 * a.units + unit];
   return centre;
 }
 
@@ -75,7 +79,7 @@ Centre<C> centre_kept(const Segments& a, int64_t unit) {
 template <class C>
 void move_running(const Segments& a, int64_t unit, const Centre<C>& centre) {
   C old;
-  const double unbiased = static_cast<double>(a.terms()) / (a.terms() - 1);
+  const double unbiased = static_cast<double>(a.terms) / (a.terms - 1);
   old = *read(a.mean, unit, 1, &old);
   C moved = static_cast<C>((1 - a.momentum) * old + a.momentum * (static_cast<double>(centre.high) + centre.low));
   keep(a.new_mean, unit, 1, &moved);
@@ -116,8 +120,7 @@ void scale_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gam
 
 // How many units one task takes: whole runs of memory, and tasks enough.
 inline int64_t units_at_once(const Segments& a) {
-  const int64_t run = a.batch() ? a.positions : a.terms();
-  return std::max<int64_t>(1, std::min(ceil_of(16384, std::max<int64_t>(run, 1)), ceil_of(a.units(), 16)));
+  return std::max<int64_t>(1, std::min(ceil_of(16384, std::max<int64_t>(a.run, 1)), ceil_of(a.units, 16)));
 }
 
 inline constexpr int64_t kLong = 256;  // positions that need no scale of their own
@@ -175,12 +178,15 @@ template <class C>
 void segments_forward(ffi::ThreadPool& pool, const Segments& a) {
   if (a.given) return a.positions < kLong ? segments_given_forward<C>(pool, a) : segments_given_long<C>(pool, a);
   const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
-  const int64_t each = units_at_once(a), units = a.units();
-  shared(pool, ceil_of(units, each), units * a.terms() < kSmall, [&](int64_t task) {
+  const int64_t each = units_at_once(a), units = a.units;
+  shared(pool, ceil_of(units, each), units * a.terms < kSmall, [&](int64_t task) {
     alignas(64) C wide[kBlock<C>];
     alignas(64) C made[kBlock<C>];
     const int64_t begin = task * each, end = std::min(units, begin + each);
     C* statistics = static_cast<C*>(a.statistics.data);
+    if (a.runs > 1 && a.run < kLong) {
+      for (int64_t image = 0; image < a.images; ++image) ask_for(a.x, a.start(begin, image), (end - begin) * a.run);
+    }
     for (int64_t unit = begin; unit < end; ++unit) {
       const auto centre = centre_of<C>(a, unit, wide);
       statistics[unit] = centre.high;
@@ -188,7 +194,7 @@ void segments_forward(ffi::ThreadPool& pool, const Segments& a) {
       statistics[2 * units + unit] = centre.r;
       if (a.new_mean.data) move_running(a, unit, centre);
     }
-    for (int64_t piece = 0; piece < a.pieces(); ++piece) {
+    for (int64_t piece = 0; piece < a.pieces; ++piece) {
       for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t channel = a.channel(unit, piece);
         const C scale = gamma[channel], shift = beta[channel];
@@ -281,13 +287,13 @@ void pull_piece(const Segments& a, int64_t from, const Centre<C>& centre, C gamm
 template <class C>
 void segments_backward(ffi::ThreadPool& pool, const Segments& a) {
   const Parameter<C> gamma(a.gamma, a.channels), beta(a.beta, a.channels);
-  const int64_t each = units_at_once(a), units = a.units(), pieces = a.pieces();
-  std::vector<Pulled> pulled(units * (a.batch() ? 1 : pieces));
-  shared(pool, ceil_of(units, each), units * a.terms() < kSmall, [&](int64_t task) {
+  const int64_t each = units_at_once(a), units = a.units, pieces = a.pieces;
+  std::vector<Pulled> pulled(units * (a.batch ? 1 : pieces));
+  shared(pool, ceil_of(units, each), units * a.terms < kSmall, [&](int64_t task) {
     alignas(64) C wide[kBlock<C>];
     alignas(64) C other[kBlock<C>];
     alignas(64) C made[kBlock<C>];
-    Sloped<C> sloped(a, a.terms());
+    Sloped<C> sloped(a, a.terms);
     for (int64_t unit = task * each; unit < std::min(units, (task + 1) * each); ++unit) {
       const auto centre = a.given ? centre_given<C>(a, unit) : centre_kept<C>(a, unit);
       double plain = 0, weighted = 0;
@@ -296,14 +302,14 @@ void segments_backward(ffi::ThreadPool& pool, const Segments& a) {
         const C scale = gamma[channel];
         const Pulled sums = sums_of_piece<C>(a, a.start(unit, piece), centre, scale, beta[channel], sloped,
                                              piece * a.positions, wide, other);
-        Pulled& kept = pulled[a.batch() ? unit : unit * pieces + piece];
+        Pulled& kept = pulled[a.batch ? unit : unit * pieces + piece];
         kept.plain += sums.plain;
         kept.weighted += sums.weighted;
         plain += scale * sums.plain;
         weighted += scale * sums.weighted;
       }
-      const C mean_plain = a.given ? C(0) : static_cast<C>(plain / a.terms());
-      const C mean_weighted = a.given ? C(0) : static_cast<C>(weighted / a.terms());
+      const C mean_plain = a.given ? C(0) : static_cast<C>(plain / a.terms);
+      const C mean_weighted = a.given ? C(0) : static_cast<C>(weighted / a.terms);
       for (int64_t piece = 0; piece < pieces; ++piece) {
         const int64_t channel = a.channel(unit, piece);
         pull_piece<C>(a, a.start(unit, piece), centre, gamma[channel], beta[channel], mean_plain, mean_weighted, sloped,
@@ -313,7 +319,7 @@ void segments_backward(ffi::ThreadPool& pool, const Segments& a) {
   });
   for (int64_t channel = 0; channel < a.channels; ++channel) {
     Pulled sum;
-    for (int64_t image = 0; image < (a.batch() ? 1 : a.images); ++image) {
+    for (int64_t image = 0; image < (a.batch ? 1 : a.images); ++image) {
       const Pulled& part = pulled[image * a.channels + channel];
       sum.plain += part.plain;
       sum.weighted += part.weighted;
