@@ -13,6 +13,8 @@ from normbench.study.clocks.memory import Rotation, Sweep, available_bytes, copi
 from normbench.study.clocks.sampling import Series, StoppingRule, interleave
 
 SMALLEST_CLASS_BYTES = 2**13
+STREAMING_CLASS_BYTES = 2**23
+"""Where the call itself is a small part of the time of a streaming program on a CPU."""
 MARGIN = 1.02
 """A case may be this much faster than the ceiling before it is impossible: the noise of two measurements."""
 
@@ -63,22 +65,27 @@ class Ceilings:
         self._samples: dict[int, int] = {}
 
     def measure(self, size_bytes: int, again: bool = False) -> list[dict[str, Any]]:
-        """Measures the two size classes that bracket `size_bytes`, those that were measured only `again`.
+        """Measures the two size classes that bracket `size_bytes`, and on a CPU one that streams; those that were
+        measured only `again`.
 
         Returns the rows of the table "ceilings".
         """
         upper = size_class(size_bytes)
-        classes = [size for size in (upper // 2, upper) if again or size not in self._best]
+        wanted = {upper // 2, upper, *([STREAMING_CLASS_BYTES] if self.device == "cpu" else [])}
+        classes = [size for size in sorted(wanted) if again or size not in self._best]
         return [row for size in classes for row in self._measure_class(size)]
 
     def bytes_per_second(self, size_bytes: int, by_device: bool = False) -> float | None:
-        """The best single sample of any program in the two classes that bracket `size_bytes`.
+        """The best single sample of any program; None where there is none.
 
-        By the clocks of the host, or by the device's own, which do not count launching; None where it told nothing.
+        By the clocks of the host that of the class below `size_bytes` and of all larger ones: a small call's time is
+        largely the call's own and what it takes to wake threads, which another program, library or kernel may not
+        need. By the device's own, which do not count launching, that of the two classes that bracket it.
         """
-        best = self._best_by_device if by_device else self._best
         upper = size_class(size_bytes)
-        return max((best[size] for size in (upper // 2, upper) if size in best), default=None)
+        if by_device:
+            return max(self._best_by_device.get(size, 0.0) for size in (upper // 2, upper)) or None
+        return max((rate for size, rate in self._best.items() if size >= upper // 2), default=None)
 
     def impossible(self, minimum_bytes: int, median_s: float, by_device: bool = False) -> str | None:
         """The reason why a cold call that has to move `minimum_bytes` cannot have taken `median_s`, or None."""
@@ -86,7 +93,7 @@ class Ceilings:
         if ceiling is None or minimum_bytes <= MARGIN * ceiling * median_s:
             return None
         implied = minimum_bytes / median_s if median_s else float("inf")
-        return f"implies {implied / 1e9:.3g} GB/s; the ceiling measured for its size is {ceiling / 1e9:.3g} GB/s"
+        return f"implies {implied / 1e9:.3g} GB/s; the ceiling that was measured is {ceiling / 1e9:.3g} GB/s"
 
     def _measure_class(self, size_bytes: int) -> list[dict[str, Any]]:
         rotations = {arrays: self._rotation(size_bytes, arrays) for arrays in set(self._programs().values())}

@@ -1,10 +1,13 @@
 """Cold inputs come from memory, copies are copies, and the ceiling is that of the right size."""
 
+import timeit
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from normbench.study.clocks.ceiling import Ceilings, size_class
+from normbench.study.clocks.ceiling import SMALLEST_CLASS_BYTES, STREAMING_CLASS_BYTES, Ceilings, size_class
 from normbench.study.clocks.memory import Rotation, Sweep, available_bytes, copies, last_level_cache_bytes, tree_bytes
 
 
@@ -84,7 +87,7 @@ def ceilings():
 
 def test_a_class_is_measured_once_with_its_neighbour(ceilings):
     rows = ceilings.measure(100_000)
-    assert {row["bytes"] for row in rows} == {65536, 131072}
+    assert {row["bytes"] for row in rows} == {65536, 131072, STREAMING_CLASS_BYTES}
     names = ("negate", "scale", "triad")
     assert {row["program"] for row in rows} == {*names, *(f"{name}, pipelined" for name in names)}
     assert all(row["seconds"] > 0 and row["cache"] == "cold" for row in rows)
@@ -105,6 +108,15 @@ def test_measuring_again_can_only_raise_the_ceiling(ceilings):
     assert ceilings.bytes_per_second(20_000) >= before
     keys = [(row["program"], row["bytes"], row["sample"]) for row in first + again]
     assert len(set(keys)) == len(keys)
+
+
+def test_what_a_small_call_costs_is_no_ceiling(ceilings):
+    """The smallest streaming programs take as long as a call does, which NumPy's do not."""
+    ceilings.measure(SMALLEST_CLASS_BYTES)
+    source, target = np.ones(1024, np.float32), np.empty(1024, np.float32)
+    seconds = min(timeit.repeat(lambda: np.copyto(target, source), number=1000)) / 1000
+    assert SMALLEST_CLASS_BYTES / seconds > ceilings._best[SMALLEST_CLASS_BYTES]
+    assert ceilings.bytes_per_second(SMALLEST_CLASS_BYTES) >= ceilings._best[STREAMING_CLASS_BYTES]
 
 
 def test_what_is_faster_than_the_ceiling_is_impossible(ceilings):
