@@ -32,6 +32,11 @@ def jax_version() -> tuple[int, ...]:
     return jax.__version_info__
 
 
+def direct_call(compiled: Any) -> Callable[..., Any]:
+    """What a compiled program calls within, which is C++, as a jitted function does; itself before its first call."""
+    return getattr(compiled, "_call", None) or compiled
+
+
 def deviceless_client(target_config: str, machines: int = 1, devices_each: int = 1) -> Any:
     """A client that compiles for CUDA devices described by `target_config`, a text `GpuTargetConfigProto`.
 

@@ -44,7 +44,7 @@ ffi::Error rows_call(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remaini
     if (has_beta) a.beta = arrays.in();
     a.y = arrays.out();
     if (residual) a.z = arrays.out();
-    a.statistics = arrays.out();
+    if (rets.size() > size_t(residual ? 2 : 1)) a.statistics = arrays.out();
     wide ? rows_forward<double>(pool, a) : rows_forward<float>(pool, a);
     return ffi::Error::Success();
   }

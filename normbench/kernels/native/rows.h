@@ -12,7 +12,7 @@ struct Rows {
   int64_t centred, activation;  // a mean is taken only where centred, which rows with a beta are
   double epsilon;
   Array x, residual, gamma, beta;  // residual and beta without data: none
-  Array y, z, statistics;          // high, low and r of each row
+  Array y, z, statistics;          // high, low and r of each row, for a gradient
   Array dy, dz, dx, dgamma, dbeta;
 };
 
@@ -132,7 +132,7 @@ class RowTask {
   // Where a row is kept widened, which one alone may be that is longer than a block.
   C* slot_of(int64_t slot) { return wide_ + (a_.n > kBlock<C> ? 0 : slot * a_.n); }
 
-  // What the rows are normalized by, which is kept for the gradient.
+  // What the rows are normalized by, which is kept for a gradient.
   Centres centres_of(const double* mean, const double* squares, int64_t first, int64_t count) const {
     Centres centres;
     for (int64_t i = 0; i < kTogether; ++i) {
@@ -142,10 +142,12 @@ class RowTask {
       centres.left[i] = static_cast<C>(low);
       centres.r[i] = static_cast<C>(1.0 / std::sqrt(squares[i] / a_.n + a_.epsilon));
     }
-    C* statistics = static_cast<C*>(a_.statistics.data) + first;
-    std::copy_n(centres.high, count, statistics);
-    std::copy_n(centres.left, count, statistics + a_.rows);
-    std::copy_n(centres.r, count, statistics + 2 * a_.rows);
+    if (a_.statistics.data) {
+      C* statistics = static_cast<C*>(a_.statistics.data) + first;
+      std::copy_n(centres.high, count, statistics);
+      std::copy_n(centres.left, count, statistics + a_.rows);
+      std::copy_n(centres.r, count, statistics + 2 * a_.rows);
+    }
     for (int64_t i = 0; i < kTogether; ++i) {
       centres.left[i] = centres.left[i] == 0 ? C(0) : -centres.left[i] * centres.r[i];
     }

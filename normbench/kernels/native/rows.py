@@ -81,10 +81,10 @@ def _forward(arrays, plan, saves):
     x, residual, parameters = arrays
     outputs = [jax.ShapeDtypeStruct(x.shape, jnp.dtype(plan.output_dtype))]
     outputs += [jax.ShapeDtypeStruct(x.shape, x.dtype)] * plan.added
-    outputs += [jax.ShapeDtypeStruct((3, plan.rows[0]), jnp.dtype(plan.dtype))]
+    outputs += [jax.ShapeDtypeStruct((3, plan.rows[0]), jnp.dtype(plan.dtype))] * saves
     inputs = (x, *([residual] if plan.added else []), *parameters)
-    y, *z, statistics = call("rows", inputs, outputs, plan.numbers(False, len(parameters) > 1), [plan.epsilon])
-    return (y, z[0] if plan.added else None), statistics if saves else None
+    y, *more = call("rows", inputs, outputs, plan.numbers(False, len(parameters) > 1), [plan.epsilon])
+    return (y, more[0] if plan.added else None), more[-1] if saves else None
 
 
 def _backward(kept, saved, cotangents, plan):

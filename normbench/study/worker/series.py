@@ -52,9 +52,10 @@ class Pools:
 
 def series_of(one: Compiled, rotation: Rotation, oracle: Oracle) -> list[Series]:
     """Warms a case up and returns its series: each clock with each cache state, and what it prepares."""
-    instruments = Instruments(block=one.block)
-    call, warm = one.call, rotation.sets[0]
+    instruments = Instruments(block=one.block, wait=one.wait)
+    warm = rotation.sets[0]
     output_bytes = tree_bytes(one.blocking(*warm))
+    call = one.direct_call
     estimate_s = min(wall(call, warm, instruments).seconds for _ in range(2))
     burst = _clamp(BURST_S / estimate_s, 1, MAXIMUM_BURST)
     depth = _clamp(PIPELINE_S / estimate_s, 2, min(MAXIMUM_PIPELINE, max(2, PIPELINE_BYTES // max(output_bytes, 1))))

@@ -31,7 +31,7 @@ class FakeMachine:
         return results
 
     def instruments(self) -> Instruments:
-        return Instruments(lambda: self.time_ns, lambda: self.faults, self.block)
+        return Instruments(lambda: self.time_ns, lambda: self.faults, self.block, self.block)
 
 
 def test_wall_blocks_the_call_and_counts_its_page_faults():
