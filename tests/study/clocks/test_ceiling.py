@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from normbench.kernels.native.build import missing
 from normbench.study.clocks.ceiling import SMALLEST_CLASS_BYTES, STREAMING_CLASS_BYTES, Ceilings, size_class
 from normbench.study.clocks.memory import Rotation, Sweep, available_bytes, copies, last_level_cache_bytes, tree_bytes
+
+
+NATIVE = () if missing() else ("native",)
+"""The streaming program on the threads of the variant of that name, where it can be built."""
 
 
 def rotation_of(sets, cache_bytes):
@@ -88,7 +93,7 @@ def ceilings():
 def test_a_class_is_measured_once_with_its_neighbour(ceilings):
     rows = ceilings.measure(100_000)
     assert {row["bytes"] for row in rows} == {65536, 131072, STREAMING_CLASS_BYTES}
-    names = ("negate", "scale", "triad")
+    names = ("negate", "scale", "triad", *NATIVE)
     assert {row["program"] for row in rows} == {*names, *(f"{name}, pipelined" for name in names)}
     assert all(row["seconds"] > 0 and row["cache"] == "cold" for row in rows)
     assert ceilings.measure(70_000) == []
@@ -98,7 +103,7 @@ def test_a_class_is_measured_once_with_its_neighbour(ceilings):
 
 def test_processes_after_the_first_leave_out_the_triad_on_a_cpu():
     rows = Ceilings("cpu", 1, 2**18, Sweep(2**18), seed=0).measure(10_000)
-    assert {row["program"].partition(",")[0] for row in rows} == {"negate", "scale"}
+    assert {row["program"].partition(",")[0] for row in rows} == {"negate", "scale", *NATIVE}
 
 
 def test_measuring_again_can_only_raise_the_ceiling(ceilings):
