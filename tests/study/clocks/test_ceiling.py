@@ -11,7 +11,6 @@ from normbench.kernels.native.build import missing
 from normbench.study.clocks.ceiling import SMALLEST_CLASS_BYTES, STREAMING_CLASS_BYTES, Ceilings, size_class
 from normbench.study.clocks.memory import Rotation, Sweep, available_bytes, copies, last_level_cache_bytes, tree_bytes
 
-
 NATIVE = () if missing() else ("native",)
 """The streaming program on the threads of the variant of that name, where it can be built."""
 
