@@ -184,7 +184,7 @@ void segments_forward(ffi::ThreadPool& pool, const Segments& a) {
     alignas(64) C made[kBlock<C>];
     const int64_t begin = task * each, end = std::min(units, begin + each);
     C* statistics = static_cast<C*>(a.statistics.data);
-    if (a.runs > 1 && a.run < kLong) {
+    if (a.runs > 1 && a.run < kLong) {  // too short for the processor to foresee the next
       for (int64_t image = 0; image < a.images; ++image) ask_for(a.x, a.start(begin, image), (end - begin) * a.run);
     }
     for (int64_t unit = begin; unit < end; ++unit) {

@@ -104,8 +104,8 @@ class Helper {
  private:
   static constexpr auto kAwake = std::chrono::microseconds(100);
 
-  // Forbids the thread the core that its caller is on. A virtual machine's core that is idle counts as one that its host
-  // may have taken away, so that Linux wakes threads where there is another one already, and leaves them waiting there.
+  // Forbids the thread the core that its caller is on: else it did not come for whole bursts of calls on a virtual
+  // machine, though a core was idle. Linux is taken to have woken it beside its caller, where it waited.
   void keep_off(int core) {
 #if defined(__linux__)
     if (core == kept_off_) return;
