@@ -243,9 +243,9 @@ class WorkerPool:
             self._after_death(desk)
 
     def _finish(self, desk: "_Desk") -> None:
-        """Hands over the unit and gives the worker the next one, or ends it."""
+        """Gives the worker the next unit, or ends it, and hands over what it found: it works on while that is stored."""
         desk.count_time()
-        self._finished(desk.progress)
+        done = desk.progress
         more = self._waiting and not self._retries and not worn_out(desk.worker, desk.units)
         unit = self._next(desk) if more else None
         if unit:
@@ -253,6 +253,7 @@ class WorkerPool:
             desk.begin()
         else:
             self._dismiss(desk)
+        self._finished(done)
 
     def _after_death(self, desk: "_Desk") -> None:
         """Gives what is left of the unit to a new worker, which begins once it is ready."""

@@ -390,9 +390,11 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watc
     def settings(unit: Unit) -> Settings:
         compiles = unit.kind == "compile"
         share = MEMORY_SHARE / config.workers if compiles else MEMORY_SHARE
+        # Compiling changes the mode unit by unit, which saves a start; a user's module sees it when it is imported.
+        wide = unit.wide and bool(config.imports or not compiles)
         return Settings(
             kind=unit.kind, target=platform_of(unit.target) if compiles else unit.target,
-            process=unit.process, wide=unit.wide, run=str(store.path.resolve()),
+            process=unit.process, wide=wide, run=str(store.path.resolve()),
             imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
             processes=processes, cache=config.cache, host=host, device_id=device_id(unit.target),
             threads=max(1, usable_cores() // config.workers) if compiles else None,

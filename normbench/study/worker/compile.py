@@ -4,6 +4,8 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
+import jax
+
 from normbench import jax_compat, kernels
 from normbench.cache.compilations import Compilations, Kept
 from normbench.cases.case import Case
@@ -47,12 +49,13 @@ class Lowerings:
 
 
 def compile_unit(unit: Unit, run: Path, emit, mark, compilations: Compilations, lowerings: Lowerings) -> None:
-    """Emits the rows of "compiled" and "launches" of each case as soon as it is compiled."""
+    """Emits the rows of "compiled" and "launches" of each case as soon as it is compiled, in the mode that it needs."""
     for slug in unit.cases:
         mark(slug, "compiling")
         case = Case.from_slug(slug)
         try:
-            tables = _compiled(case, unit.target, run, compilations, lowerings)
+            with jax.enable_x64(unit.wide):
+                tables = _compiled(case, unit.target, run, compilations, lowerings)
         except Exception as error:
             status, reason = outcome_of(case, error)
             tables = {"compiled": [{"case": slug, "target": unit.target, "status": status, "reason": reason}]}

@@ -97,14 +97,8 @@ def _lines_until_parent_ends():
 
 
 def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], None]):
-    from normbench.cache.compilations import Compilations
+    """What carries out the units of a worker's kind; what the other kinds need is not imported."""
     from normbench.study.clocks.memory import limit_memory
-    from normbench.study.clocks.sampling import StoppingRule
-    from normbench.study.machine.environment import lowering_context
-    from normbench.study.worker.attribution import attribute_unit
-    from normbench.study.worker.bench import Bench
-    from normbench.study.worker.compile import Lowerings, compile_unit
-    from normbench.study.worker.measure import Measurement
 
     run = Path(settings["run"])
 
@@ -114,12 +108,30 @@ def _handler(settings: dict[str, Any], send, mark: Mark, pause: Callable[[], Non
     if settings["target"] != "gpu":  # CUDA maps more than it uses
         limit_memory(settings["memory_share"])
     if settings["kind"] == "compile":
-        folder = None if settings["cache"] is None else Path(settings["cache"])
-        compilations = Compilations(folder, None if settings["imports"] else lowering_context())
-        lowerings = Lowerings(shared=not settings["imports"])
-        return lambda unit: compile_unit(unit, run, emit, mark, compilations, lowerings)
+        return _compiling(settings, run, emit, mark)
     if settings["kind"] == "attribute":
+        from normbench.study.worker.attribution import attribute_unit
+
         return lambda unit: attribute_unit(unit, run, emit, mark)
+    return _measuring(settings, run, emit, mark, pause)
+
+
+def _compiling(settings: dict[str, Any], run: Path, emit, mark: Mark):
+    from normbench.cache.compilations import Compilations
+    from normbench.study.machine.environment import lowering_context
+    from normbench.study.worker.compile import Lowerings, compile_unit
+
+    folder = None if settings["cache"] is None else Path(settings["cache"])
+    compilations = Compilations(folder, None if settings["imports"] else lowering_context())
+    lowerings = Lowerings(shared=not settings["imports"])
+    return lambda unit: compile_unit(unit, run, emit, mark, compilations, lowerings)
+
+
+def _measuring(settings: dict[str, Any], run: Path, emit, mark: Mark, pause: Callable[[], None]):
+    from normbench.study.clocks.sampling import StoppingRule
+    from normbench.study.worker.bench import Bench
+    from normbench.study.worker.measure import Measurement
+
     bench = Bench(settings["target"], settings["process"], settings["processes"], settings["seed"])
     rule = StoppingRule(**settings["rule"])
     return lambda unit: Measurement(unit, rule, bench, run, emit, mark, pause).run()

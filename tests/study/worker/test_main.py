@@ -2,6 +2,7 @@
 
 import mmap
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -140,6 +141,22 @@ def test_a_worker_that_cannot_start_is_an_error_of_the_installation(tmp_path):
     broken = settings(tmp_path, "compile", imports=("no_such_module",))
     with pytest.raises(WorkerError, match=r"did not start: .*no_such_module"):
         WorkerPool(units, lambda unit: broken, 1, 60.0, lambda progress: None).run()
+
+
+def test_a_compiling_worker_changes_the_mode_unit_by_unit(tmp_path):
+    """One process: double precision before and after single precision, each with the bytes of its own dtype."""
+    pytest.importorskip("jax_cuda13_plugin")
+    (tmp_path / "hlo").mkdir()
+    problems = [Problem("batch_norm", (64, 32), "nc", dtype, dtype) for dtype in ("float32", "float64")]
+    narrow, wide = compile_units([Case(problem, "naive") for problem in problems], ("h200",))
+    one = settings(tmp_path, "compile")
+    found = []
+    units = [wide, narrow, replace(wide, target="a100")]
+    WorkerPool(units, lambda unit: one, 1, 120.0, found.append).run()
+    read = [sum(row["read_bytes"] for row in progress.tables()["launches"]) for progress in found]
+    elements = 64 * 32 + 4 * 32
+    assert [progress.unit.wide for progress in found] == [True, False, True]
+    assert read == [8 * elements, 4 * elements, 8 * elements]
 
 
 def test_a_crash_while_compiling_costs_one_case(tmp_path):
