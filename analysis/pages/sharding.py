@@ -7,7 +7,7 @@ results/sharding/h200.csv and docs/sharding.md. `--from-results` writes the page
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ PAGE = ROOT / "docs" / "sharding.md"
 RESULTS = ROOT / "results" / "sharding" / "h200.csv"
 TARGET = "h200"
 COLUMNS = (
-    "jax", "case", "launches", "bytes", "minimum_bytes", "collectives", "wire_bytes", "collectives_predicted_s",
+    "jax", "case", "step", "launches", "bytes", "minimum_bytes", "collectives", "wire_bytes", "collectives_predicted_s",
     "predicted_s", "predicted_low_s", "predicted_high_s", "reason",
 )  # fmt: skip
 QUESTIONS = {
@@ -26,6 +26,12 @@ QUESTIONS = {
     "sequence8": "## Rows that lie whole on one of 8 devices, gathered afterwards",
     "channels4": "## Group norm with its channels over 4 devices",
 }
+STEPS = {
+    "loss": "the gradient of a loss of y",
+    "checkpoint": "the gradient of a loss of y, y computed again for it (`jax.checkpoint`)",
+}
+"""Programs as in training, where dy comes after y."""
+IN_STEPS = ("naive", "sums", "merged")
 
 HEAD = """# Norms over many GPUs, compiled without any
 
@@ -60,8 +66,9 @@ The variants: `naive` (the textbook formula), `one_pass` and `custom_vjp` are wr
 them; `sharded` is the textbook formula in `jax.shard_map`; `sums` adds sum(x) and sum(x²) in one all-reduce, which
 cancels from a mean of 1e3 deviations on; `merged` sends a pivot, a mean and a sum of squares of each device in one
 all-gather and merges them by the rule of Chan, Golub and LeVeque, and is right to a few roundings whatever the mean;
-its gradient is by hand and adds both of its sums in one all-reduce. `pallas_triton` is a kernel by hand of the part of
-each device. A case that is not in a table is refused, with the reason below it.
+its gradient is by hand and sends both of its sums in one all-gather, those of `sums` in one all-reduce.
+`pallas_triton` is a kernel by hand of the part of each device. A case that is not in a table is refused, with the
+reason below it.
 """
 FOUND = """## What was found
 
@@ -70,8 +77,15 @@ FOUND = """## What was found
   `sums` and `one_pass` are void and the textbook formula keeps two or three digits. Rows of layer norm: {rows} become
   {rows_merged}.
 * **XLA joins what does not wait.** Forward and backward together, the textbook formula's four become {joined}, as the
-  sum of dy waits for nothing. `custom_vjp`, whose sums are all around a pivot that is known before x is read, takes
-  {pivoted} for all of them, as far as the running mean is near the mean.
+  sum of dy waits for nothing. The backward sums of `merged`, each device's around a mean of its own, and of `sums` wait
+  for nothing that is received: {joined_merged} and {joined_sums} for both passes. So do those of `custom_vjp`, around a
+  pivot that is known before x is read: {pivoted}, as far as the running mean is near the mean.
+* **In a training step dy waits for y**, and each pass has a collective of its own: {step} of `merged`
+  between 8 devices where the textbook formula has {step_naive}, predicted {step_us:.0f} us in the place of
+  {step_naive_us:.0f}. Where y is computed again for the gradient (`jax.checkpoint`), what it takes again and what the
+  gradient takes are joined: {again} where the textbook formula has {again_naive}, {again_us:.0f} us in the
+  place of {again_naive_us:.0f}. For this the gradient of `merged` sends all devices' sums, not their total, which
+  shows between 64: {far:.0f} us in the step, of which {far_sent:.0f} are its gathers; `sums` takes {far_sums:.0f}.
 * **Fewer is not always faster.** Between 64 devices a gather goes round a ring of 63 steps, predicted {gather:.0f} us,
   where a tree adds up two sums in {tree:.0f} us: there `sums` is ahead, and `merged` hardly saves time on the textbook
   formula. Between 8 it is {near:.0f} us. On the wire a gather brings three numbers of each device, {wire:.0f} times
@@ -89,10 +103,10 @@ pictures. `normbench study --preset sharding --target h200` compiles the same ca
 
 
 def compiled() -> Iterator[dict[str, Any]]:
-    """A row of `COLUMNS` for each case of the preset."""
+    """A row of `COLUMNS` for each case of the preset, and for the steps of training."""
     import jax
 
-    from normbench import explain, kernels
+    from normbench import kernels
     from normbench.cases.case import cases
 
     for case in cases("sharding"):
@@ -102,21 +116,52 @@ def compiled() -> Iterator[dict[str, Any]]:
             yield {**row, "reason": reason}
             continue
         program = kernels.program(case.problem, case.variant)
-        report = explain(program.function, *program.inputs, target=TARGET)
-        found = report.collectives
-        low, high = report.predicted_range_s or (0.0, 0.0)
-        yield {
-            **row,
-            "launches": len(report.launches),
-            "bytes": report.bytes,
-            "minimum_bytes": report.minimum_bytes,
-            "collectives": "; ".join(f"{kind}={n}" for kind, n in Counter(found["collective"]).items()),
-            "wire_bytes": int(found["wire_bytes"].sum()),
-            "collectives_predicted_s": f"{found['predicted_s'].sum():.4g}",
-            "predicted_s": f"{report.predicted_s:.4g}",
-            "predicted_low_s": f"{low:.4g}",
-            "predicted_high_s": f"{high:.4g}",
-        }
+        yield {**row, **_figures(program.function, program.inputs)}
+        if case.variant in IN_STEPS and case.pass_ == "forward" and "merged" in _alike(case):
+            for step in STEPS:
+                yield {**row, "step": step, **_figures(_step(program.function, step), program.inputs)}
+
+
+def _alike(case: Any) -> list[str]:
+    """The variants that take the problem of a case."""
+    from normbench import kernels
+
+    known = kernels.variants(case.operator, ("xla", "mesh"))
+    return [name for name in known if kernels.get(case.operator, name).supports(case.problem, TARGET) is None]
+
+
+def _step(function: Callable, step: str) -> Callable:
+    """The gradient of a loss of y, the first result, by x, gamma and beta."""
+    import jax
+    import jax.numpy as jnp
+
+    def y_of(*arrays: Any) -> Any:
+        return jax.tree.leaves(function(*arrays))[0]
+
+    def loss(*arrays: Any) -> Any:
+        y = (jax.checkpoint(y_of) if step == "checkpoint" else y_of)(*arrays)
+        return jnp.square(y.astype(jnp.float32)).mean()
+
+    return jax.grad(loss, argnums=(0, 1, 2))
+
+
+def _figures(function: Callable, inputs: tuple[Any, ...]) -> dict[str, Any]:
+    from normbench import explain
+
+    report = explain(function, *inputs, target=TARGET)
+    found = report.collectives
+    low, high = report.predicted_range_s or (0.0, 0.0)
+    return {
+        "launches": len(report.launches),
+        "bytes": report.bytes,
+        "minimum_bytes": report.minimum_bytes,
+        "collectives": "; ".join(f"{kind}={n}" for kind, n in Counter(found["collective"]).items()),
+        "wire_bytes": int(found["wire_bytes"].sum()),
+        "collectives_predicted_s": f"{found['predicted_s'].sum():.4g}",
+        "predicted_s": f"{report.predicted_s:.4g}",
+        "predicted_low_s": f"{low:.4g}",
+        "predicted_high_s": f"{high:.4g}",
+    }
 
 
 def found(rows: list[dict[str, str]]) -> str:
@@ -124,11 +169,11 @@ def found(rows: list[dict[str, str]]) -> str:
     from normbench.cases.case import Case
 
     cases = [(Case.from_slug(row["case"]), row) for row in rows]
-    by = {(case.operator, case.context, case.pass_, case.variant): row for case, row in cases}
+    by = {(case.operator, case.context, case.pass_, case.variant, row["step"]): row for case, row in cases}
 
-    def row(variant: str, context: str = "batch8", pass_: str = "forward") -> dict[str, str]:
+    def row(variant: str, context: str = "batch8", pass_: str = "forward", step: str = "") -> dict[str, str]:
         operator = "batch_norm_training" if context.startswith("batch") else "layer_norm"
-        return by[operator, context, pass_, variant]
+        return by[operator, context, pass_, variant, step]
 
     def us(one: dict[str, str], column: str = "collectives_predicted_s") -> float:
         return 1e6 * float(one[column])
@@ -144,7 +189,20 @@ def found(rows: list[dict[str, str]]) -> str:
         rows=_collectives(row("naive", "hidden8")),
         rows_merged=_collectives(row("merged", "hidden8")),
         joined=_collectives(row("naive", pass_=both)),
+        joined_merged=_collectives(row("merged", pass_=both)),
+        joined_sums=_collectives(row("sums", pass_=both)),
         pivoted=_collectives(row("custom_vjp", pass_=both)),
+        step=_collectives(row("merged", step="loss")),
+        step_naive=_collectives(row("naive", step="loss")),
+        step_us=us(row("merged", step="loss"), "predicted_s"),
+        step_naive_us=us(row("naive", step="loss"), "predicted_s"),
+        far=us(row("merged", "batch64", step="loss"), "predicted_s"),
+        far_sent=us(row("merged", "batch64", step="loss")),
+        far_sums=us(row("sums", "batch64", step="loss"), "predicted_s"),
+        again=_collectives(row("merged", step="checkpoint")),
+        again_naive=_collectives(row("naive", step="checkpoint")),
+        again_us=us(row("merged", step="checkpoint"), "predicted_s"),
+        again_naive_us=us(row("naive", step="checkpoint"), "predicted_s"),
         gather=us(row("merged", "batch64")),
         tree=us(row("sums", "batch64")),
         near=us(row("merged")),
@@ -175,11 +233,14 @@ def page(rows: list[dict[str, str]]) -> Iterator[str]:
         of_context = [(Case.from_slug(row["case"]), row) for row in rows]
         of_context = [(case, row) for case, row in of_context if case.context == context]
         for problem in dict.fromkeys(case.problem for case, _ in of_context):
-            same = [(case.variant, row) for case, row in of_context if case.problem == problem]
-            words = problem.pass_.replace("_", " and ")
-            yield f"**{problem.operator}**, {words}, x {shape_text(problem.shape)} in {problem.layout}, bfloat16\n"
-            yield from _table(same)
-            yield ""
+            for step in ("", *STEPS):
+                mine = [(case, row) for case, row in of_context if case.problem == problem and row["step"] == step]
+                if mine:
+                    words = STEPS.get(step) or problem.pass_.replace("_", " and ")
+                    x = f"x {shape_text(problem.shape)} in {problem.layout}"
+                    yield f"**{problem.operator}**, {words}, {x}, bfloat16\n"
+                    yield from _table([(case.variant, row) for case, row in mine])
+                    yield ""
     yield f"JAX {rows[0]['jax']}, target {TARGET}.{TAIL}"
 
 

@@ -73,7 +73,7 @@ class Division:
     def on(self, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(self.mesh, spec)
 
-    def map(self, function: Callable, arguments: Sequence[PartitionSpec], results: Any) -> Callable:
+    def map(self, function: Callable, arguments: Sequence[Any], results: Any) -> Callable:
         """`function` of the part of each device; results that are said to be whole have to be the same on all."""
         return jax.shard_map(function, mesh=self.mesh, in_specs=tuple(arguments), out_specs=results, check_vma=False)
 

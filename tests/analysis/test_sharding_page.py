@@ -14,7 +14,7 @@ ROWS = read()
 
 def test_the_page_is_what_the_results_say_and_has_every_case():
     assert PAGE.read_text(encoding="utf-8") == "\n".join(page(ROWS)).rstrip() + "\n"
-    assert [row["case"] for row in ROWS] == [case.slug for case in cases("sharding")]
+    assert [row["case"] for row in ROWS if not row["step"]] == [case.slug for case in cases("sharding")]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets")

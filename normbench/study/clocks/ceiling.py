@@ -17,6 +17,7 @@ from normbench.study.clocks.sampling import Series, StoppingRule, interleave
 SMALLEST_CLASS_BYTES = 2**13
 STREAMING_CLASS_BYTES = 2**23
 """Where the call itself is a small part of the time of a streaming program on a CPU."""
+PAGE_BYTES = 2**12
 MARGIN = 1.02
 """A case may be this much faster than the ceiling before it is impossible: the noise of two measurements."""
 
@@ -78,12 +79,14 @@ class Ceilings:
 
     def measure(self, size_bytes: int, again: bool = False) -> list[dict[str, Any]]:
         """Measures the two size classes that bracket `size_bytes`, and on a CPU one that streams; those that were
-        measured only `again`.
+        measured only `again`, and then `size_bytes` too: between two classes may lie what a cache just holds.
 
         Returns the rows of the table "ceilings".
         """
         upper = size_class(size_bytes)
         wanted = {upper // 2, upper, *([STREAMING_CLASS_BYTES] if self.device == "cpu" else [])}
+        if again:
+            wanted.add(-(-size_bytes // PAGE_BYTES) * PAGE_BYTES)
         classes = [size for size in sorted(wanted) if again or size not in self._best]
         return [row for size in classes for row in self._measure_class(size)]
 
@@ -96,7 +99,8 @@ class Ceilings:
         """
         upper = size_class(size_bytes)
         if by_device:
-            return max(self._best_by_device.get(size, 0.0) for size in (upper // 2, upper)) or None
+            found = self._best_by_device.items()
+            return max((rate for size, rate in found if upper // 2 <= size <= upper), default=None)
         return max((rate for size, rate in self._best.items() if size >= upper // 2), default=None)
 
     def impossible(self, minimum_bytes: int, median_s: float, by_device: bool = False) -> str | None:

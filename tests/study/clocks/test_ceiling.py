@@ -110,6 +110,7 @@ def test_measuring_again_can_only_raise_the_ceiling(ceilings):
     before = ceilings.bytes_per_second(20_000)
     again = ceilings.measure(20_000, again=True)
     assert ceilings.bytes_per_second(20_000) >= before
+    assert {row["bytes"] for row in again} == {16384, 20480, 32768, STREAMING_CLASS_BYTES}
     keys = [(row["program"], row["bytes"], row["sample"]) for row in first + again]
     assert len(set(keys)) == len(keys)
 
