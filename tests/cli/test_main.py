@@ -376,6 +376,13 @@ def test_a_module_that_fails_when_it_is_imported_is_one_line(monkeypatch, capsys
         assert f"module '{name}' cannot be imported: " in line
 
 
+@pytest.mark.parametrize("call", [("ends:f", *SHAPE), ("ends:g", "--args", "ends:f")])
+def test_a_function_that_ends_the_process_has_failed(call, monkeypatch, capsys, tmp_path):
+    (tmp_path / "ends.py").write_text("import sys\n\ndef f(*args):\n    sys.exit(0)\n\ndef g(x):\n    return x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "'ends:f' cannot be called" in refused(capsys, "explain", "--function", *call, *TARGET)
+
+
 def test_explain_prints_everything_on_request(capsys):
     options = ("--function", "jax.numpy:dot", "--shape", "8x16", "--shape", "16x4", *TARGET)
     assert cli.main(["explain", *options, "--full"]) == 0

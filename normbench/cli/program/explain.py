@@ -50,7 +50,7 @@ def explained(name: str, function: Callable, args: Sequence[Any], kwargs: dict[s
         return explain_call(function, args, kwargs, target=target)
     except (UserError, CompileError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever the function does: sys.exit must not pass for a success
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"function {name!r} cannot be called with {called_with(args, kwargs)}: {first_line}") from error
 

@@ -87,7 +87,7 @@ def made(text: str) -> tuple[tuple, dict[str, Any]]:
     maker = find("args", text)
     try:
         found = maker()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         first_line = next(iter(str(error).splitlines()), "")
         raise UserError(f"args {text!r} cannot be called: {type(error).__name__}: {first_line}") from error
     if not isinstance(found, tuple):
