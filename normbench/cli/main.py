@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parsed = _parser().parse_args(arguments)
         _refuse_empty(parsed)
         parsed.command_line = ("normbench", *arguments)
+        _make_printable()
         _keep_jax_from_looking_for_a_gpu()
         module, function = parsed.run
         status = getattr(import_module(module), function)(parsed)
@@ -54,6 +55,15 @@ def _refuse_empty(parsed: argparse.Namespace) -> None:
     for name, value in vars(parsed).items():
         if value == "" or (isinstance(value, list | tuple) and "" in value):
             raise UserError(f"{name.strip('_').replace('_', '-')} '': it is empty; give a value, or leave it out")
+
+
+def _make_printable() -> None:
+    """Nothing that is found out is lost for the sake of printing it: standard output may be closed (`>&-`), or of an
+    encoding that lacks ± and →, which then become ?."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (it stays open as long as the process)
+    elif sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _keep_jax_from_looking_for_a_gpu() -> None:

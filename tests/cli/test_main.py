@@ -53,6 +53,26 @@ def test_help_imports_neither_jax_nor_pandas():
         assert command in done.stdout
 
 
+def _lists_in_a_process(**how):
+    code = "import sys\nfrom normbench.cli import main as cli\nsys.exit(cli.main(sys.argv[1:]))"
+    words = ("list", "--shapes", how.pop("shapes"), "layer_norm", *TARGET)
+    return subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True, **how)
+
+
+def test_what_an_encoding_lacks_becomes_a_question_mark(tmp_path):
+    (tmp_path / "shapes").write_text("4x8x16 # ViT → mine\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = _lists_in_a_process(shapes=str(tmp_path / "shapes"), env=environment, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[ViT ? mine]" in done.stdout
+
+
+def test_standard_output_may_be_closed(tmp_path):
+    (tmp_path / "shapes").write_text("4x8x16\n")
+    done = _lists_in_a_process(shapes=str(tmp_path / "shapes"), preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("command", ["list", "study", "explain", "report", "gpu", "merge", "doctor"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as done:
