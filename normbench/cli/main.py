@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if not _current_folder_is_there():
+            return _fail("the current folder is no longer there; change to another", BAD_USAGE, debug)
         hint = "" if debug else " (the traceback: repeat the command with --debug)"
         return _fail(f"{type(error).__name__}: {error}", FAILED, debug, hint)
 
@@ -72,6 +74,13 @@ def _keep_jax_from_looking_for_a_gpu() -> None:
 
     if not gpu_present():
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def _current_folder_is_there() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _fail(message: str, status: int, debug: bool, hint: str = "") -> int:

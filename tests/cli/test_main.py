@@ -67,6 +67,13 @@ def test_what_an_encoding_lacks_becomes_a_question_mark(tmp_path):
     assert "[ViT ? mine]" in done.stdout
 
 
+def test_a_current_folder_that_was_removed_is_named(monkeypatch, capsys, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the current folder is no longer there" in refused(capsys, "cache", "stats", "--cache", "x")
+
+
 def test_standard_output_may_be_closed(tmp_path):
     (tmp_path / "shapes").write_text("4x8x16\n")
     done = _lists_in_a_process(shapes=str(tmp_path / "shapes"), preexec_fn=lambda: os.close(1))
