@@ -10,11 +10,12 @@ norm, clipping by a global norm); a root of something as large as x scales eleme
 result is scaled back by the same statistics (batch renormalization), no normalization can take its place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from normbench.fusion.program.graph import CARRIED
 from normbench.norms.scalars import scalar
 from normbench.norms.statistics import (
     MOVES,
@@ -23,13 +24,17 @@ from normbench.norms.statistics import (
     Statistic,
     before_broadcast,
     is_broadcast,
+    is_mean_of,
     origin,
     statistic_of,
     stored,
+    subtracted,
 )
 from normbench.norms.values import Values
 
-_ROOTS = ("rsqrt", "sqrt", "power", "cbrt")
+_ROOTS = ("rsqrt", "sqrt", "power")
+_SUMS = frozenset(["reduce", "reduce-window", "all-reduce", "dot", "convolution", "custom-call", CARRIED])
+"""Opcodes that can make a mean."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +69,40 @@ def recognised(values: Values) -> tuple[Match, ...]:
 
 def _match(values: Values, root: int) -> Match | None:
     one = values[root]
-    if one.opcode == "power" and abs(scalar(values, one.operands[1]) or 0.0) != 0.5:
+    exponent = _exponent(values, root)
+    if abs(exponent) != 0.5:
         return None
     statistic = statistic_of(values, one.operands[0])
     if statistic is None:
         return None
-    for applied, x, factors in _applications(values, root, statistic):
-        match = _completed(values, root, statistic, applied, x, factors)
+    for applied, numerator, factors in _applications(values, root, statistic, exponent < 0):
+        match = _completed(values, root, statistic, applied, numerator, factors)
         if match is not None:
             return match
     return None
 
 
+def _exponent(values: Values, root: int) -> float:
+    """That of the variance in a root."""
+    one = values[root]
+    if one.opcode == "power":
+        return scalar(values, one.operands[1]) or 0.0
+    return -0.5 if one.opcode == "rsqrt" else 0.5
+
+
 # --- from the root to what is normalised
 
 
-def _applications(values: Values, root: int, statistic: Statistic) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Where the root, broadcast, meets a large tensor: (multiplication or division, x, factors met before)."""
+def _applications(
+    values: Values, root: int, statistic: Statistic, inverted: bool
+) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Where a large tensor is divided by the root, broadcast: (multiplication or division, the tensor, factors met
+    before). `inverted` says whether it is 1/sqrt, and not sqrt."""
     large = values[statistic.reduced].elements if statistic.x is not None else 2 * values[root].elements
-    todo: list[tuple[int, tuple[int, ...]]] = [(root, ())]
+    todo: list[tuple[int, tuple[int, ...], bool]] = [(root, (), inverted)]
     seen = {root}
     while todo and len(seen) < 10 * STEPS:
-        value, factors = todo.pop(0)
+        value, factors, inverse = todo.pop(0)
         for user in values.users[value]:
             one = values[user]
             if user in seen:
@@ -94,24 +111,27 @@ def _applications(values: Values, root: int, statistic: Statistic) -> Iterator[t
             if one.opcode in MOVES or (
                 one.opcode == "add" and any(scalar(values, o) is not None for o in one.operands if o != value)
             ):
-                todo.append((user, factors))
+                todo.append((user, factors, inverse))
             elif one.opcode in ("multiply", "divide"):
                 others = [operand for operand in one.operands if operand != value]
                 if len(others) != 1:
                     continue
+                divides = one.opcode == "divide" and one.operands[1] == value
                 spread = bool(factors) or is_broadcast(values, value) or values[root].elements >= large
                 if one.elements >= large and spread and not is_broadcast(values, others[0]):
-                    x = origin(values, others[0])
-                    if statistic.x is None or x == origin(values, statistic.x):
-                        yield user, x, factors
+                    normalises = divides != inverse and (divides or one.opcode == "multiply")
+                    is_x = statistic.x is None or origin(values, others[0]) == origin(values, statistic.x)
+                    if normalises and is_x:
+                        yield user, others[0], factors
                 elif one.elements <= max(values[root].elements, large // 2) or is_broadcast(values, others[0]):
-                    todo.append((user, (*factors, others[0])))
+                    todo.append((user, (*factors, others[0]), inverse != divides))
 
 
 def _completed(
-    values: Values, root: int, statistic: Statistic, applied: int, x: int, factors: tuple[int, ...]
+    values: Values, root: int, statistic: Statistic, applied: int, numerator: int, factors: tuple[int, ...]
 ) -> Match | None:
     y, scale, shift = applied, None, None
+    chain = [applied]
     if scales := [one for one in factors if scalar(values, one) is None]:
         scale = scales[-1]
     all_factors = list(factors)
@@ -120,6 +140,7 @@ def _completed(
         if step is None:
             break
         y, other = step
+        chain.append(y)
         opcode = values[y].opcode
         if other is None:
             continue
@@ -132,7 +153,9 @@ def _completed(
         return None
     if statistic.x is None and not _subtracts_stored_mean(values, applied, root, shift):
         return None
-    return Match(root, statistic, x, applied, y, scale, shift, tuple(all_factors))
+    if statistic.x is not None and not _is_centred_alike(values, statistic, numerator, root, chain):
+        return None
+    return Match(root, statistic, origin(values, numerator), applied, y, scale, shift, tuple(all_factors))
 
 
 def _next(values: Values, value: int) -> tuple[int, int | None] | None:
@@ -178,6 +201,46 @@ def _depends_on(values: Values, value: int, statistics: set[int]) -> bool:
         if one.id in statistics and one.opcode not in ("constant", "parameter") and scalar(values, one.id) is None:
             return True
         if one.opcode in ("dot", "convolution", "custom-call", "reduce", "gather", *STORED):
+            continue
+        todo += one.operands
+    return False
+
+
+def _is_centred_alike(values: Values, statistic: Statistic, numerator: int, root: int, results: Sequence[int]) -> bool:
+    """Whether a mean is subtracted from x where its deviations were squared, and none where x itself was.
+
+    x / std without a mean, or with a maximum or median subtracted, is scaled and not normalised. `results` are those
+    from which mean / std may be subtracted afterwards.
+    """
+    mean = subtracted(values, numerator)
+    if not statistic.centred:
+        return mean is None or not is_mean_of(values, mean, numerator)
+    if mean is not None:
+        return _holds_a_sum(values, mean)
+    return any(_shifts_by_root(values, user, result, root) for result in results for user in values.users[result])
+
+
+def _shifts_by_root(values: Values, addition: int, result: int, root: int) -> bool:
+    """Whether something worked out of the root is added to the result, or subtracted, by an operation."""
+    one = values[addition]
+    others = [operand for operand in one.operands if operand != result]
+    return one.opcode in ("add", "subtract") and any(
+        _depends_on(values, other, {root}) and not _depends_on(values, other, {result}) for other in others
+    )
+
+
+def _holds_a_sum(values: Values, value: int) -> bool:
+    """Whether a small value is worked out of a sum, as a mean is."""
+    small = before_broadcast(values, value)
+    todo, seen = [] if small is None else [small], set[int]()
+    while todo and len(seen) < 4 * STEPS:
+        one = values[todo.pop()]
+        if one.id in seen or one.elements >= values[value].elements:
+            continue
+        seen.add(one.id)
+        if one.opcode in _SUMS:
+            if one.combiner in ("", "add"):
+                return True
             continue
         todo += one.operands
     return False

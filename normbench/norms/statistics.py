@@ -233,7 +233,7 @@ def _centred(values: Values, value: int, inside: set[int]) -> tuple[int, bool]:
             value = one.operands[0]
         elif one.opcode == "subtract" and not centred and is_broadcast(values, one.operands[1]):
             inside.add(value)
-            centred = _is_mean_of(values, one.operands[1], one.operands[0])
+            centred = is_mean_of(values, one.operands[1], one.operands[0])
             value = one.operands[0]
         elif one.opcode == "select" and len(_apart_from_zeros(values, one.operands[1:])) == 1:
             inside.add(value)
@@ -247,7 +247,7 @@ def _apart_from_zeros(values: Values, operands: tuple[int, ...]) -> list[int]:
     return [operand for operand in operands if scalar(values, operand) != 0.0]
 
 
-def _is_mean_of(values: Values, mean: int, x: int) -> bool:
+def is_mean_of(values: Values, mean: int, x: int) -> bool:
     total = _sum(values, mean)
     return (
         total is not None
@@ -291,17 +291,34 @@ def before_broadcast(values: Values, value: int) -> int | None:
 def origin(values: Values, value: int) -> int:
     """x of a value that is x converted, in another shape, or with something broadcast subtracted or multiplied."""
     for _ in range(STEPS):
-        one = values[value]
-        if one.opcode in ("convert", "reshape", "bitcast", "transpose"):
-            value = one.operands[0]
-        elif one.opcode == "select" and len(_apart_from_zeros(values, one.operands[1:])) == 1:
-            value = _apart_from_zeros(values, one.operands[1:])[0]
-        elif (one.opcode == "subtract" and is_broadcast(values, one.operands[1])) or (
-            one.opcode in ("multiply", "divide") and is_broadcast(values, one.operands[1])
-        ):
-            value = one.operands[0]
-        elif one.opcode == "multiply" and is_broadcast(values, one.operands[0]):
-            value = one.operands[1]
-        else:
+        before = _towards_origin(values, value)
+        if before is None:
             return value
+        value = before
     return value
+
+
+def subtracted(values: Values, value: int) -> int | None:
+    """What is subtracted last, broadcast, on the way from the origin to a value; None where nothing is."""
+    for _ in range(STEPS):
+        one = values[value]
+        if one.opcode == "subtract" and is_broadcast(values, one.operands[1]):
+            return one.operands[1]
+        before = _towards_origin(values, value)
+        if before is None:
+            return None
+        value = before
+    return None
+
+
+def _towards_origin(values: Values, value: int) -> int | None:
+    one = values[value]
+    if one.opcode in ("convert", "reshape", "bitcast", "transpose"):
+        return one.operands[0]
+    if one.opcode == "select" and len(_apart_from_zeros(values, one.operands[1:])) == 1:
+        return _apart_from_zeros(values, one.operands[1:])[0]
+    if one.opcode in ("subtract", "multiply", "divide") and is_broadcast(values, one.operands[1]):
+        return one.operands[0]
+    if one.opcode == "multiply" and is_broadcast(values, one.operands[0]):
+        return one.operands[1]
+    return None

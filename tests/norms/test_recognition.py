@@ -121,3 +121,47 @@ def test_what_is_rematerialised_is_the_same_normalization():
     _, norms = found(listed.function, *listed.arguments)
     assert len(norms) == 4
     assert all(one.repeated and one.backward for one in norms)
+
+
+def deviation(x):
+    return x.std(-1, keepdims=True) + 1e-5
+
+
+NO_NORMS = {
+    "times the deviation": lambda x: (x - mean(x, -1)) * deviation(x),
+    "times the root": lambda x: x * jnp.sqrt(mean(x * x, -1)),
+    "over 1/sqrt": lambda x: x / jax.lax.rsqrt(mean(x * x, -1)),
+    "a power": lambda x: (x - mean(x, -1)) * x.var(-1, keepdims=True) ** 0.5,
+    "the root over x": lambda x: jnp.sqrt(mean(x * x, -1)) / x,
+    "a cube root": lambda x: x / jnp.cbrt(mean(x * x, -1)),
+    "no mean subtracted": lambda x: x / deviation(x),
+    "the maximum subtracted": lambda x: (x - x.max(-1, keepdims=True)) / deviation(x),
+    "the median subtracted": lambda x: (x - jnp.median(x, -1, keepdims=True)) / deviation(x),
+    "deviations over the root mean square": lambda x: (x - mean(x, -1)) * jax.lax.rsqrt(mean(x * x, -1) + 1e-5),
+}
+
+
+@pytest.mark.parametrize("name", NO_NORMS)
+def test_what_is_not_divided_by_the_root_or_not_centred_as_it_is_squared_is_no_normalization(name):
+    assert not counted(NO_NORMS[name], array(8, 64))
+
+
+def test_given_statistics_are_divided_by():
+    """The way back, y * sqrt(variance) + mean, is none."""
+    arguments = array(8, 64), array(64), array(64)
+    assert not counted(lambda y, mean, variance: (y - mean) * jnp.sqrt(variance + 1e-5), *arguments)
+
+
+def _folded(x, scale, shift):
+    factor = jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5) * scale
+    return x * factor + (shift - mean(x, -1) * factor)
+
+
+def _scaled_between(x, scale, shift):
+    root = jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
+    return x * root * scale - mean(x, -1) * root * scale + shift
+
+
+@pytest.mark.parametrize("function", [_folded, _scaled_between])
+def test_the_mean_may_be_subtracted_after_the_division(function):
+    assert counted(function, array(8, 64), array(64), array(64)) == {("layer", (1,), "float32"): 1}
