@@ -6,6 +6,7 @@ from typing import Any
 
 from normbench import kernels
 from normbench.fusion.program.graph import Program
+from normbench.fusion.program.made_of import FLOATS
 from normbench.fusion.program.words import megabytes
 from normbench.kernels.problem import Problem
 from normbench.norms.attribution import bytes_of
@@ -69,30 +70,34 @@ def _fold(facts: Mapping[str, Any], values: Values, match: Match) -> list[Advice
 
 def _cast_back(facts: Mapping[str, Any], values: Values, match: Match) -> list[Advice]:
     x, y = values[match.x].shape, values[match.y].shape
-    if y.bits <= x.bits or not _stays_wide(values, match, x.bits):
+    passes = _wide_passes(values, match, x.bits)
+    if x.element not in FLOATS or y.bits <= x.bits or not passes:  # integers would lose what was normalised
         return []
-    wider = (y.size_bytes - x.size_bytes) * 2 * facts["repetitions"]
+    wider = (y.size_bytes - x.size_bytes) * len(passes) * facts["repetitions"]
     reason = (
-        f"x is {facts['dtype']} and the result {facts['output_dtype']}: cast it back, and writing and reading it moves "
-        f"{megabytes(wider)} less"
+        f"x is {facts['dtype']} and the result {facts['output_dtype']}: cast it back, and {' and '.join(passes)} it "
+        f"moves {megabytes(wider)} less"
     )
     return [Advice("cast back", reason, wider)]
 
 
-def _stays_wide(values: Values, match: Match, bits: int) -> bool:
-    """Whether the result reaches memory as wide as it is: returned, or read by what is not fused with it. What is cast
-    back after an activation or an addition never does."""
+def _wide_passes(values: Values, match: Match, bits: int) -> tuple[str, ...]:
+    """What the program does in memory with a result as wide as it is: "writing" where it is returned, "reading" too
+    where something that is not fused with it takes it. What is cast back after an activation or an addition is neither.
+    """
     todo, seen = [match.y], set[int]()
+    written = False
     while todo:
         one = values[todo.pop()]
         if one.id in seen or one.shape.bits <= bits:
             continue
         seen.add(one.id)
         users = [values[user] for user in values.users[one.id] if not is_backward(values[user].name)]
-        if one.id in values.outputs or any(user.opcode in OWN_TASK for user in users):
-            return True
+        if any(user.opcode in OWN_TASK for user in users):
+            return "writing", "reading"
+        written |= one.id in values.outputs
         todo += [user.id for user in users if user.elements == one.elements]
-    return False
+    return ("writing",) if written else ()
 
 
 def _channels_last(facts: Mapping[str, Any], program: Program, own: Sequence[int]) -> list[Advice]:

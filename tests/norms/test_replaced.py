@@ -233,9 +233,18 @@ def cast(x, w):
     return (jax.nn.standardize(x.astype(F32), -1).astype(BF16) @ w.astype(BF16)).astype(F32)
 
 
+def returned_wide(x):
+    return jax.nn.standardize(x.astype(F32), -1)
+
+
+def returned_cast(x):
+    return returned_wide(x).astype(BF16)
+
+
 IMAGES, VECTOR, FILTER = array(16, 32, 32, 64), array(64, dtype=F32), array(3, 3, 64, 64)
 CHANGES = {
     "cast back": (wide, cast, (array(1024, 1024), array(1024, 1024, dtype=F32)), None),
+    "cast back, where it is returned": (returned_wide, returned_cast, (array(1024, 1024),), None),
     "fold into the convolution": (
         lambda x, w, *parameters: given(convolved(x, w), *parameters),
         lambda x, w, bias: jax.nn.relu(convolved(x, w) + bias),
@@ -252,9 +261,10 @@ CHANGES = {
 
 
 @needs_gpu_targets
-@pytest.mark.parametrize("action", CHANGES)
-def test_doing_what_the_report_says_saves_the_bytes_that_it_says(action):
-    before, after, arguments, others = CHANGES[action]
+@pytest.mark.parametrize("change", CHANGES)
+def test_doing_what_the_report_says_saves_the_bytes_that_it_says(change):
+    before, after, arguments, others = CHANGES[change]
+    action = change.split(",")[0]
     report = explain(before, *arguments, target="h200")
     (site,) = report.norms
     (said,) = (one.saved_bytes for one in site.advice if one.action == action)
@@ -268,4 +278,10 @@ def test_what_is_cast_back_after_its_activation_is_not_to_be_cast_back():
         return jax.nn.relu(jax.nn.standardize(x.astype(F32), -1)).astype(BF16) @ w
 
     (site,) = explain(activated, array(1024, 1024), array(1024, 1024), target="h200").norms
+    assert "cast back" not in [one.action for one in site.advice]
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16])
+def test_integers_that_are_normalised_are_not_cast_back(dtype):
+    (site,) = explain(returned_wide, array(64, 128, dtype=dtype), target="cpu").norms
     assert "cast back" not in [one.action for one in site.advice]
