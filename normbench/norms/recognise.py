@@ -35,6 +35,8 @@ from normbench.norms.values import Values
 _ROOTS = ("rsqrt", "sqrt", "power")
 _SUMS = frozenset(["reduce", "reduce-window", "all-reduce", "dot", "convolution", "custom-call", CARRIED])
 """Opcodes that can make a mean."""
+_CENTRED = "centred"
+"""What subtracting mean / std from x / std does."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Match:
       y: the result: scaled, shifted and cast back, where that is done.
       scale, shift: what is multiplied and added after the broadcast, before it; None where there is none.
       factors: everything that was multiplied with the root on the way.
+      beyond: what no operator of the registry does in its scale and shift; "" where one does all of it.
     """
 
     root: int
@@ -59,6 +62,7 @@ class Match:
     scale: int | None
     shift: int | None
     factors: tuple[int, ...]
+    beyond: str = ""
 
 
 def recognised(values: Values) -> tuple[Match, ...]:
@@ -131,8 +135,8 @@ def _completed(
     values: Values, root: int, statistic: Statistic, applied: int, numerator: int, factors: tuple[int, ...]
 ) -> Match | None:
     y, scale, shift = applied, None, None
-    chain = [applied]
-    if scales := [one for one in factors if scalar(values, one) is None]:
+    chain, steps = [applied], _scalings(values, applied, factors)
+    if scales := _varying(values, factors):
         scale = scales[-1]
     all_factors = list(factors)
     for _ in range(STEPS):
@@ -147,15 +151,47 @@ def _completed(
         if opcode in ("multiply", "divide"):
             all_factors.append(other)
             scale = other if scalar(values, other) is None else scale
+            steps.append("scaled")
         else:
             shift = other
+            added = "shifted" if opcode == "add" else "shifted by a negative"
+            steps.append(_CENTRED if _depends_on(values, other, {root}) else added)
     if any(_depends_on(values, factor, {root, *statistic.inside}) for factor in all_factors):
         return None
     if statistic.x is None and not _subtracts_stored_mean(values, applied, root, shift):
         return None
     if statistic.x is not None and not _is_centred_alike(values, statistic, numerator, root, chain):
         return None
-    return Match(root, statistic, origin(values, numerator), applied, y, scale, shift, tuple(all_factors))
+    if statistic.x is not None and statistic.centred and subtracted(values, numerator) is None:
+        steps += [] if _CENTRED in steps else ["centred together with its shift"]
+    return Match(
+        root, statistic, origin(values, numerator), applied, y, scale, shift, tuple(all_factors), _beyond(steps)
+    )
+
+
+def _varying(values: Values, factors: Sequence[int]) -> list[int]:
+    return [one for one in factors if scalar(values, one) is None]
+
+
+def _scalings(values: Values, applied: int, factors: Sequence[int]) -> list[str]:
+    """What the factors of the root do to the quotient, but for the 1 in 1/sqrt."""
+    found = []
+    for factor in factors:
+        number = scalar(values, factor)
+        divides = any(values[u].opcode == "divide" and values[u].operands[1] == factor for u in values.users[factor])
+        if number is None:
+            found.append("divided" if divides or values[applied].opcode == "divide" else "scaled")
+        elif number != 1:
+            found.append("multiplied by a number")
+    return found
+
+
+def _beyond(steps: Sequence[str]) -> str:
+    """What the steps from the quotient to y do that a scale and then a shift do not; "" where it is nothing."""
+    known = [step for step in steps if step != _CENTRED]
+    if known in ([], ["scaled"], ["shifted"], ["scaled", "shifted"]) and "shifted" not in steps[:-1]:
+        return ""
+    return f"it is {', then '.join(steps)}"
 
 
 def _next(values: Values, value: int) -> tuple[int, int | None] | None:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from normbench.norms.kinds import below_moves
+from normbench.norms.kinds import below_moves, varying_axes
 from normbench.norms.members import OWN_TASK, Found, activation_end
-from normbench.norms.recognise import is_backward
+from normbench.norms.recognise import Match, is_backward
 from normbench.norms.scalars import scalar
-from normbench.norms.statistics import is_broadcast
+from normbench.norms.statistics import is_broadcast, origin
 from normbench.norms.values import Values
 
 
@@ -45,25 +45,66 @@ def seams_of(values: Values, found: Found, activated: bool, parameter_elements: 
       parameter_elements: of scale and shift.
 
     Raises:
-      LookupError: where its gradient has not one cotangent, or it is computed again in the backward pass.
+      LookupError: where no operator computes the same, its gradient has not one cotangent, or it is computed again in
+        the backward pass.
     """
     match = found.match
     if match.statistic.x is None:
         raise LookupError("its statistics are given")
     if found.repeated:
         raise LookupError("it is computed again in the backward pass")
+    _require_the_same(values, match)
+    scale = _parameter(values, found, match.scale, parameter_elements)
     forward = Seams(
         x=match.x,
-        scale=_parameter(values, found, match.scale, parameter_elements),
-        shift=_parameter(values, found, match.shift, parameter_elements),
+        scale=scale,
+        shift=_parameter(values, found, match.shift, parameter_elements, scale),
         y=activation_end(values, match) if activated else match.y,
         running=_running(values, found, parameter_elements),
     )
     return _with_gradient(values, found, activated, forward, parameter_elements) if found.backward else forward
 
 
-def _parameter(values: Values, found: Found, value: int | None, elements: int) -> int | None:
-    """The array of a scale or shift as it was before it met the statistics."""
+def _require_the_same(values: Values, match: Match) -> None:
+    """Raises LookupError where an operator that takes x, a scale and a shift computes something else."""
+    if match.beyond:
+        raise LookupError(f"{match.beyond}, and an operator scales, then shifts")
+    if match.statistic.unbiased:
+        raise LookupError("its variance is divided by n - 1, an operator's by n")
+    quotient = (operand for operand in values[match.applied].operands if origin(values, operand) == match.x)
+    for value in (*quotient, *_squared(values, match)):
+        if not _is_plain(values, match, value):
+            raise LookupError("what is normalised is scaled, shifted, masked or transposed first, on the way from x")
+
+
+def _squared(values: Values, match: Match) -> Iterator[int]:
+    """What is squared for the variance."""
+    value = match.statistic.reduced
+    while values[value].opcode in ("convert", "reshape"):
+        value = values[value].operands[0]
+    yield from values[value].operands[:1] if values[value].opcode in ("multiply", "power") else (value,)
+
+
+def _is_plain(values: Values, match: Match, value: int) -> bool:
+    """Whether a value is x but for conversions, changes of shape, and what is the same for a whole row, as its mean."""
+    while value != match.x:
+        one = values[value]
+        is_moved = one.opcode == "subtract" and _is_of_rows(values, match, one.operands[1])
+        if not is_moved and one.opcode not in ("convert", "reshape", "bitcast"):
+            return False
+        value = one.operands[0]
+    return True
+
+
+def _is_of_rows(values: Values, match: Match, value: int) -> bool:
+    """Whether a value does not vary along the axes of the statistics."""
+    statistic = match.statistic
+    same = values[value].shape.dimensions == values[statistic.reduced].shape.dimensions
+    return statistic.centred and (not same or not set(varying_axes(values, value)) & set(statistic.axes))
+
+
+def _parameter(values: Values, found: Found, value: int | None, elements: int, scale: int | None = None) -> int | None:
+    """The array of a scale or shift as it was before it met the statistics, and the scale."""
     if value is None:
         return None
     base = below_moves(values, value)
@@ -71,7 +112,10 @@ def _parameter(values: Values, found: Found, value: int | None, elements: int) -
         if values[base].elements != elements:
             raise LookupError("its scale or shift has another shape than the operator's")
         return base
-    return next(_stored(values, base, elements, found.match.statistic.inside), None)
+    stored = set(_stored(values, base, elements, found.match.statistic.inside)) - {scale}
+    if len(stored) > 1 or values[base].elements not in (elements, values[found.match.root].elements):
+        raise LookupError("its scale or shift cannot be told from what it is worked out with")
+    return next(iter(stored), None)
 
 
 def _stored(values: Values, value: int, elements: int, stops: Collection[int]) -> Iterator[int]:

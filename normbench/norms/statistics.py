@@ -28,6 +28,7 @@ class Statistic:
       centred: whether the mean is subtracted.
       inside: values between x, or the stored statistic, and the root.
       one_pass: whether it is E[x²] - E[x]².
+      unbiased: whether it is divided by n - 1.
     """
 
     x: int | None
@@ -36,6 +37,7 @@ class Statistic:
     centred: bool
     inside: frozenset[int]
     one_pass: bool = False
+    unbiased: bool = False
 
 
 @dataclass
@@ -58,9 +60,17 @@ class _Sum:
 
     def is_mean(self, values: Values) -> bool:
         """Whether the sum was divided by its number of terms, or one less."""
-        shape = values[self.operand].shape.dimensions
-        count = math.prod(shape[axis] for axis in self.axes)
+        count = self.terms(values)
         return any(abs(self.factor * terms - 1) < _ROUNDING for terms in (count, *([count - 1] if count > 2 else [])))
+
+    def is_unbiased(self, values: Values) -> bool:
+        """Whether a mean was rather divided by one less than its number of terms."""
+        count = self.terms(values)
+        return abs(self.factor * (count - 1) - 1) < abs(self.factor * count - 1)
+
+    def terms(self, values: Values) -> int:
+        shape = values[self.operand].shape.dimensions
+        return math.prod(shape[axis] for axis in self.axes)
 
 
 def statistic_of(values: Values, value: int) -> Statistic | None:
@@ -82,7 +92,8 @@ def _of_sum(values: Values, total: _Sum, inside: set[int]) -> Statistic | None:
     if squared is None or not total.is_mean(values):
         return None
     x, centred = _centred(values, squared, total.inside)
-    return Statistic(x, total.operand, total.axes, centred, frozenset(inside | total.inside))
+    inside = inside | total.inside
+    return Statistic(x, total.operand, total.axes, centred, frozenset(inside), unbiased=total.is_unbiased(values))
 
 
 def _without_epsilon(values: Values, value: int, inside: set[int]) -> int:

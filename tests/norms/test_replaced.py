@@ -97,6 +97,48 @@ def test_the_program_with_its_normalizations_replaced_computes_the_same(name):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
+def rms(x):
+    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5)
+
+
+def standardised(x, ddof=0):
+    return (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True, ddof=ddof) + 1e-5)
+
+
+def folded(x, gamma, beta):
+    factor = jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5) * gamma
+    return x * factor + (beta - x.mean(-1, keepdims=True) * factor)
+
+
+def divided(x, gamma):
+    return x / (jnp.sqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5) * gamma)
+
+
+SOMETHING_ELSE = {  # from x, and two arrays like a scale
+    "x is scaled first": (lambda x, a, b: rms(x * a), "scaled, shifted, masked or transposed first"),
+    "x is shifted first": (lambda x, a, b: standardised(x - a), "scaled, shifted, masked or transposed first"),
+    "x is masked first": (lambda x, a, b: rms(jnp.where(a > 0, x, 0)), "scaled, shifted, masked or transposed first"),
+    "x is transposed first": (lambda x, a, b: standardised(x.T), "scaled, shifted, masked or transposed first"),
+    "scaled twice": (lambda x, a, b: rms(x) * a * b, "scaled, then scaled"),
+    "shifted, then scaled": (lambda x, a, b: (rms(x) + a) * b, "shifted, then scaled"),
+    "shifted twice": (lambda x, a, b: standardised(x) + a + b, "shifted, then shifted"),
+    "shifted by a negative": (lambda x, a, b: standardised(x) * a - b, "shifted by a negative"),
+    "divided by its scale": (lambda x, a, b: divided(x, a), "divided"),
+    "centred with its shift": (folded, "centred together with its shift"),
+    "n - 1": (lambda x, a, b: standardised(x, ddof=1), "n - 1"),
+}
+
+
+@pytest.mark.parametrize("name", SOMETHING_ELSE)
+def test_what_no_operator_computes_is_left(name):
+    function, words = SOMETHING_ELSE[name]
+    norms = explain(
+        lambda x, w, a, b: function(x @ w, a, b), array(6, 8), array(8, 8), *[array(8)] * 2, target="cpu"
+    ).norms
+    with pytest.raises(UserError, match=words):
+        norms.replaced({0: "naive"})
+
+
 # --- what it says of a program is what the program written with these calls moves and takes
 
 
