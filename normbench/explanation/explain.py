@@ -277,10 +277,20 @@ def explain_call(
 ) -> Report:
     """As `explain`, with the arguments in a sequence and a mapping, so that none of its own is in the way of a name."""
     require_target_name(target)
+    _require_arguments(args, kwargs, timeout_s)
     call = prepared_call(function, args, kwargs or {})
     bytecode, lower_s = lowered_call(call, target)
     module = numbered(bytecode)
     return replace(report_of(call, compiler(target).compile(module, target, lower_s, timeout_s)), module=module)
+
+
+def _require_arguments(args: Any, kwargs: Any, timeout_s: Any) -> None:
+    if not isinstance(args, Sequence) or isinstance(args, str):
+        raise UserError(f"args is a {type(args).__name__}; allowed: a sequence of the function's arguments")
+    if not isinstance(kwargs, Mapping | None):
+        raise UserError(f"kwargs is a {type(kwargs).__name__}; allowed: a mapping of names to arguments")
+    if not isinstance(timeout_s, int | float) or not timeout_s > 0:
+        raise UserError(f"timeout_s is {timeout_s!r}; allowed: a number of seconds above 0")
 
 
 def report_of(call: Call, compilation: Compilation) -> Report:

@@ -1,6 +1,8 @@
 """Sums over the launches of a program, from rows of the table `launches`: the largest, by scope, by line of source."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 import pandas as pd
 
@@ -16,8 +18,7 @@ def top(rows: Sequence[Row], number: int) -> pd.DataFrame:
     how often they run), how_often (the same in words), read_bytes, write_bytes, bytes, share of all bytes,
     predicted_s.
     """
-    if number < 1:
-        raise UserError(f"number is {number}; allowed: 1 or more")
+    _require_count("number", number)
     total = Group(tuple(rows)).bytes
     found = sorted(groups(rows), key=lambda group: -group.bytes)[:number]
     return pd.DataFrame([{**_names(group), **_sums(group.rows, total)} for group in found], columns=[*_NAMES, *_SUMS])
@@ -25,9 +26,13 @@ def top(rows: Sequence[Row], number: int) -> pd.DataFrame:
 
 def by_scope(rows: Sequence[Row], parts: Sequence[Parts], depth: int) -> pd.DataFrame:
     """Sums over the launches whose scopes share their first `depth` names; "" for those without a scope. See `_by`."""
-    if depth < 1:
-        raise UserError(f"depth is {depth}; allowed: 1 or more")
+    _require_count("depth", depth)
     return _by(rows, parts, "scope", lambda part: {"/".join(name.split("/")[:depth]) for name in part.scopes})
+
+
+def _require_count(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name} is {value!r}; allowed: 1 or more")
 
 
 def by_source(rows: Sequence[Row], parts: Sequence[Parts]) -> pd.DataFrame:

@@ -126,6 +126,8 @@ def replaced(norms: Norms, variants: Mapping[int, str]) -> Replaced:
 def _check(norms: Norms, variants: Mapping[int, str]) -> None:
     if not norms.module:
         raise UserError("norms have no module: normalizations are replaced in a report that `explain` made")
+    if not isinstance(variants, Mapping):
+        raise UserError(f"variants is a {type(variants).__name__}; allowed: a mapping of a site's index to a variant")
     for index, variant in variants.items():
         if index not in range(len(norms)):
             raise UserError(f"variants: there is no normalization {index!r}; {norms.name} has 0 to {len(norms) - 1}")

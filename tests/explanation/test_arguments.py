@@ -173,3 +173,17 @@ def test_what_is_no_function_is_refused():
 def test_an_error_of_the_function_itself_is_left_as_it_is():
     with pytest.raises(ZeroDivisionError):
         explain(lambda x: x / (1 // 0), X, target="cpu")
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "timeout_s", "words"),
+    [
+        (X, {}, 300.0, "args is a ShapeDtypeStruct; allowed: a sequence"),
+        ((X,), X, 300.0, "kwargs is a ShapeDtypeStruct; allowed: a mapping"),
+        ((X,), None, 0, "timeout_s is 0; allowed: a number of seconds above 0"),
+        ((X,), None, "long", "timeout_s is 'long'; allowed: a number of seconds above 0"),
+    ],
+)
+def test_what_is_no_call_is_said_in_one_line(args, kwargs, timeout_s, words):
+    with pytest.raises(UserError, match=words):
+        explain_call(jnp.tanh, args, kwargs, target="cpu", timeout_s=timeout_s)

@@ -118,8 +118,9 @@ def test_top_has_the_largest_groups_first_with_their_shares():
     assert found["bytes"].tolist() == [104_096, 3 * 8096]
     assert tables.top(_rows(), 9)["share"].sum() == pytest.approx(1.0)
     assert found["predicted_s"].tolist() == pytest.approx([5e-6, 3e-6])
-    with pytest.raises(UserError, match="number is 0"):
-        tables.top(_rows(), 0)
+    for number in (0, "a", 1.5, True):
+        with pytest.raises(UserError, match=f"number is {number!r}; allowed: 1 or more"):
+            tables.top(_rows(), number)
 
 
 def test_what_several_parts_compute_is_a_row_of_its_own():
@@ -146,8 +147,9 @@ def test_by_scope_and_by_source_sum_to_the_whole():
     assert tables.by_scope(rows, parts, 1).index.tolist() == ["net", ""]
     assert tables.by_scope(rows, parts, 2).loc["net/layer_1", "executed"] == 8
     assert tables.by_source(rows, parts).loc["m.py:3", "bytes"] == 3 * 8096
-    with pytest.raises(UserError, match="depth is 0"):
-        tables.by_scope(rows, parts, 0)
+    for depth in (0, "a", None):
+        with pytest.raises(UserError, match=f"depth is {depth!r}; allowed: 1 or more"):
+            tables.by_scope(rows, parts, depth)
 
 
 def _long(x):

@@ -240,6 +240,7 @@ def test_what_cannot_be_replaced_is_left_or_refused_in_a_line():
         ({5: "one_pass"}, "no normalization 5"),
         ({0: "nonsense"}, "nonsense"),
         ({}, "none is given"),
+        ([0], "variants is a list; allowed: a mapping"),
     ):
         with pytest.raises(UserError, match=words):
             again.replaced(variants)
