@@ -52,6 +52,10 @@ class Shape:
         return self.memory_space == _HOST_MEMORY
 
     @property
+    def is_complex(self) -> bool:
+        return self.element in ("c64", "c128")
+
+    @property
     def elements(self) -> int:
         return math.prod(self.dimensions)
 

@@ -73,7 +73,8 @@ def ruled(launch: Launch, operations: float | None, device: Device) -> Ruled:
 
 def _peak(launch: Launch, device: Device) -> float:
     shape = launch.instruction.shape
-    bits = (shape.leaves[0] if shape.leaves else shape).bits
+    result = shape.leaves[0] if shape.leaves else shape
+    bits = result.bits // 2 if result.is_complex else result.bits  # of the real part
     return device.products_per_s.get(bits) or device.products_per_s[32]
 
 

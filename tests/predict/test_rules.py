@@ -50,3 +50,16 @@ def test_a_product_takes_the_same_time_with_a_hand_written_kernel_in_the_program
 
     by_hand = seconds(lambda y, gamma: kernel(y, gamma, epsilon=1e-5))
     assert by_hand == seconds(lambda y, gamma: kernels.get("rms_norm", "naive")(y, gamma, epsilon=1e-5))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets")
+@pytest.mark.parametrize(("complex_", "real"), [("complex64", "float32"), ("complex128", "float64")])
+def test_a_product_of_complex_numbers_is_four_of_real_ones(complex_, real):
+    def row(dtype):
+        x = jax.ShapeDtypeStruct((2048, 2048), dtype)
+        return explain(jnp.matmul, x, x).launches.iloc[0]
+
+    with jax.enable_x64(True):
+        four, one = row(complex_), row(real)
+    assert (one["flops"], four["flops"]) == (2 * 2048**3, 8 * 2048**3)
+    assert four["predicted_s"] == pytest.approx(4 * one["predicted_s"], rel=0.05)

@@ -1,4 +1,7 @@
-"""Operations of the matrix products and convolutions in a launch: a multiplication and an addition each count one."""
+"""Operations of the matrix products and convolutions in a launch: a multiplication and an addition each count one.
+
+A multiplication of complex numbers, with the addition of its result, is four of real numbers.
+"""
 
 import json
 import math
@@ -42,7 +45,7 @@ def _dot(computation: Computation, dot: Instruction) -> float | None:
 
 
 def _product(left: Shape, contracted: tuple[int, ...], result: Shape) -> float:
-    return 2.0 * result.elements * math.prod(left.dimensions[d] for d in contracted)
+    return _operations_at_once(result) * result.elements * math.prod(left.dimensions[d] for d in contracted)
 
 
 def _call(computation: Computation, call: Instruction) -> float | None:
@@ -106,7 +109,12 @@ def _convolution(instruction: Instruction, input_: Shape, kernel: Shape, output:
     )
     batch = input_.dimensions[number(at.get(7))] // max(1, groups)
     features = kernel.dimensions[number(at.get(3))] * output.dimensions[number(at.get(10))]
-    return 2.0 * batch * features * meetings
+    return _operations_at_once(output) * batch * features * meetings
+
+
+def _operations_at_once(result: Shape) -> float:
+    """Of one multiplication and the addition of its result."""
+    return 8.0 if result.is_complex else 2.0
 
 
 def _window(data: int | bytes) -> _Window:
