@@ -152,7 +152,7 @@ def _used_elements(module: Module, fused: Computation, value: Instruction) -> in
 
 def _elements_read_by(module: Module, fused: Computation, user: Instruction, value: Instruction) -> int:
     if user.opcode in _SLICES and user.operands[0] == value.id and value.id not in user.operands[1:]:
-        return user.shape.elements
+        return _used_elements(module, fused, user)  # which may itself be used in slices: those of an unrolled loop
     if user.opcode == "dynamic-update-slice" and user.operands[0] == value.id and _is_in_place(fused, user):
         return 0
     if _is_single_scatter(user) and user.operands[0] == value.id and _is_in_place(fused, user):

@@ -77,3 +77,24 @@ ENTRY %main (x: f32[8]) -> f32[1024] {
   ROOT %fusion = f32[1024]{0} fusion(%x), kind=kLoop, calls=%fused
 }
 """
+
+SLICE_OF_A_SLICE = """
+HloModule unrolled, is_scheduled=true, entry_computation_layout={(f32[5,4,256]{2,1,0}, s32[])->f32[256]{0}}
+
+%fused (stacked: f32[5,4,256], place: s32[]) -> f32[256] {
+  %stacked = f32[5,4,256]{2,1,0} parameter(0)
+  %place = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %several = f32[1,4,256]{2,1,0} dynamic-slice(%stacked, %place, %zero, %zero), dynamic_slice_sizes={1,4,256}
+  %rows = f32[4,256]{1,0} bitcast(%several)
+  %row = f32[1,256]{1,0} slice(%rows), slice={[2:3], [0:256]}
+  %flat = f32[256]{0} bitcast(%row)
+  ROOT %result = f32[256]{0} negate(%flat)
+}
+
+ENTRY %main (x: f32[5,4,256], i: s32[]) -> f32[256] {
+  %x = f32[5,4,256]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %fusion = f32[256]{0} fusion(%x, %i), kind=kLoop, calls=%fused
+}
+"""

@@ -53,8 +53,14 @@ def test_an_update_of_what_the_launch_makes_itself_writes_all_of_it():
     assert only(modules.UPDATE_OF_ZEROS).write_bytes == KILO
 
 
+def test_of_a_slice_only_the_part_that_is_used_is_read():
+    """In an unrolled loop a launch takes its repetition out of those that are sliced together."""
+    launch = only(modules.SLICE_OF_A_SLICE)
+    assert (launch.read_bytes, launch.write_bytes) == (256 * 4 + 4, 256 * 4)
+
+
 @pytest.mark.parametrize(
-    "name", ["COPY_ON_THE_DEVICE", "COLLECTIVES", "LIBRARY_CALL", "UPDATE_OF_ZEROS"], ids=str.lower
+    "name", ["COPY_ON_THE_DEVICE", "COLLECTIVES", "LIBRARY_CALL", "UPDATE_OF_ZEROS", "SLICE_OF_A_SLICE"], ids=str.lower
 )
 def test_the_text_counter_agrees(name):
     text = getattr(modules, name)

@@ -363,7 +363,7 @@ class Count:
                 operand = lines[name].shape
                 size = operand.elements if isinstance(operand, Array) else sum(x.elements for x in arrays(operand))
                 if place == 0 and line.opcode in SLICING and name not in line.operands[1:]:
-                    size = min(size, line.shape.elements)
+                    size = min(size, asked, line.shape.elements)
                 elif place == 0 and self.stays(lines, line, ends):
                     size = self.reread(lines, line, size)
                 elif line.opcode in UNARY and whole == size and line.name not in ends:
