@@ -48,3 +48,14 @@ def test_a_notebook_gets_the_picture():
     report = explain(_statistics, _X, _C, target="h200")
     assert report.picture._repr_svg_().startswith("<svg ")
     assert "<svg " in report._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fnuz", "float8_e5m2fnuz"]
+)
+def test_every_float_of_eight_bits_is_a_float(dtype):
+    """A result that is wider than it is a promotion, and the minimum is without it."""
+    x = jax.ShapeDtypeStruct((1000,), dtype)
+    report = explain(lambda x: x.astype(jnp.float32) + 1, x, target="cpu")
+    assert report.minimum_bytes == 2 * 1000
+    assert any(hint.startswith("dtype promotion") for hint in report.hints)
