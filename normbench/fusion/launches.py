@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from normbench.fusion.hlo import Computation, Instruction, Module
 from normbench.fusion.program import kinds
 from normbench.fusion.program.origins import origin
-from normbench.fusion.program.products import product_flops
+from normbench.fusion.program.products import product_bits, product_flops
 from normbench.fusion.program.wires import Collective, collective_of, host_bytes
 from normbench.fusion.tpu.launches import NO_DATA, PREFETCH, WRITE_BACK, copy_kind, estimated_cycles
 from normbench.fusion.traffic import operand_bytes, padding_bytes, result_shape, workspace_bytes, write_bytes
@@ -41,6 +41,7 @@ class Launch:
       source_ops: JAX operations that they come from.
       scope, source: names of the program's part, and file:line, of its main operation.
       flops: operations of the matrix products and convolutions inside, for all repetitions; None for an unknown call.
+      product_bits: of the widest number that these multiply; None where there are none.
       read_bytes, write_bytes: what crosses its boundary, for all its repetitions.
       padding_bytes: of these, what fills up the tiles of a TPU.
       workspace_bytes: scratch memory of a library call.
@@ -73,6 +74,7 @@ class Launch:
     reads: tuple[tuple[int, int], ...]
     results: tuple[int, ...]
     instruction: Instruction
+    product_bits: int | None = None
     collective: Collective | None = None
     padding_bytes: int = 0
     estimated_cycles: int | None = None
@@ -155,6 +157,7 @@ def launch_of(module: Module, computation: Computation, instruction: Instruction
         scope=scope,
         source=source,
         flops=None if flops is None else flops * place.repetitions,
+        product_bits=product_bits(module, computation, instruction),
         read_bytes=read * place.repetitions,
         write_bytes=write_bytes(module, computation, instruction) * place.repetitions,
         padding_bytes=padding_bytes(module, computation, instruction) * place.repetitions,

@@ -72,10 +72,7 @@ def ruled(launch: Launch, operations: float | None, device: Device) -> Ruled:
 
 
 def _peak(launch: Launch, device: Device) -> float:
-    shape = launch.instruction.shape
-    result = shape.leaves[0] if shape.leaves else shape
-    bits = result.bits // 2 if result.is_complex else result.bits  # of the real part
-    return device.products_per_s.get(bits) or device.products_per_s[32]
+    return device.products_per_s.get(launch.product_bits or 32) or device.products_per_s[32]
 
 
 def _in_words(launch: Launch, device: Device) -> str:

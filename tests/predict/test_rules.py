@@ -14,6 +14,10 @@ from normbench import explain, kernels
 from normbench.predict.rules import operations_of
 
 
+PEAKS = {8: 1979e12, 16: 989e12, 32: 494e12}
+"""Of an H200, in operations a second: NVIDIA's data sheet, without sparsity."""
+
+
 def product(index, flops, size=100):
     return SimpleNamespace(
         index=index, ops=("dot",), flops=flops, read_bytes=size, write_bytes=size,
@@ -63,3 +67,15 @@ def test_a_product_of_complex_numbers_is_four_of_real_ones(complex_, real):
         four, one = row(complex_), row(real)
     assert (one["flops"], four["flops"]) == (2 * 2048**3, 8 * 2048**3)
     assert four["predicted_s"] == pytest.approx(4 * one["predicted_s"], rel=0.05)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets")
+@pytest.mark.parametrize(
+    ("operands", "result", "bits"),
+    [("bfloat16", "bfloat16", 16), ("bfloat16", "float32", 16), ("float32", "float32", 32), ("int8", "int32", 8)],
+)
+def test_the_rate_of_a_product_is_that_of_what_is_multiplied(operands, result, bits):
+    x = jax.ShapeDtypeStruct((8192, 8192), operands)
+    report = explain(partial(jnp.matmul, preferred_element_type=result), x, x)
+    (row,) = [row for row in report.rows if row["flops"]]
+    assert row["predicted_s"] == pytest.approx(2 * 8192**3 / (0.7 * PEAKS[bits]), rel=0.02)

@@ -36,6 +36,21 @@ def product_flops(module: Module, computation: Computation, launch: Instruction)
     return 0.0
 
 
+def product_bits(module: Module, computation: Computation, launch: Instruction) -> int | None:
+    """Bits of the widest real number that the products inside of `launch` multiply; None where it holds none.
+
+    The rate of a device's products is that of their operands: a result of 32 bits is added up from narrower ones.
+    """
+    if launch.opcode == "fusion":
+        fused = module.computations[launch.called[0]]
+        inside = (product_bits(module, fused, one) for one in fused.instructions)
+        return max((bits for bits in inside if bits is not None), default=None)
+    if launch.opcode not in ("dot", "convolution", "custom-call"):
+        return None
+    shapes = [computation.by_id[i].shape for i in launch.operands[:2]]
+    return max((shape.bits // 2 if shape.is_complex else shape.bits for shape in shapes), default=None)
+
+
 def _dot(computation: Computation, dot: Instruction) -> float | None:
     dimensions = dot.attributes.get(ATTRIBUTES["dot dimensions"])
     if not isinstance(dimensions, bytes):
