@@ -9,6 +9,7 @@ Common to the operators of this file:
   statistics, which are constants for differentiation.
 - save_mean and save_invstd = 1 / sqrt(var + eps) are (C,), in the dtype of the parameters (input's without parameters),
   and not differentiable. In evaluation they are empty, of shape (0,), as PyTorch has it on CPU.
+- In training save_invstd is 0 where var and eps both are: a constant channel becomes the bias.
 - JAX arrays are immutable: where ATen updates the running statistics in place, the operators of this file do not. The
   twins in `batch_norm_functional` return the new ones.
 

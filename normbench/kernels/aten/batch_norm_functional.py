@@ -16,6 +16,7 @@ from normbench.kernels.aten import checks
 from normbench.kernels.aten.moments import (
     Moments,
     along_channels,
+    batch_invstd,
     channel_affine,
     channel_axes,
     compute_dtype,
@@ -140,7 +141,7 @@ def evaluate(a: Arguments, eps: float) -> Quintuple:
 
 def train(a: Arguments, momentum: float, eps: float) -> Quintuple:
     mean, centred, variance = channel_moments(a.input)
-    invstd = reciprocal_root(variance, eps)
+    invstd = batch_invstd(variance, eps)
     y = normalized(a, centred, invstd)
     save_mean, save_invstd = saved(mean, a.dtype), saved(invstd, a.dtype)
     if a.channel_size == 0:

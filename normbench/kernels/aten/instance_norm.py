@@ -8,6 +8,7 @@ from normbench.kernels.aten import checks
 from normbench.kernels.aten.batch_norm_functional import check_both_or_neither, updated
 from normbench.kernels.aten.moments import (
     along_channels,
+    batch_invstd,
     channel_affine,
     compute_dtype,
     moments,
@@ -76,11 +77,11 @@ def instance_norm_functional(
     wide, spatial = compute_dtype(x.dtype), checks.count(x.shape, range(2, x.ndim))
     if use_input_stats:
         mean, centred, variance = moments(widen(x, wide), range(2, x.ndim))
+        invstd = batch_invstd(variance, eps)
     else:
         mean, variance = (along_channels(jnp.asarray(v, wide), x.ndim) for v in (rounded_mean, rounded_var))
-        centred = widen(x, wide) - mean
-    x_hat = centred * reciprocal_root(variance, eps)
-    y = channel_affine(x_hat, widen(gamma, wide), widen(beta, wide)).astype(x.dtype)
+        centred, invstd = widen(x, wide) - mean, reciprocal_root(variance, eps)
+    y = channel_affine(centred * invstd, widen(gamma, wide), widen(beta, wide)).astype(x.dtype)
     if not use_input_stats or spatial == 0 or old_mean is None or old_var is None:
         return y, old_mean, old_var
     new_mean = _averaged(rounded_mean, mean, momentum).astype(old_mean.dtype)

@@ -49,6 +49,15 @@ def reciprocal_root(variance: jax.Array, eps: float | jax.Array) -> jax.Array:
     return inverse_root(variance, jnp.asarray(eps, variance.dtype))
 
 
+def batch_invstd(variance: jax.Array, eps: float | jax.Array) -> jax.Array:
+    """As `reciprocal_root`, but 0 where variance and eps both are: ATen has it so in batch and instance norm alone.
+
+    A constant channel is then the bias, and its gradient 0.
+    """
+    nothing = (variance == 0) & (jnp.asarray(eps, variance.dtype) == 0)
+    return jnp.where(nothing, 0, reciprocal_root(jnp.where(nothing, 1, variance), eps))
+
+
 def channel_axes(ndim: int) -> tuple[int, ...]:
     """All axes but 1: what batch norm reduces over."""
     return (0, *range(2, ndim))

@@ -17,7 +17,7 @@ from normbench.kernels.aten.batch_norm_functional import (
     saved,
     updated,
 )
-from normbench.kernels.aten.moments import along_channels, compute_dtype, reciprocal_root
+from normbench.kernels.aten.moments import along_channels, batch_invstd, compute_dtype, reciprocal_root
 
 
 def batch_norm_stats(input: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:
@@ -158,7 +158,7 @@ def sync_batch_norm_functional(
         (a.channel_size * (local_variance + jnp.square(distance)), a.channel_size * distance), axis_name
     )
     offset = lax.stop_gradient(left / total)  # what rounding has left of the mean: see `moments`
-    mean, invstd = near + offset, reciprocal_root(m2 / total, eps)
+    mean, invstd = near + offset, batch_invstd(m2 / total, eps)
     y = normalized(a, around(a.input, near) - along_channels(offset, a.input.ndim), invstd)
     new_mean = updated(a.running_mean, mean, momentum)
     new_var = updated(a.running_var, m2 / jnp.asarray(total - 1, m2.dtype), momentum)

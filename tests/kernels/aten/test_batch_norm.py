@@ -217,3 +217,23 @@ def test_one_element_for_each_channel_makes_the_running_variance_nan(judge):
         mutated=(3, 4),
     )
     assert_agrees(judge, question)
+
+
+@pytest.mark.parametrize("operator", ["batch_norm", "instance_norm"])
+def test_a_constant_channel_without_epsilon_is_the_bias(judge, operator):
+    x = Data(5).normal((2, 3, 8), "float32")
+    x[:, 1] = 1.5
+    weight, bias, old = (np.full(3, v, np.float32) for v in (0.5, -1.0, 0.25))
+    scale, sums = Scale(value=4, condition=8, length=16), Scale(value=40, condition=8, length=16)
+    question = Question(
+        f"{TORCH}:{operator}",
+        getattr(aten, f"{operator}_functional"),
+        (x, weight, bias, old, old, True, 0.1, 0.0, False),
+        (scale,) * 3,
+        "float32",
+        cotangent=Data(6).normal(x.shape, "float32"),
+        differentiated=(0, 1, 2),
+        gradient_scales=(scale, sums, sums),
+        mutated=(3, 4),
+    )
+    assert_agrees(judge, question)

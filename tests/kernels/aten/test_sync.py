@@ -53,6 +53,15 @@ def test_a_named_axis_of_vmap_is_enough():
     np.testing.assert_allclose(synchronized.reshape(WHOLE.shape), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_constant_channel_without_epsilon_is_the_bias():
+    parts = jnp.ones((4, 1, 3, 5))
+    synchronized = jax.vmap(
+        lambda x: aten.sync_batch_norm(x, WEIGHT, BIAS, None, None, True, 0.1, 0.0, axis_name="devices"),
+        axis_name="devices",
+    )(parts)
+    np.testing.assert_array_equal(synchronized, np.broadcast_to(BIAS[:, None], parts.shape))
+
+
 ON_FOUR_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, PartitionSpec as P
