@@ -69,12 +69,12 @@ def require_size(name: str, value: jax.Array | None, channels: int) -> jax.Array
     return value.reshape(channels)
 
 
-def require_vector(name: str, value: jax.Array | None, input: jax.Array) -> None:
-    """AtenError where an optional argument is not of shape (C,), C being the size of the input's axis 1."""
-    if value is not None and value.shape != (input.shape[1],):
+def require_vector(name: str, value: jax.Array | None, input: jax.Array, channels: int) -> None:
+    """AtenError where an optional argument is not of shape (C,)."""
+    if value is not None and value.shape != (channels,):
         raise AtenError(
             f"Expected {name} to be a vector of size equal to the number of channels in input, but got {name} of "
-            f"shape {list(value.shape)} and input of shape {list(input.shape)}"
+            f"shape {list(value.shape)} and input of shape {list(input.shape)} ({channels} channels)"
         )
 
 

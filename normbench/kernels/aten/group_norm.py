@@ -50,7 +50,8 @@ def native_group_norm(
     float eps) -> (Tensor, Tensor, Tensor)
 
     Returns y as `group_norm`, mean and rstd = 1 / sqrt(var + eps), both (N, group), in the dtype of weight and bias
-    (input's without either). They are differentiable, as in PyTorch.
+    (input's without either). They are differentiable, as in PyTorch. N, C and HxW are how input is read, whatever its
+    shape; weight and bias are (C,).
 
     Raises:
       AtenError: input has not N * C * HxW elements; and as `group_norm`. AtenDtypeError, AtenIndexError: likewise.
@@ -120,13 +121,13 @@ def _check(
 ) -> None:
     checks.require_rank("group_norm", x, 2)
     checks.check_groups(x.shape, channels, groups)
-    if x.size != n * channels * spatial:
+    if min(n, channels, spatial) < 0 or x.size != n * channels * spatial:
         raise checks.AtenError(
             f"Expected input of shape {list(x.shape)} to have N * C * HxW = {n} * {channels} * {spatial} elements, "
             f"but got {x.size}"
         )
     for name, value in parameters.items():
-        checks.require_vector(name, value, x)
+        checks.require_vector(name, value, x, channels)
 
 
 def _gradients(

@@ -98,7 +98,7 @@ def _check(x: jax.Array, vectors: dict[str, jax.Array | None], use_input_stats: 
         )
     check_both_or_neither(vectors["running_mean"], vectors["running_var"])
     for name, value in vectors.items():
-        checks.require_vector(name, value, x)
+        checks.require_vector(name, value, x, x.shape[1])
 
 
 def _rounded(statistic: jax.Array | None, dtype: jnp.dtype) -> jax.Array | None:

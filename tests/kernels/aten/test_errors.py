@@ -57,6 +57,8 @@ REFUSED = [
     ("group_norm", (INTEGERS, 3), "group_norm .* int32"),
     ("aten.native_group_norm", (X, None, None, 2, 6, 21, 3, 1e-5), r"2 \* 6 \* 21 elements"),
     ("aten.native_group_norm", (X, None, None, 2, 6, 20, 4, 1e-5), "num_groups=4"),
+    ("aten.native_group_norm", (X, C, None, 1, 12, 20, 3, 1e-5), r"weight of shape \[6\] .* \(12 channels\)"),
+    ("aten.native_group_norm", (X, None, None, -2, 6, -20, 3, 1e-5), r"-2 \* 6 \* -20 elements"),
     ("instance_norm", (X, FOUR, None, None, None, *TRAIN), r"weight of shape \[4\]"),
     ("instance_norm", (X, None, None, FOUR, C, *TRAIN), r"running_mean of shape \[4\]"),
     ("instance_norm", (X, None, None, None, None, *EVALUATE), "running_mean and running_var = None"),
@@ -73,6 +75,11 @@ REFUSED = [
     ("aten.native_group_norm_backward", (X, X, *STATISTICS, None, 2, 6, 20, 3, ALL), "gradient of weight"),
     ("aten.native_group_norm_backward", (X, X, *STATISTICS, C, 2, 6, 21, 3, ALL), "21 elements"),
     ("aten.native_group_norm_backward", (X, X, *STATISTICS, C, 2, 6, 20, 2, ALL), r"mean .* N \* group = 4"),
+    (
+        "aten.native_group_norm_backward",
+        (X, X, *STATISTICS, C, 2, 3, 40, 3, ALL),
+        r"weight of shape \[6\] .* \(3 chann",
+    ),
     ("aten.native_group_norm_backward", (X[:1], X, *STATISTICS, C, 2, 6, 20, 3, ALL), r"grad_out has shape \[1, 6"),
     (
         "aten.native_batch_norm_backward",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from normbench.kernels import aten
 from tests.kernels.aten.agreement import Question, Scale, assert_agrees, without_gradient
-from tests.kernels.aten.drawn import few, largest, masks
+from tests.kernels.aten.drawn import Data, few, largest, masks
 from tests.kernels.aten.rows import RowCase
 from tests.kernels.aten.torch_judge import ATEN, TORCH
 
@@ -67,6 +67,20 @@ def test_empty_groups(judge, shape):
     arguments = (x, None, None, *shape, 3, 1e-5)
     question = Question(f"{ATEN}.native_group_norm", aten.native_group_norm, arguments, (none,) * 3, "float32")
     assert_agrees(judge, question)
+
+
+@pytest.mark.parametrize("sizes", [(1, 12, 5), (4, 3, 5), (2, 3, 10)])
+def test_the_sizes_are_how_the_input_is_read_whatever_its_shape(judge, sizes):
+    data, scale = Data(3), Scale(value=8, condition=8, length=60)
+    x, weight, groups = data.normal((2, 6, 5), "float32"), data.normal(sizes[1], "float32"), 3
+    arguments = (x, weight, weight, *sizes, groups, 1e-5)
+    assert_agrees(
+        judge, Question(f"{ATEN}.native_group_norm", aten.native_group_norm, arguments, (scale,) * 3, "float32")
+    )
+    saved = [data.positive((sizes[0], groups), "float32") for _ in range(2)]
+    arguments = (x, x, *saved, weight, *sizes, groups, [True, True, True])
+    name, scales = "native_group_norm_backward", (Scale(value=80, condition=8, length=60),) * 3
+    assert_agrees(judge, Question(f"{ATEN}.{name}", getattr(aten, name), arguments, scales, "float32"))
 
 
 class InstanceCase(RowCase):
