@@ -13,6 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from normbench.errors import UserError
 from normbench.kernels.pytensor.checks import check_epsilon, check_lengths, compute_dtype, float_tensors, number
+from normbench.kernels.pytensor.conv.window import is_whole
 from normbench.kernels.pytensor.reshape import ReshapeLike, SplitGroups
 from normbench.kernels.pytensor.sums import lay, mean_over
 
@@ -104,7 +105,7 @@ def _wide(x: TensorVariable, *parameters: Any) -> TensorVariable:
 
 def _last_axes(x: TensorVariable, count: int) -> tuple[int, ...]:
     rank = x.type.ndim
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= rank:
+    if not is_whole(count, 1) or count > rank:
         raise UserError(f"normalized_rank {count!r} for x of rank {rank}; allowed: 1 to {rank}")
     return tuple(range(rank - count, rank))
 

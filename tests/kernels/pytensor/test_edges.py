@@ -8,7 +8,17 @@ import pytensor.tensor as pt
 import pytest
 
 from normbench.errors import UserError
-from normbench.kernels.pytensor import Convolution, batch_normalization, conv2d, freeze, group_normalization, max_pool2d
+from normbench.kernels.pytensor import (
+    Convolution,
+    batch_normalization,
+    batch_normalization_train,
+    conv2d,
+    freeze,
+    group_normalization,
+    layer_normalization,
+    max_pool2d,
+    rms_normalization,
+)
 from normbench.kernels.pytensor.batch_norm import BatchNormalization
 from tests.kernels.pytensor.pytensor_cases import assert_same, batch_norm_numpy, draw, draw_parameters, run, symbols
 
@@ -52,9 +62,22 @@ def test_the_integers_of_numpy():
     assert hash(y.owner.op) == hash(Convolution((2, 1), (1, 2), 2, 2))
     assert conv2d(x, filters, stride=two, padding=one).owner.op == Convolution(2, 1)
     group_normalization(x, two)
+    layer_normalization(x, normalized_rank=two)
+    rms_normalization(x, normalized_rank=one)
     for bad in (np.bool_(True), 1.0, np.float64(2)):
         with pytest.raises(UserError, match="stride"):
             conv2d(x, filters, stride=bad)
+        with pytest.raises(UserError, match="normalized_rank"):
+            layer_normalization(x, normalized_rank=bad)
+
+
+def test_the_floats_of_numpy():
+    x, vectors = pt.tensor4("x", dtype="float32"), [pt.vector(dtype="float32") for _ in range(4)]
+    trained = batch_normalization_train(x, *vectors, momentum=np.float32(0.5), epsilon=np.float32(1e-3))
+    assert [variable.type.dtype for variable in trained] == ["float32"] * 5
+    for bad in (np.float32(1.5), np.bool_(True), np.array(0.5)):
+        with pytest.raises(UserError, match="momentum"):
+            batch_normalization_train(x, *vectors, momentum=bad)
 
 
 @pytest.mark.parametrize("mode", MODES)
