@@ -131,6 +131,16 @@ def test_what_is_no_number_stays_in_its_row():
     assert np.isnan(y).any(1).tolist() == [False, False, True, False, True, False]
 
 
+@pytest.mark.parametrize("variant", ["native", "pallas_triton"])
+def test_arrays_of_numpy_in_float64_are_rounded_alike_where_jax_has_float32(variant):
+    x, residual = np.random.default_rng(0).standard_normal((2, 3, 8))
+    layer_norm = kernels.get("layer_norm", variant)
+    with jax.enable_x64(False):
+        got = layer_norm(x, None, None, residual=residual)
+        expected = layer_norm(jnp.asarray(x), None, None, residual=jnp.asarray(residual))
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
 def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
     build._compiler.cache_clear()
     monkeypatch.setenv("CXX", "no-such-compiler")

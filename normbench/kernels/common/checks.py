@@ -53,6 +53,16 @@ def shift_or_zeros(beta: Any, shape: tuple[int, ...], dtype: jnp.dtype) -> Any:
     return jnp.zeros(shape, dtype) if beta is None else beta
 
 
+def residual_like(x: jax.Array, residual: Any) -> jax.Array | None:
+    """Returns an optional residual as an array, as x is one: NumPy's float64 becomes float32 unless JAX keeps it."""
+    if residual is None:
+        return None
+    array = jnp.asarray(residual)
+    if (array.shape, array.dtype) != (x.shape, x.dtype):
+        raise UserError(f"residual is {array.dtype.name}{array.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
+    return array
+
+
 def channel_axis_of(rank: int, channel_axis: int) -> int:
     """Returns the axis counted from 0; it has to be 0 or 1 (whichever comes first in the rank) or the last."""
     allowed = (0, -1) if rank == 1 else (1, -1)

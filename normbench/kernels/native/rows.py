@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
-from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.common.checks import compute_dtype, residual_like
 from normbench.kernels.native.call import NUMBER_OF_ACTIVATION, call
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 
@@ -65,8 +64,7 @@ def row_norm(
     Raises:
       UserError: for a residual that does not fit x.
     """
-    if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
-        raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
+    residual = residual_like(x, residual)
     dtype = jnp.dtype(output_dtype or x.dtype)
     if x.size == 0:
         y = x.astype(dtype) + sum((jnp.sum(array * 0) for array in parameters), jnp.zeros(())).astype(dtype)

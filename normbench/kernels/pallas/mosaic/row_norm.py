@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.jax_compat.mosaic import mosaic_await_sent, mosaic_barrier, mosaic_call, mosaic_program, mosaic_settle
 from normbench.kernels.common.activations import activate as activate_plain
+from normbench.kernels.common.checks import residual_like
 from normbench.kernels.common.form import FP8
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import not_for_mosaic
@@ -387,8 +388,7 @@ def mosaic_row_norm(
     Raises:
       UserError: for a dtype that the kernels do not take, and a residual that is not as x.
     """
-    if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
-        raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
+    residual = residual_like(x, residual)
     dtypes = x.dtype.name, *(parameter.dtype.name for parameter in parameters)
     refused = _refusal(rows, dtypes, plan, residual is not None, backward=False)
     if refused:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
+from normbench.kernels.common.checks import residual_like
 from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.pallas.tpu import long_rows
@@ -40,8 +41,7 @@ def tpu_row_norm(
       UserError: for a dtype that the kernels do not take, a residual or a cotangent that is not as x, rows that VMEM
         does not hold.
     """
-    if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
-        raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
+    residual = residual_like(x, residual)
     dtypes = x.dtype.name, *(parameter.dtype.name for parameter in parameters)
     if refused := _refusal(x.shape, ndim, dtypes, plan):
         raise UserError(refused)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
-from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.common.checks import compute_dtype, residual_like
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
 from normbench.kernels.pallas.pointwise import Pointwise
 from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
@@ -48,8 +48,7 @@ def row_norm(
     Raises:
       UserError: for a residual or arrays of the epilogue that do not fit x, or more elements than 32-bit indices reach.
     """
-    if residual is not None and (residual.shape, residual.dtype) != (x.shape, x.dtype):
-        raise UserError(f"residual is {residual.dtype.name}{residual.shape}; allowed: {x.dtype.name}{x.shape}, as x is")
+    residual = residual_like(x, residual)
     after = epilogue or Pointwise(_same)
     after.check(parameters[0].shape, x.shape)
     if x.size > MOST_ELEMENTS:
