@@ -33,6 +33,7 @@ from normbench.kernels.common.statistics import (
     two_pass,
     welford,
 )
+from normbench.kernels.common.varying import alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ class Plan:
         return tuple(sorted((*self.shared, *self.statistics)))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def normalize(x: jax.Array, gamma: jax.Array, beta: jax.Array, pivot: jax.Array, plan: Plan):
     """Returns (y, mean, variance).
 
@@ -75,6 +75,11 @@ def normalize(x: jax.Array, gamma: jax.Array, beta: jax.Array, pivot: jax.Array,
       y in x's shape and dtype; mean and biased variance, of size 1 along the normalized axes, in float32 or float64.
       Gradients are taken through y alone: the mean and the variance, and the pivot, are constants to them.
     """
+    return _normalize(*alike((x, gamma, beta, pivot)), plan)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalize(x, gamma, beta, pivot, plan):
     return _forward(x, gamma, beta, pivot, plan, plan.method_alone)[0]
 
 
@@ -152,4 +157,4 @@ def _sum(values: jax.Array, axes: Axes) -> jax.Array:
     return values.sum(axes, keepdims=True)
 
 
-normalize.defvjp(_forward_rule, _backward_rule)
+_normalize.defvjp(_forward_rule, _backward_rule)

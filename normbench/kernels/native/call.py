@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from normbench.kernels.common.varying import alike
 from normbench.kernels.native.build import missing, target_name
 from normbench.kernels.problem import ACTIVATIONS, Problem
 
@@ -25,7 +26,8 @@ def call(
       numbers, settings: as the handler of that name in native.cc reads them.
     """
     function = jax.ffi.ffi_call(target_name(kernel), list(outputs), vmap_method="sequential")
-    return list(function(*inputs, numbers=np.asarray(numbers, np.int64), settings=np.asarray(settings, np.float64)))
+    found = function(*inputs, numbers=np.asarray(numbers, np.int64), settings=np.asarray(settings, np.float64))
+    return list(alike(found, of=inputs))
 
 
 def unsupported(problem: Problem, target: str) -> str | None:

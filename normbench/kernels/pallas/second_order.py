@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.statistics import Axes, centred_twice, inverse_root, mean_over
+from normbench.kernels.common.varying import alike
 
 Forward = Callable[[Any, Any, bool], tuple[Any, Any]]
 
@@ -91,7 +92,7 @@ def twice_differentiable(
         return outputs, (keep(arrays, outputs), saved)
 
     differentiable.defvjp(differentiable_forward, pull)
-    return differentiable
+    return lambda arrays, plan: differentiable(alike(arrays), plan)
 
 
 def what_was_normalized(arrays: tuple, outputs: tuple) -> tuple:

@@ -16,6 +16,7 @@ from normbench.kernels.common.checks import compute_dtype
 from normbench.kernels.common.form import PLAIN, Form
 from normbench.kernels.common.partial_sums import FEW_BLOCKS, sum_over
 from normbench.kernels.common.statistics import inverse_root
+from normbench.kernels.common.varying import alike
 from normbench.kernels.rms_norm.arguments import checked
 
 
@@ -31,7 +32,7 @@ def custom_vjp(
     """As `naive`, with a gradient by hand."""
     a = checked(x, gamma, epsilon, ndim, activation, form)
     gamma = a.gamma.reshape(*(1,) * (a.x.ndim - ndim), *a.gamma.shape)
-    return _normalize(a.x, gamma, a.epsilon, activation, a.axes, a.form)
+    return _normalize(*alike((a.x, gamma)), a.epsilon, activation, a.axes, a.form)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))

@@ -1,0 +1,23 @@
+"""What JAX tracks inside `jax.shard_map`: over which axes of the mesh an array differs from device to device."""
+
+from typing import Any
+
+import jax
+
+
+def alike(arrays: Any, of: Any = None) -> Any:
+    """Returns the arrays as varying over every axis of the mesh that one of them, or of those in `of`, varies over.
+
+    Arrays of one kernel have to be: JAX does not know what a kernel, or a gradient by hand, makes of them. The gradient
+    of what did not vary is then the sum over the devices. Outside of `jax.shard_map` nothing is done.
+    """
+    axes = frozenset().union(*map(_axes, jax.tree.leaves((arrays, of))))
+    return jax.tree.map(lambda array: _varying(array, axes - _axes(array)), arrays)
+
+
+def _axes(array: jax.Array) -> frozenset:
+    return jax.typeof(array).manual_axis_type.varying
+
+
+def _varying(array: jax.Array, axes: frozenset) -> jax.Array:
+    return jax.lax.pcast(array, tuple(sorted(axes)), to="varying") if axes else array
