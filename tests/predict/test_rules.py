@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from normbench import explain, kernels
 from normbench.predict.rules import operations_of
 
-
 PEAKS = {8: 1979e12, 16: 989e12, 32: 494e12}
 """Of an H200, in operations a second: NVIDIA's data sheet, without sparsity."""
 

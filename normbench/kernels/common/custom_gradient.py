@@ -20,6 +20,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from normbench.jax_compat.varying import alike
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype
 from normbench.kernels.common.partial_sums import FEW_BLOCKS, sum_over
@@ -33,7 +34,6 @@ from normbench.kernels.common.statistics import (
     two_pass,
     welford,
 )
-from normbench.kernels.common.varying import alike
 
 
 @dataclass(frozen=True, slots=True)

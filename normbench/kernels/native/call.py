@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from normbench.kernels.common.varying import alike
+from normbench.jax_compat.varying import alike
 from normbench.kernels.native.build import missing, target_name
 from normbench.kernels.problem import ACTIVATIONS, Problem
 

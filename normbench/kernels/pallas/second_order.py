@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from normbench.jax_compat.varying import alike
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.statistics import Axes, centred_twice, inverse_root, mean_over
-from normbench.kernels.common.varying import alike
 
 Forward = Callable[[Any, Any, bool], tuple[Any, Any]]
 

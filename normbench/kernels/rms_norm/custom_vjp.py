@@ -12,11 +12,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from normbench.jax_compat.varying import alike
 from normbench.kernels.common.checks import compute_dtype
 from normbench.kernels.common.form import PLAIN, Form
 from normbench.kernels.common.partial_sums import FEW_BLOCKS, sum_over
 from normbench.kernels.common.statistics import inverse_root
-from normbench.kernels.common.varying import alike
 from normbench.kernels.rms_norm.arguments import checked
 
 
