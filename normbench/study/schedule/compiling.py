@@ -243,7 +243,7 @@ class WorkerPool:
             self._after_death(desk)
 
     def _finish(self, desk: "_Desk") -> None:
-        """Gives the worker the next unit, or ends it, and then hands over what it found, so that it does not wait for that."""
+        """Gives the worker the next unit, or ends it; what it found is handed over meanwhile."""
         desk.count_time()
         done = desk.progress
         more = self._waiting and not self._retries and not worn_out(desk.worker, desk.units)
