@@ -119,6 +119,6 @@ def _check(x: TensorVariable, vectors: dict[str, TensorVariable], axis: int) -> 
 
 
 def _check_momentum(momentum: Any) -> float:
-    if isinstance(momentum, bool) or not isinstance(momentum, Real) or not 0 <= momentum <= 1:
+    if isinstance(momentum, bool) or not isinstance(momentum, Real) or not 0 <= float(momentum) <= 1:
         raise UserError(f"momentum {momentum!r} is not allowed; allowed: a number from 0 to 1")
     return float(momentum)
