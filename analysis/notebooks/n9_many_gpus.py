@@ -92,7 +92,7 @@ def drawn(column, scale, label):
         axis.set_yticks([place + 0.2 for place in range(len(names))], names)
         axis.set_title(f"{operator}\n{context}", fontsize=9)
         axis.set_xlabel(label)
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     return figure
 
 
