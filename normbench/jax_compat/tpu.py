@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from normbench.declared import declare
+from normbench.jax_compat.varying import alike, result_like
 
 _RACES: ContextVar[bool] = ContextVar("races", default=False)
 """Whether the kernels that are being traced are interpreted with buffers, copies and a search for races."""
@@ -58,9 +59,10 @@ def tpu_call(
     )
 
     def launch(*arrays: jax.Array, interpret: Any) -> Any:
+        arrays = alike(arrays)
         return pallas.pallas_call(
             kernel,
-            out_shape=tuple(out),
+            out_shape=result_like(tuple(out), arrays),
             grid=grid,
             in_specs=list(in_specs),
             out_specs=tuple(out_specs),
@@ -87,7 +89,11 @@ def block(shape: Sequence[int | None], index: Callable[..., tuple]) -> Any:
     of the grid has, counted in blocks."""
     from jax.experimental import pallas
 
-    return pallas.BlockSpec(tuple(shape), index)
+    def narrow(*place: Any) -> tuple:
+        # In JAX's 64-bit mode a number of Python would be one of 64 bits, which a TPU does not take here.
+        return tuple(np.int32(one) if isinstance(one, int) else one for one in index(*place))
+
+    return pallas.BlockSpec(tuple(shape), narrow)
 
 
 def tpu_program_id(axis: int) -> jax.Array:

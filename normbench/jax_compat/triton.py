@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from normbench.declared import declare
+from normbench.jax_compat.varying import alike, result_like
 
 _INTERPRETED: ContextVar[bool] = ContextVar("interpreted", default=False)
 """Whether the kernel that is being traced will be interpreted."""
@@ -71,9 +72,10 @@ def triton_call(
             _INTERPRETED.reset(token)
 
     def launch(*arrays: jax.Array, interpret: bool) -> Any:
+        arrays = alike(arrays)
         return pallas.pallas_call(
             traced_to_be_interpreted if interpret else kernel,
-            out_shape=out,
+            out_shape=result_like(out, arrays),
             grid=grid if isinstance(grid, tuple) else (grid,),
             interpret=interpret,
             compiler_params=triton.CompilerParams(num_warps=warps, num_stages=stages),

@@ -15,6 +15,15 @@ def alike(arrays: Any, of: Any = None) -> Any:
     return jax.tree.map(lambda array: _varying(array, axes - _axes(array)), arrays)
 
 
+def result_like(out: Any, arrays: Any) -> Any:
+    """Abstract results of a kernel as varying over the axes that its inputs, made `alike`, vary over."""
+    inputs = jax.tree.leaves(arrays)
+    if not inputs or not _axes(inputs[0]):
+        return out
+    kind = jax.typeof(inputs[0]).manual_axis_type
+    return jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype, manual_axis_type=kind), out)
+
+
 def _axes(array: jax.Array) -> frozenset:
     return jax.typeof(array).manual_axis_type.varying
 
