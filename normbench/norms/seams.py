@@ -7,7 +7,7 @@ from normbench.norms.kinds import below_moves, varying_axes
 from normbench.norms.members import OWN_TASK, Found, activation_end
 from normbench.norms.recognise import Match, is_backward
 from normbench.norms.scalars import scalar
-from normbench.norms.statistics import is_broadcast, origin
+from normbench.norms.statistics import MOVES, is_broadcast, origin
 from normbench.norms.values import Values
 
 
@@ -71,10 +71,24 @@ def _require_the_same(values: Values, match: Match) -> None:
         raise LookupError(f"{match.beyond}, and an operator scales, then shifts")
     if match.statistic.unbiased:
         raise LookupError("its variance is divided by n - 1, an operator's by n")
+    if _is_moved_after_root(values, match.root):
+        raise LookupError("its epsilon is added to the root, an operator's to the variance")
     quotient = (operand for operand in values[match.applied].operands if origin(values, operand) == match.x)
     for value in (*quotient, *_squared(values, match)):
         if not _is_plain(values, match, value):
             raise LookupError("what is normalised is scaled, shifted, masked or transposed first, on the way from x")
+
+
+def _is_moved_after_root(values: Values, root: int) -> bool:
+    """Whether a number is added to the root, before anything is multiplied by it."""
+    todo = [root]
+    while todo:
+        for user in values.users[todo.pop()]:
+            one = values[user]
+            if one.opcode == "add" and any(scalar(values, operand) for operand in one.operands):
+                return True
+            todo += [user] * (one.opcode in MOVES)
+    return False
 
 
 def _squared(values: Values, match: Match) -> Iterator[int]:

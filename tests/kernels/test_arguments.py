@@ -1,6 +1,7 @@
 """Bad arrays handed to a variant raise one line that names the argument, its value and what is allowed."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from normbench import kernels
@@ -67,3 +68,20 @@ def test_numpy_arrays_are_taken():
     problem = Problem("batch_norm", (2, 3, 4), "ncl")
     arrays = arrays_of(problem)
     assert (run(problem, "folded", [a.__array__() for a in arrays]) == run(problem, "folded", arrays)).all()
+
+
+WHOLE_NUMBERS = {
+    ("layer_norm", "ndim"): ((4, 6), ("x", (6,), (6,)), 1),
+    ("rms_norm", "ndim"): ((4, 6), ("x", (6,)), 1),
+    ("group_norm", "groups"): ((2, 4, 6), ("x", (4,), (4,)), 2),
+    ("local_response_norm", "size"): ((2, 4, 6), ("x",), 3),
+    ("batch_norm", "channel_axis"): ((2, 6, 4), ("x", (4,), (4,), (4,), (4,)), -1),
+}
+
+
+@pytest.mark.parametrize(("operator", "name"), WHOLE_NUMBERS)
+def test_whole_numbers_of_numpy_are_taken_as_pythons_are(operator, name):
+    shape, roles, value = WHOLE_NUMBERS[operator, name]
+    arrays = [jnp.arange(48.0).reshape(-1)[: np.prod(one)].reshape(one) for one in (shape, *roles[1:])]
+    naive = kernels.get(operator, "naive")
+    np.testing.assert_array_equal(naive(*arrays, **{name: np.int64(value)}), naive(*arrays, **{name: value}))

@@ -114,6 +114,10 @@ def divided(x, gamma):
     return x / (jnp.sqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5) * gamma)
 
 
+def with_outer_epsilon(x):
+    return (x - x.mean(-1, keepdims=True)) / (x.std(-1, keepdims=True) + 1e-1)
+
+
 SOMETHING_ELSE = {  # from x, and two arrays like a scale
     "x is scaled first": (lambda x, a, b: rms(x * a), "scaled, shifted, masked or transposed first"),
     "x is shifted first": (lambda x, a, b: standardised(x - a), "scaled, shifted, masked or transposed first"),
@@ -126,6 +130,7 @@ SOMETHING_ELSE = {  # from x, and two arrays like a scale
     "divided by its scale": (lambda x, a, b: divided(x, a), "divided"),
     "centred with its shift": (folded, "centred together with its shift"),
     "n - 1": (lambda x, a, b: standardised(x, ddof=1), "n - 1"),
+    "epsilon outside": (lambda x, a, b: with_outer_epsilon(x) * a, "its epsilon is added to the root"),
 }
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from normbench.errors import UserError, unknown
+from normbench.kernels.common.whole import is_whole
 from normbench.kernels.contexts import CONTEXTS
 from normbench.kernels.problem import DTYPES, LAYOUTS, Problem
 from normbench.kernels.sharding import BY_OPERATOR, check_division
@@ -68,7 +69,7 @@ def channel_axis_of(rank: int, channel_axis: int) -> int:
     allowed = (0, -1) if rank == 1 else (1, -1)
     if rank == 0:
         raise UserError("x has rank 0; allowed: rank 1 or more, with a channel axis")
-    if not isinstance(channel_axis, int) or isinstance(channel_axis, bool) or channel_axis not in (*allowed, rank - 1):
+    if not is_whole(channel_axis) or channel_axis not in (*allowed, rank - 1):
         raise UserError(f"channel_axis {channel_axis!r} for x of rank {rank}; allowed: {allowed[0]} or -1 (the last)")
     return channel_axis % rank
 

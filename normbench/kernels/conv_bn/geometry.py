@@ -14,6 +14,7 @@ from typing import Any
 
 from normbench.errors import UserError, unknown
 from normbench.kernels.common.checks import layouts_of_rank
+from normbench.kernels.common.whole import is_whole
 
 LAYOUTS = layouts_of_rank(3, 4, 5)
 
@@ -162,7 +163,7 @@ def geometry(
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     rank = len(layout) - 2
-    if not _is_whole(groups, 1):
+    if not is_whole(groups, 1):
         raise UserError(f"groups {groups!r} is not allowed; allowed: a whole number, 1 or more")
     return Geometry(
         layout,
@@ -179,13 +180,9 @@ def kernel_of(value: Any, rank: int) -> tuple[int, ...]:
     return _per_axis("kernel", value, rank)
 
 
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _per_axis(name: str, value: Any, rank: int) -> tuple[int, ...]:
-    values = (value,) * rank if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(values) != rank or not all(_is_whole(v, 1) for v in values):
+    values = (value,) * rank if is_whole(value) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(values) != rank or not all(is_whole(v, 1) for v in values):
         raise UserError(f"{name} {value!r} is not allowed; allowed: 1 or more, one number or {rank} of them")
     return values
 
@@ -194,12 +191,12 @@ def _normal_padding(padding: Padding, rank: int) -> str | Pairs:
     if padding in ("same", "valid"):
         return padding
     values: tuple = ()
-    if isinstance(padding, int):
+    if is_whole(padding):
         values = (padding,) * rank
     elif isinstance(padding, Sequence) and not isinstance(padding, str):
         values = tuple(padding)
-    pairs = tuple((v, v) if isinstance(v, int) else tuple(v) if isinstance(v, Sequence) else () for v in values)
-    if len(pairs) != rank or not all(len(pair) == 2 and all(_is_whole(v, 0) for v in pair) for pair in pairs):
+    pairs = tuple((v, v) if is_whole(v) else tuple(v) if isinstance(v, Sequence) else () for v in values)
+    if len(pairs) != rank or not all(len(pair) == 2 and all(is_whole(v, 0) for v in pair) for pair in pairs):
         raise UserError(
             f"padding {padding!r} is not allowed; allowed: 'same', 'valid', one number, {rank} numbers, "
             f"or {rank} (low, high) pairs, each 0 or more"

@@ -16,6 +16,7 @@ from normbench.kernels.common.checks import (
     shift_or_zeros,
 )
 from normbench.kernels.common.statistics import Axes, Statistics, inverse_root
+from normbench.kernels.common.whole import is_whole
 
 
 class Arguments(NamedTuple):
@@ -80,7 +81,7 @@ def checked(
 
 
 def check_groups(channels: int, groups: int) -> None:
-    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
+    if not is_whole(groups, 1):
         raise UserError(f"groups {groups!r} is not allowed; allowed: a whole number, 1 or more")
     if channels == 0 or channels % groups:
         raise UserError(f"groups {groups} does not divide the {channels} channels of x; allowed: a divisor of them")

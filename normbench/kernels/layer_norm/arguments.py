@@ -9,6 +9,7 @@ from normbench.errors import UserError
 from normbench.kernels.common.activations import check_activation
 from normbench.kernels.common.checks import check_epsilon, floating, scale_or_ones, shift_or_zeros
 from normbench.kernels.common.statistics import Axes
+from normbench.kernels.common.whole import is_whole
 
 
 class Arguments(NamedTuple):
@@ -44,7 +45,7 @@ def rows_of(shape: tuple[int, ...], ndim: int) -> tuple[int, int]:
 
 def normalized_shape(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     """The sizes of the last `ndim` axes, all of them 1 or more."""
-    if not isinstance(ndim, int) or isinstance(ndim, bool) or not 1 <= ndim <= len(shape):
+    if not is_whole(ndim, 1) or ndim > len(shape):
         raise UserError(f"ndim {ndim!r} for x of rank {len(shape)}; allowed: 1 to {len(shape)} normalized axes")
     normalized = tuple(shape[-ndim:])
     if 0 in normalized:

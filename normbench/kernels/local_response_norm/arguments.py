@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.common.checks import channel_axis_of, compute_dtype, floating
+from normbench.kernels.common.whole import is_whole
 
 
 class Arguments(NamedTuple):
@@ -41,7 +42,7 @@ def checked(x: Any, size: int, alpha: float, beta: float, k: float, channel_axis
 
 
 def check_numbers(size: int, alpha: float, beta: float, k: float) -> None:
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if not is_whole(size, 1):
         raise UserError(f"size {size!r} is not allowed; allowed: a whole number of channels, 1 or more")
     for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
         if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):

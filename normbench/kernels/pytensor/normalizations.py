@@ -12,8 +12,8 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from normbench.errors import UserError
+from normbench.kernels.common.whole import is_whole
 from normbench.kernels.pytensor.checks import check_epsilon, check_lengths, compute_dtype, float_tensors, number
-from normbench.kernels.pytensor.conv.window import is_whole
 from normbench.kernels.pytensor.reshape import ReshapeLike, SplitGroups
 from normbench.kernels.pytensor.sums import lay, mean_over
 

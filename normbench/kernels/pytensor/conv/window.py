@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from normbench.errors import UserError
+from normbench.kernels.common.whole import is_whole
 
 Sizes = tuple[int, ...]
 Pair = tuple[int, int]
@@ -117,10 +118,6 @@ def window(
     return Window(
         per_axis("stride", stride, rank), _padding(padding, rank), per_axis("dilation", dilation, rank), int(groups)
     )
-
-
-def is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
 
 def per_axis(name: str, value: Any, rank: int, least: int = 1) -> Sizes:
