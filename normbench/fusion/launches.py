@@ -41,7 +41,7 @@ class Launch:
       source_ops: JAX operations that they come from.
       scope, source: names of the program's part, and file:line, of its main operation.
       flops: operations of the matrix products and convolutions inside, for all repetitions; None for an unknown call.
-      product_bits: of the widest number that these multiply; None where there are none.
+      product_bits: of the widest number that these multiply, or a call takes; None for others.
       read_bytes, write_bytes: what crosses its boundary, for all its repetitions.
       padding_bytes: of these, what fills up the tiles of a TPU.
       workspace_bytes: scratch memory of a library call.

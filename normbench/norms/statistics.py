@@ -1,6 +1,7 @@
 """What a square root is taken of: the mean of the squares of a tensor, of its deviations, or a stored variance."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from normbench.fusion.hlo import ATTRIBUTES
@@ -301,25 +302,25 @@ def before_broadcast(values: Values, value: int) -> int | None:
 
 def origin(values: Values, value: int) -> int:
     """x of a value that is x converted, in another shape, or with something broadcast subtracted or multiplied."""
-    for _ in range(STEPS):
-        before = _towards_origin(values, value)
-        if before is None:
-            return value
-        value = before
-    return value
+    *_, last = _way_to_origin(values, value)
+    return last
 
 
 def subtracted(values: Values, value: int) -> int | None:
     """What is subtracted last, broadcast, on the way from the origin to a value; None where nothing is."""
-    for _ in range(STEPS):
-        one = values[value]
+    for one in map(values.__getitem__, _way_to_origin(values, value)):
         if one.opcode == "subtract" and is_broadcast(values, one.operands[1]):
             return one.operands[1]
-        before = _towards_origin(values, value)
-        if before is None:
-            return None
-        value = before
     return None
+
+
+def _way_to_origin(values: Values, value: int) -> Iterator[int]:
+    before: int | None = value
+    for _ in range(STEPS + 1):
+        if before is None:
+            return
+        yield before
+        before = _towards_origin(values, before)
 
 
 def _towards_origin(values: Values, value: int) -> int | None:

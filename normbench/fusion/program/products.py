@@ -37,7 +37,7 @@ def product_flops(module: Module, computation: Computation, launch: Instruction)
 
 
 def product_bits(module: Module, computation: Computation, launch: Instruction) -> int | None:
-    """Bits of the widest real number that the products inside of `launch` multiply; None where it holds none.
+    """Bits of the widest real number that the products inside of `launch` multiply, or a call takes; None for others.
 
     The rate of a device's products is that of their operands: a result of 32 bits is added up from narrower ones.
     """

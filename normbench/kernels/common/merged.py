@@ -91,11 +91,11 @@ def _forward(x, gamma, beta, plan):
         return y.astype(x.dtype), found
 
     arguments = (division.x, division.parameters, division.parameters)
-    y, found = division.map(part, arguments, (division.x, _lie(division)))(x, gamma, beta)
+    y, found = division.map(part, arguments, (division.x, _specs(division)))(x, gamma, beta)
     return (y, found.mean, found.variance), (x, gamma, beta, found)
 
 
-def _lie(division: Division) -> Any:
+def _specs(division: Division) -> Any:
     """How the moments lie on the devices."""
     each = division.x
     return Moments._make((WHOLE, WHOLE, each, each, each, WHOLE))
@@ -155,7 +155,7 @@ def _backward_rule(plan, saved, cotangents):
         dbeta, dgamma = (dy.sum(others), (dy * h).sum(others)) if rows else (sum_g.reshape(-1), sum_g_h.reshape(-1))
         return dx.astype(x.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
 
-    arguments = (division.x, division.parameters, _lie(division), division.x)
+    arguments = (division.x, division.parameters, _specs(division), division.x)
     mapped = division.map(part, arguments, (division.x, division.parameters, division.parameters))
     dx, dgamma, dbeta = mapped(x, gamma, found, cotangents[0])
     return dx, dgamma, dbeta.astype(beta.dtype)

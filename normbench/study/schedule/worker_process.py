@@ -38,7 +38,7 @@ class Settings:
       kind: "compile", "measure" or "attribute".
       target: "cpu", "gpu", or the platform of the absent devices that are compiled for.
       process: repetition of the measurement.
-      wide: JAX's 64-bit mode.
+      wide: JAX's 64-bit mode from the start; a compiling worker changes it unit by unit.
       run: the run's folder, for the modules.
       imports: modules to import first, for variants of the user's own.
       rule: the fields of the stopping rule.

@@ -172,3 +172,12 @@ def test_blocks_cover_the_rows_and_the_workspace_is_small(columns, dtype):
             item = 16 // rows_config.vector_elements(dtype)
             workspace = backward.programs * columns * 2 * max(item, 4)
             assert backward.programs == 1 or workspace <= WORKSPACE_SHARE * rows * columns * item
+
+
+@pytest.mark.parametrize("columns", [1000, 4094, 8190])
+def test_a_row_that_does_not_fill_its_chunk_goes_in_two_forward_and_in_two_bytes_alone(columns):
+    whole = 1 << columns.bit_length()
+    assert rows_config.forward_config(2048, columns, "bfloat16").chunk == whole // 2
+    assert rows_config.forward_config(2048, whole, "bfloat16").chunk == whole
+    assert rows_config.forward_config(2048, columns, "float32").chunk == whole
+    assert rows_config.backward_config(2048, columns, "bfloat16", 2, True).chunk == whole

@@ -71,8 +71,10 @@ BACKWARD_COLUMNS = 8192
 takes registers, too."""
 
 HALVED_CHUNK = 1024
-"""From here on a row of 2-byte elements that does not fill a chunk goes in two: a mask costs registers for each element
-of its chunk, and the first of two has none. Layer norm of 2048 x 8190 is predicted at 20 us in the place of 31."""
+"""Forward, a row of 2-byte elements that does not fill a chunk of this or more goes in two: a mask costs registers for
+each element of its chunk, and the first of two has none. Layer norm of 2048 x 8190 is predicted at 20 us in the place
+of 31 (`normbench explain layer_norm pallas_triton --shape 2048x8190 --dtype bfloat16 --target h200`). Backward, halves
+are predicted slower, by up to an eighth."""
 
 LONG_ROW = 16384
 LONG_CHUNK = 8192
@@ -165,8 +167,6 @@ def _backward_tile(rows: int, columns: int, item: int, elements: int) -> RowConf
     """Blocks of whole rows, of about `elements` where rows are short; one row of those that are longer."""
     vector = VECTOR_BYTES // item
     chunk = _chunk(columns, vector)
-    if item == 2 and chunk >= HALVED_CHUNK and columns < chunk:
-        chunk //= 2
     padded = -(-columns // chunk) * chunk
     block_rows = min(power_of_two_to(elements // padded), power_of_two_from(rows))
     warps = _warps(block_rows * padded, block_rows * chunk, vector, 16 if item < 8 else 8)
