@@ -78,14 +78,16 @@ FOUND = """## What was found
   {rows_merged}.
 * **XLA joins what does not wait.** Forward and backward together, the textbook formula's four become {joined}, as the
   sum of dy waits for nothing. The backward sums of `merged`, each device's around a mean of its own, and of `sums` wait
-  for nothing that is received: {joined_merged} and {joined_sums} for both passes. So do those of `custom_vjp`, around a
-  pivot that is known before x is read: {pivoted}, as far as the running mean is near the mean.
+  for nothing that is received: the one takes {joined_merged} for both passes, the other {joined_sums}. So
+  do those of `custom_vjp`, around a pivot that is known before x is read: {pivoted}, as far as the running mean is
+  near the mean.
 * **In a training step dy waits for y**, and each pass has a collective of its own: {step} of `merged`
-  between 8 devices where the textbook formula has {step_naive}, predicted {step_us:.0f} us in the place of
-  {step_naive_us:.0f}. Where y is computed again for the gradient (`jax.checkpoint`), what it takes again and what the
-  gradient takes are joined: {again} where the textbook formula has {again_naive}, {again_us:.0f} us in the
-  place of {again_naive_us:.0f}. For this the gradient of `merged` sends all devices' sums, not their total, which
-  shows between 64: {far:.0f} us in the step, of which {far_sent:.0f} are its gathers; `sums` takes {far_sums:.0f}.
+  between 8 devices where the textbook formula has {step_naive}, predicted {step_us}
+  in the place of {step_naive_us}. Where y is computed again for the gradient (`jax.checkpoint`), what it
+  takes again and what the gradient takes are joined: {again} where the textbook formula has
+  {again_naive}, {again_us} in the place of {again_naive_us}. For this the
+  gradient of `merged` sends all devices' sums, not their total, which shows between 64: {far} in the step,
+  where `sums` takes {far_sums}.
 * **Fewer is not always faster.** Between 64 devices a gather goes round a ring of 63 steps, predicted {gather:.0f} us,
   where a tree adds up two sums in {tree:.0f} us: there `sums` is ahead, and `merged` hardly saves time on the textbook
   formula. Between 8 it is {near:.0f} us. On the wire a gather brings three numbers of each device, {wire:.0f} times
@@ -194,15 +196,14 @@ def found(rows: list[dict[str, str]]) -> str:
         pivoted=_collectives(row("custom_vjp", pass_=both)),
         step=_collectives(row("merged", step="loss")),
         step_naive=_collectives(row("naive", step="loss")),
-        step_us=us(row("merged", step="loss"), "predicted_s"),
-        step_naive_us=us(row("naive", step="loss"), "predicted_s"),
-        far=us(row("merged", "batch64", step="loss"), "predicted_s"),
-        far_sent=us(row("merged", "batch64", step="loss")),
-        far_sums=us(row("sums", "batch64", step="loss"), "predicted_s"),
+        step_us=_span(row("merged", step="loss")),
+        step_naive_us=_span(row("naive", step="loss")),
         again=_collectives(row("merged", step="checkpoint")),
+        far=_span(row("merged", "batch64", step="loss")),
+        far_sums=_span(row("sums", "batch64", step="loss")),
         again_naive=_collectives(row("naive", step="checkpoint")),
-        again_us=us(row("merged", step="checkpoint"), "predicted_s"),
-        again_naive_us=us(row("naive", step="checkpoint"), "predicted_s"),
+        again_us=_span(row("merged", step="checkpoint")),
+        again_naive_us=_span(row("naive", step="checkpoint")),
         gather=us(row("merged", "batch64")),
         tree=us(row("sums", "batch64")),
         near=us(row("merged")),
@@ -219,6 +220,12 @@ def _collectives(row: dict[str, str]) -> str:
     """2 × all-reduce."""
     parts = (part.split("=") for part in row["collectives"].split("; "))
     return " and ".join(f"{number} × {kind}" for kind, number in parts)
+
+
+def _span(row: dict[str, str]) -> str:
+    """148 us (110 to 231): predicted, with its range."""
+    low, predicted, high = (f"{1e6 * float(row[f'predicted_{name}s']):.0f}" for name in ("low_", "", "high_"))
+    return f"{predicted} us ({low} to {high})"
 
 
 def page(rows: list[dict[str, str]]) -> Iterator[str]:
