@@ -102,7 +102,7 @@ register_variant(
         "pallas_triton",
         _pallas_triton.pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=unless_slower("pallas_triton", _pallas_triton.unsupported),
+        supports_problem=unless_slower("pallas_triton", _pallas_triton.unsupported, _pallas_triton.more),
         interpreted_on_cpu=True,
         fused_contexts={"cast": _pallas_triton.pallas_triton},
     )
@@ -113,7 +113,7 @@ register_variant(
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU where channels come last, gradient by hand",
-        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported, _pallas_triton.more),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

@@ -60,6 +60,11 @@ def unsupported(problem: Problem, target: str) -> str | None:
         return refused
     if math.prod(problem.shape) > MAXIMUM_ELEMENTS:
         return f"more than {MAXIMUM_ELEMENTS} elements; the kernel's indices are 32-bit"
+    return None
+
+
+def more(problem: Problem) -> str | None:
+    """The reason why XLA moves less, or None; the kernels of Mosaic GPU pass over x as often."""
     return moves_more(problem, 2, 3, INFERENCE)
 
 

@@ -16,7 +16,7 @@ from normbench.kernels.batch_norm_training.jax_nn import jax_nn
 from normbench.kernels.batch_norm_training.naive import naive
 from normbench.kernels.batch_norm_training.native import native
 from normbench.kernels.batch_norm_training.one_pass import one_pass
-from normbench.kernels.batch_norm_training.pallas_triton import pallas_triton, unsupported
+from normbench.kernels.batch_norm_training.pallas_triton import more, pallas_triton, unsupported
 from normbench.kernels.batch_norm_training.pivoted import pivoted
 from normbench.kernels.batch_norm_training.reference import reference
 from normbench.kernels.batch_norm_training.welford import welford
@@ -121,7 +121,7 @@ for _variant in (
         "pallas_triton",
         pallas_triton,
         "two fused kernels in Pallas Triton, forward and backward, gradient by hand",
-        supports_problem=unless_slower("pallas_triton", unsupported),
+        supports_problem=unless_slower("pallas_triton", unsupported, more),
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_triton},
     ),
@@ -130,7 +130,7 @@ for _variant in (
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU for channels that fit on chip, gradient by hand",
-        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported, _pallas_mosaic.more),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

@@ -1,6 +1,7 @@
 """One fused kernel in Pallas Mosaic GPU for channels that fit on chip, in both layouts: read once, written once."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from normbench.errors import UserError
 from normbench.kernels.batch_norm_training.arguments import Outputs, checked
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
-from normbench.kernels.pallas.left_to_xla import TRAINING, left_to_xla
+from normbench.kernels.pallas.left_to_xla import TRAINING, moves_more, passes_of, too_few_programs
 from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
@@ -71,20 +72,37 @@ def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernels cannot compute `problem` on `target`, or None."""
     if refused := not_for_mosaic(target):
         return refused
-    dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
-    plan = _plan(problem.epsilon, activation_of(problem.context), dtype, problem.option("momentum", 0.1))
-    first = _first(problem.shape, problem.channel_axis % len(problem.shape))
+    plan, first = _asked(problem)
     dtypes = problem.dtype, *(problem.param_dtype,) * len(PARAMETERS)
     refused = _refusal(problem.shape, first, dtypes, plan, problem.pass_ != "forward")
     refused = refused or _few(problem.shape, first)
     if refused:
         return refused
-    cuts = [_cut(problem.shape, first, problem.dtype, plan, backward) for backward in (False, True)]
-    forward, backward = (None if isinstance(cut, str) else cut for cut in cuts)
+    forward, backward = _cuts(problem)
     of_image = math.prod(problem.shape[2:])
     if isinstance(forward, Slabs) and of_image < WARPGROUP and not forward.runs.copied_in_bulk(problem.dtype):
         return f"{of_image} positions of an image; allowed for pallas_mosaic: {WARPGROUP} or more, of 128 at a time"
-    return left_to_xla(problem, forward, backward, TRAINING)
+    return too_few_programs(problem, forward, backward)
+
+
+def more(problem: Problem) -> str | None:
+    """The reason why XLA moves less, or None."""
+    return moves_more(problem, *passes_of(*_cuts(problem)), TRAINING)
+
+
+def _cuts(problem: Problem) -> tuple[Any, Any]:
+    """How x is cut in each pass; None where it is not: it fits on the chip."""
+    plan, first = _asked(problem)
+    cuts = (_cut(problem.shape, first, problem.dtype, plan, backward) for backward in (False, True))
+    forward, backward = (None if isinstance(cut, str) else cut for cut in cuts)
+    return forward, backward
+
+
+def _asked(problem: Problem) -> tuple[Plan, bool]:
+    """What is computed, and whether channels come first."""
+    dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
+    plan = _plan(problem.epsilon, activation_of(problem.context), dtype, problem.option("momentum", 0.1))
+    return plan, _first(problem.shape, problem.channel_axis % len(problem.shape))
 
 
 def _plan(epsilon: float, activation: str, output_dtype: str, momentum: float) -> Plan:

@@ -68,8 +68,11 @@ def unsupported(problem: Problem, target: str) -> str | None:
         return refused
     if math.prod(problem.shape) > MOST_ELEMENTS:
         return f"more than {MOST_ELEMENTS} elements; the kernels' indices are 32-bit"
-    if math.prod(problem.shape) == 0:
-        return None
+    return None
+
+
+def more(problem: Problem) -> str | None:
+    """The reason why XLA moves less, or None."""
     walks = 2 if config_of(problem, "forward") else 3, 3 if config_of(problem, "backward") else 5
     last = view_of(problem.shape, problem.channel_axis).last
     return moves_more(problem, *walks, LAST if last else TRAINING)

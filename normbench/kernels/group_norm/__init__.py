@@ -18,7 +18,7 @@ from normbench.kernels.group_norm.jax_nn import jax_nn
 from normbench.kernels.group_norm.naive import naive
 from normbench.kernels.group_norm.native import native
 from normbench.kernels.group_norm.one_pass import one_pass
-from normbench.kernels.group_norm.pallas_triton import pallas_triton, unsupported
+from normbench.kernels.group_norm.pallas_triton import more, pallas_triton, unsupported
 from normbench.kernels.group_norm.pivoted import pivoted
 from normbench.kernels.group_norm.reference import reference
 from normbench.kernels.group_norm.two_pass import two_pass
@@ -119,7 +119,7 @@ for _variant in (
         "pallas_triton",
         pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=unless_slower("pallas_triton", unsupported),
+        supports_problem=unless_slower("pallas_triton", unsupported, more),
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_triton},
     ),
@@ -128,7 +128,7 @@ for _variant in (
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU for groups that fit on chip, gradient by hand",
-        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported, _pallas_mosaic.more),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

@@ -10,7 +10,7 @@ from normbench.errors import UserError
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.group_norm.arguments import checked
 from normbench.kernels.pallas.hardware import not_for_mosaic
-from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, left_to_xla
+from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, moves_more, passes_of, too_few_programs
 from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of
 from normbench.kernels.pallas.mosaic.plan import Plan, dtype_refusal
@@ -62,18 +62,35 @@ def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernel cannot compute `problem`, of group norm or instance norm, on `target`, or None."""
     if refused := not_for_mosaic(target):
         return refused
-    dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
-    plan = Plan("group_norm", problem.epsilon, activation_of(problem.context), dtype)
-    groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
-    axis = problem.channel_axis % len(problem.shape)
+    plan, groups, axis = _asked(problem)
     dtypes = problem.dtype, problem.param_dtype
     refused = _refusal(problem.shape, axis, groups, dtypes, plan, problem.pass_ != "forward")
     refused = refused or _few(problem.shape, axis, groups)
     if refused:
         return refused
-    cuts = [_cut(problem.shape, axis, groups, problem.dtype, plan, backward) for backward in (False, True)]
+    return too_few_programs(problem, *_cuts(problem))
+
+
+def more(problem: Problem) -> str | None:
+    """The reason why XLA moves less, or None."""
+    first = problem.channel_axis % len(problem.shape) == 1
+    return moves_more(problem, *passes_of(*_cuts(problem)), TRAINING if first else LAST)
+
+
+def _cuts(problem: Problem) -> tuple[Any, Any]:
+    """How x is cut in each pass; None where it is not: it fits on the chip."""
+    plan, groups, axis = _asked(problem)
+    cuts = (_cut(problem.shape, axis, groups, problem.dtype, plan, backward) for backward in (False, True))
     forward, backward = (None if isinstance(cut, str) else cut for cut in cuts)
-    return left_to_xla(problem, forward, backward, TRAINING if axis == 1 else LAST)
+    return forward, backward
+
+
+def _asked(problem: Problem) -> tuple[Plan, int, int]:
+    """What is computed, the number of groups, and the axis of the channels."""
+    dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
+    plan = Plan("group_norm", problem.epsilon, activation_of(problem.context), dtype)
+    groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
+    return plan, groups, problem.channel_axis % len(problem.shape)
 
 
 def _few(shape: tuple[int, ...], axis: int, groups: int) -> str | None:

@@ -54,9 +54,11 @@ def unsupported(problem: Problem, target: str) -> str | None:
     if refused := not_for_triton(target):
         return refused
     groups = problem.option("groups", 32) if problem.operator == "group_norm" else problem.channels
-    reason = _refusal(problem.shape, problem.channels // groups)
-    if reason or math.prod(problem.shape) == 0:
-        return reason
+    return _refusal(problem.shape, problem.channels // groups)
+
+
+def more(problem: Problem) -> str | None:
+    """The reason why XLA moves less, or None."""
     forward, backward = (config_of(problem, pass_) for pass_ in ("forward", "backward"))
     passes = 2 if forward.resident else 3, 3 if backward.resident else 5
     return moves_more(problem, *passes, LAST if forward.view.last else TRAINING)

@@ -1,19 +1,20 @@
-"""Why a problem that the kernels could compute is left to XLA: it moves less, or is predicted to be quicker.
-
-Bytes are counted in passes over tensors of x's size. Two things keep kernels behind: a residual that is added in a
-launch of its own (two reads and a write more, and as much again for its gradient), and a program that has x and dy at
-hand together: XLA then sums for the statistics and for the gradients in one pass over both, and writes y and dx in
-another, where kernels of the forward and of the backward pass know nothing of each other. An activation between the
-sums and dy takes that from XLA. The figures of XLA are those of compiled programs for the H200; a test compares them
-with the cases of the preset `standard`.
+"""Why a problem that the kernels could compute is left to XLA: it is predicted to be quicker, or moves less and is not
+predicted to be slower.
 
 `predicted.csv` beside this module has, for the problems of the preset `standard` and for sizes between them, what the
 model says for the H200 of each kernel and of XLA's best variant in plain JAX; `python -m analysis.pages.kernels_limits`
-makes it. Of a problem that is in the table its own line decides. Of another one its neighbours do: problems of the same
-operator, side of the channels and pass, near in the number of runs, in their length, alignment and width; the logarithm
-of the time against XLA's, less that of the error, is their mean, weighted by the inverse of the squared distance.
+makes it. It decides for Hopper and newer. Of a problem that is in the table its own line decides. Of another one its
+neighbours do: problems of the same operator, side of the channels and pass, near in the number of runs, in their
+length, alignment and width; the logarithm of the time against XLA's, less that of the error, is their mean, weighted by
+the inverse of the squared distance. The device that is present measures instead: on "gpu" nothing is refused.
 
-The device that is present measures instead: on "gpu" nothing is refused for what is predicted.
+Bytes decide where times do not: for other targets, and where a kernel is not predicted to be quicker. They are counted
+in passes over tensors of x's size. Two things keep kernels behind: a residual that is added in a launch of its own (two
+reads and a write more, and as much again for its gradient), and a program that has x and dy at hand together: XLA then
+sums for the statistics and for the gradients in one pass over both, and writes y and dx in another, where kernels of
+the forward and of the backward pass know nothing of each other. An activation between the sums and dy takes that from
+XLA. The figures of XLA are those of compiled programs for the H200; a test compares them with the cases of the preset
+`standard`.
 """
 
 import csv
@@ -49,27 +50,25 @@ class Cut(Protocol):
     def programs(self) -> int: ...
 
 
-def left_to_xla(
-    problem: Problem, forward: Cut | None, backward: Cut | None, xla: Mapping[tuple[str, str], int]
-) -> str | None:
-    """The reason to leave `problem` to XLA, by how a kernel cuts x in each pass; None as a cut: what fits on the chip.
+def too_few_programs(problem: Problem, forward: Cut | None, backward: Cut | None) -> str | None:
+    """The reason to leave `problem` to XLA, by how Mosaic cuts x in each pass; None as a cut: what fits on the chip.
 
-    Two passes over x forward and three backward, where what is summed lies on the chip; pieces of it are brought once
-    more for the output, and one program of a multiprocessor then waits for each of them: with fewer it would take
-    longer yet.
+    What does not fit comes in pieces, and once more for the output; one program of a multiprocessor then waits for each
+    of them: with fewer it would take longer yet.
     """
-    passes = []
-    for name, cut, least in (("forward", forward, 2), ("backward", backward, 3)):
-        if cut is None or cut.resident:
-            passes.append(least)
-            continue
-        if name in problem.pass_ and cut.programs < MULTIPROCESSORS:
+    for name, cut in (("forward", forward), ("backward", backward)):
+        if cut and not cut.resident and name in problem.pass_ and cut.programs < MULTIPROCESSORS:
             return (
                 f"{cut.programs} programs that bring x piece by piece; allowed for pallas_mosaic: "
                 f"{MULTIPROCESSORS} or more, one for each multiprocessor"
             )
-        passes.append(2 * least - 1)
-    return moves_more(problem, passes[0], passes[1], xla)
+    return None
+
+
+def passes_of(forward: Cut | None, backward: Cut | None) -> tuple[int, int]:
+    """How often tensors of x's size are passed over in each pass: twice forward and three times backward where what is
+    summed lies on the chip; pieces of it are brought once more for the output."""
+    return 3 if forward and not forward.resident else 2, 5 if backward and not backward.resident else 3
 
 
 def moves_more(problem: Problem, forward: int, backward: int, xla: Mapping[tuple[str, str], int]) -> str | None:
@@ -191,11 +190,10 @@ def _prediction(row: dict[str, str]) -> Prediction:
 
 def slower_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> str | None:
     """The reason to leave a problem of this geometry to XLA, or None."""
-    distances = [(where.distance(one.geometry), one) for one in table if one.variant == variant]
-    near = sorted((pair for pair in distances if pair[0] <= REACH), key=lambda pair: pair[0])[:NEIGHBOURS]
+    near = _near(variant, where, table)
     if not near:
         return None
-    excess, first = _excess(near), near[0][1]
+    excess, first = _mean(near, lambda one: one.excess), near[0][1]
     if excess <= 0:
         return None
     of = "" if near[0][0] == 0 else f", by {first.problem} and what is near it"
@@ -205,23 +203,47 @@ def slower_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]
     )
 
 
-def _excess(near: list[tuple[float, Prediction]]) -> float:
-    """Of a problem with these neighbours at these distances, the nearest first; its own, where it is among them."""
+def quicker_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> bool:
+    """Whether a problem of this geometry is predicted to take less time than by XLA's best, be it within the error."""
+    near = _near(variant, where, table)
+    return bool(near) and _mean(near, lambda one: math.log(one.kernel_s / one.xla_s)) < 0
+
+
+def _near(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> list[tuple[float, Prediction]]:
+    """The predictions that decide, with their distances, the nearest first."""
+    distances = [(where.distance(one.geometry), one) for one in table if one.variant == variant]
+    return sorted((pair for pair in distances if pair[0] <= REACH), key=lambda pair: pair[0])[:NEIGHBOURS]
+
+
+def _mean(near: list[tuple[float, Prediction]], of: Callable[[Prediction], float]) -> float:
+    """Of a problem with these neighbours; its own, where it is among them."""
     if near[0][0] == 0:
-        return max(one.excess for distance, one in near if distance == 0)
+        return max(of(one) for distance, one in near if distance == 0)
     weights = [1 / distance**2 for distance, _ in near]
-    return sum(weight * one.excess for weight, (_, one) in zip(weights, near, strict=True)) / sum(weights)
+    return sum(weight * of(one) for weight, (_, one) in zip(weights, near, strict=True)) / sum(weights)
 
 
-def unless_slower(variant: str, unsupported: Callable[[Problem, str], str | None]) -> Callable[[Any, str], str | None]:
-    """`unsupported`, and then the reason why a problem that the kernel could compute is left to XLA."""
+def unless_slower(
+    variant: str,
+    unsupported: Callable[[Problem, str], str | None],
+    more: Callable[[Problem], str | None] = lambda _: None,
+) -> Callable[[Any, str], str | None]:
+    """`unsupported`, and then the reason why a problem that the kernel could compute is left to XLA; `more` says of
+    such a problem why the kernel moves more than XLA, or None."""
 
     def supports(problem: Any, target: str) -> str | None:
         if refused := unsupported(problem, target):
             return refused
         where = geometry(problem)
-        if where is None or target == "gpu" or not_for_mosaic(target):
-            return None  # nothing was predicted for what is older than Hopper
-        return slower_than_xla(variant, where, predictions())
+        if where is None or target == "gpu":
+            return None
+        if not_for_mosaic(target):  # what is older than Hopper
+            return more(problem)
+        if slower := slower_than_xla(variant, where, predictions()):
+            return slower
+        moves = more(problem)
+        if moves is None or quicker_than_xla(variant, where, predictions()):
+            return None
+        return f"{moves}, and is not predicted to be quicker"
 
     return supports

@@ -58,7 +58,7 @@ def test_hard_data(last, held, request):
     if held:
         assert resident_config(view, "float32", "float32", 1) is not None
     else:
-        assert batch_config(view, "float32").splits > 1
+        assert batch_config(view, "float32", "none").splits > 1
         request.getfixturevalue("read_twice")
     random = np.random.default_rng(0)
     x = jnp.asarray(1e3 + 1e-2 * random.normal(size=shape), jnp.float32)

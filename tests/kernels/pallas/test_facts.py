@@ -13,6 +13,7 @@ from analysis.pages import kernels_triton as kernel_facts
 from normbench import kernels
 from normbench.cases.case import Case
 from normbench.errors import UserError
+from normbench.kernels.pallas.left_to_xla import predictions
 from normbench.kernels.problem import Problem
 
 READS_PROGRAMS = True
@@ -65,13 +66,16 @@ def test_what_changed_and_what_is_wrong_is_said_in_words():
         assert words in broken
 
 
-def test_every_problem_of_standard_moves_no_more_than_by_xla_or_is_refused():
+def test_every_problem_of_standard_moves_no_more_than_by_xla_or_is_predicted_to_be_quicker_or_is_refused():
     """A problem that is not in the data yet has still to be measured: see `analysis.pages.kernels_against_xla`."""
-    refused = 0
+    refused, quicker = (
+        0,
+        {line.problem for line in predictions() if line.variant == "pallas_triton" and line.kernel_s < line.xla_s},
+    )
     for case in kernel_traffic.problems():
         row = AGAINST[case.slug.removesuffix(".pallas_triton")]
         assert row.reason == (kernels.get(case.operator, "pallas_triton").supports(case.problem, "h200") or "")
-        assert row.reason or row.factor >= kernel_traffic.EQUAL
+        assert row.reason or row.factor >= kernel_traffic.EQUAL or row.problem in quicker
         refused += bool(row.reason)
     assert refused < len(AGAINST) / 8
 

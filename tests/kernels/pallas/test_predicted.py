@@ -35,7 +35,9 @@ def test_every_problem_is_refused_exactly_where_it_is_told_to_be_slower(variant)
             continue
         line = lines[slug]
         twins = [one for one in lines.values() if one.geometry == line.geometry]
-        assert bool(reason) == any(one.excess > 0 for one in twins), (slug, reason)
+        told = any(one.excess > 0 for one in twins)
+        moves_more = any(one.kernel_s >= one.xla_s for one in twins) and "moves more than XLA" in (reason or "")
+        assert bool(reason) == (told or moves_more), (slug, reason)
         if line.excess > 0:
             assert line.kernel_s > line.xla_s * line.error
             assert f"; use {line.instead}" in reason
@@ -96,6 +98,22 @@ def test_what_is_far_from_every_prediction_is_not_refused():
 def test_what_is_within_the_error_is_not_refused():
     assert slower_than_xla("pallas_mosaic", line(1e-5, 64).geometry, (line(1.19e-5, 64),)) is None
     assert slower_than_xla("pallas_mosaic", line(1e-5, 64).geometry, (line(1.21e-5, 64),))
+
+
+def test_what_moves_more_than_xla_is_refused_unless_it_is_predicted_to_be_quicker():
+    """Where both passes are in a program XLA has x and dy at hand together."""
+
+    def both(shape, layout):
+        return Problem("group_norm", shape, layout, "bfloat16", pass_="forward_backward", options=(("groups", 32),))
+
+    quicker, slower = both((16, 64, 64, 320), "nhwc"), both((16, 320, 64, 64), "nchw")
+    assert supports("pallas_triton", quicker) is None
+    assert supports("pallas_triton", quicker, "a100").startswith("moves more than XLA: 8 passes")
+    reason = supports("pallas_triton", slower)
+    assert reason.startswith("moves more than XLA: 7 passes")
+    assert reason.endswith("and is not predicted to be quicker")
+    for problem in (quicker, slower):
+        assert supports("pallas_triton", problem, "gpu") is None
 
 
 def test_sizes_that_no_one_predicted_are_decided_and_a_device_that_is_present_measures():

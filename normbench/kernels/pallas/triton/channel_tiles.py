@@ -5,6 +5,7 @@ and some positions. What belongs to a channel is a vector; `spread` lines it up 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from normbench.jax_compat.triton import triton_load, triton_store
+from normbench.kernels.pallas.hardware import power_of_two_from
 from normbench.kernels.pallas.triton.tiles import span, where
 from normbench.kernels.pallas.tuning import problem_key
 
@@ -103,21 +105,39 @@ def channel_sum(view: View, tile: jax.Array) -> jax.Array:
     return jnp.sum(tile, axis=0 if view.last else 1)
 
 
-def over_groups(vectors: list, channels: list[Part], each: int, block: int) -> list:
+def over_groups(vectors: list, each: int, block: int) -> list:
     """What belongs to a group: the sum over its channels, for each channel, or a scalar where a program has one group.
 
     Args:
       vectors: by tile, zero where there is no channel.
-      channels: of the tiles.
       each: channels of a group.
-      block: channels of the program, whole groups; they are all in one tile unless they are one group.
+      block: channels of the program, whole groups; they are all in one tile, which begins with
+        them, unless they are one group.
     """
     if each == 1:
         return vectors
     if each == block:
         total = sum(jnp.sum(vector) for vector in vectors)
         return [total] * len(vectors)
-    (vector,), group = vectors, channels[0].index // each
-    same = group[:, None] == group[None, :]
-    wide = jnp.broadcast_to(vector[:, None], same.shape)
-    return [jnp.sum(where(same, wide), axis=0)]
+    (vector,), width = vectors, vectors[0].size
+    groups = power_of_two_from(-(-width // each))
+    # By group and channel, which are fewer than pairs of channels.
+    belongs = (span(width) // each)[None, :] == span(groups)[:, None]
+    totals = jnp.sum(where(belongs, jnp.broadcast_to(vector[None, :], belongs.shape)), axis=1)
+    return [jnp.sum(where(belongs, jnp.broadcast_to(totals[:, None], belongs.shape)), axis=0)]
+
+
+def over_tiles(
+    steps: int, together: int, place: Callable[..., Any], load: Callable[..., Any], use: Callable[..., Any], carry: Any
+) -> Any:
+    """`carry = use(place(step), load(place(step)), carry)` for all steps, of which `together`, which divides them, are
+    loaded before the first of them is used."""
+
+    def at(index, carry):
+        places = [place(index * together + k) for k in range(together)]
+        loaded = [load(there) for there in places]
+        for there, tile in zip(places, loaded, strict=True):
+            carry = use(there, tile, carry)
+        return carry
+
+    return jax.lax.fori_loop(0, steps // together, at, carry)

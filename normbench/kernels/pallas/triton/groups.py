@@ -10,6 +10,7 @@ The sums over the positions of each channel serve both. A program has the same g
 adds up what it finds for its channels in float32; the programs' sums are added up in a second launch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from normbench.kernels.pallas.triton.channel_tiles import (
     load_tile,
     load_vector,
     over_groups,
+    over_tiles,
     part,
     spread,
     store_tile,
@@ -130,9 +132,9 @@ def load_statistic(ref: Any, image: Any, channels: Part, config: GroupConfig) ->
     return load_vector(ref, Part(channels.index // config.each, channels.mask), ref.dtype, image * config.groups)
 
 
-def _over(vectors: list, channels: list[Part], config: GroupConfig) -> list:
+def _over(vectors: list, config: GroupConfig) -> list:
     """Means over the groups."""
-    return [total / config.count for total in over_groups(vectors, channels, config.each, config.block)]
+    return [total / config.count for total in over_groups(vectors, config.each, config.block)]
 
 
 def _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config):
@@ -140,7 +142,7 @@ def _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config):
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     positions = position_parts(config)
     tiles = [[load_tile(x_ref, view, image, c, p, "evict_first") for p in positions] for c in channels]
-    near = _over([channel_sum(view, sum(t.astype(dtype) for t in row)) for row in tiles], channels, config)
+    near = _over([channel_sum(view, sum(t.astype(dtype) for t in row)) for row in tiles], config)
     left, squares = [], []
     for row, c, m in zip(tiles, channels, near, strict=True):
         centered = [
@@ -150,7 +152,7 @@ def _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config):
         left.append(channel_sum(view, sum(centered)))
         squares.append(channel_sum(view, sum(map(jnp.square, centered))))
     # What the rounding of the mean has left of it: taken away, the error is that of one rounding whatever the mean.
-    offset, square = _over(left, channels, config), _over(squares, channels, config)
+    offset, square = _over(left, config), _over(squares, config)
     r = _r(square, offset, plan)
     for j, (row, c) in enumerate(zip(tiles, channels, strict=True)):
         for tile, p in zip(row, positions, strict=True):
@@ -195,14 +197,14 @@ def _share(program: Any, config: GroupConfig) -> tuple[Any, Any, Part]:
     return program // config.shares, program % config.shares, channels
 
 
-def _over_share(config: GroupConfig, share: Any, step, carry):
-    """`carry = step(positions, carry)` for the tiles of a share; what lies beyond an image is masked."""
+def _over_share(config: GroupConfig, share: Any, load: Callable[..., Any], use: Callable[..., Any], carry: Any) -> Any:
+    """`carry = use(positions, load(positions), carry)` for a share's tiles; what lies beyond an image is masked."""
     masked = config.steps * config.shares * config.chunk != config.view.spatial
 
-    def at(index, carry):
-        return step(position_part(share * config.steps + index, config, masked), carry)
+    def positions(step):
+        return position_part(share * config.steps + step, config, masked)
 
-    return jax.lax.fori_loop(0, config.steps, at, carry)
+    return over_tiles(config.steps, config.together, positions, load, use, carry)
 
 
 def _terms(share: Any, config: GroupConfig, dtype: Any) -> Any:
@@ -212,34 +214,32 @@ def _terms(share: Any, config: GroupConfig, dtype: Any) -> Any:
 
 
 def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: GroupPlan, config: GroupConfig) -> None:
-    """Of each channel, sums of x - p and of its square, p its mean over the share's first tile: what cancels is bounded
-    by how often the share holds that tile, whatever the data. The channels of a group are put together by Chan."""
+    """Of each group, sums of x - p and of its square, p its mean over the share's first tile: what cancels is bounded
+    by how often the share holds that tile, whatever the data."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     image, share, channels = _share(triton_program_id(), config)
-    terms = _terms(share, config, dtype)
+    positions = _terms(share, config, dtype)
 
     def load(positions):
-        return load_tile(x_ref, view, image, channels, positions, "evict_last").astype(dtype)
+        return load_tile(x_ref, view, image, channels, positions, "evict_last")
+
+    def of_group(tile, positions):
+        """The mean over a group and its `positions`, of a sum that lies in a tile."""
+        (total,) = over_groups([channel_sum(view, tile)], config.each, config.block)
+        return total * (1 / (positions * config.each))
 
     first = load(position_part(share * config.steps, config, config.chunk * config.chunks != view.spatial))
-    pivot = channel_sum(view, first) / jnp.minimum(terms, config.chunk)
+    first = first.astype(dtype)
+    pivot = of_group(first, jnp.minimum(positions, config.chunk))
 
-    def add(positions, carry):
-        d = where(tile_mask(view, channels, positions), load(positions) - spread(view, pivot))
+    def add(positions, x, carry):
+        d = where(tile_mask(view, channels, positions), x.astype(dtype) - spread(view, pivot))
         return carry[0] + d, carry[1] + jnp.square(d)
 
     zero = jnp.zeros(first.shape, dtype)
-    sums, squares = (channel_sum(view, total) for total in _over_share(config, share, add, (zero, zero)))
-    offset = sums / terms
-    mean = pivot + offset
-
-    def of_group(values):
-        return over_groups([where(channels.mask, values)], [channels], config.each, config.block)[0]
-
-    near = of_group(mean) / config.each
-    left = of_group(mean - near) / config.each  # by the rounding of a sum of large means
-    around = jnp.maximum(squares - sums * offset, 0) + terms * jnp.square(mean - near - left)
-    for ref, value in ((mean_ref, near + left), (squares_ref, of_group(around))):
+    offset, square = (of_group(total, positions) for total in _over_share(config, share, load, add, (zero, zero)))
+    squares = jnp.maximum(square - jnp.square(offset), 0) * (positions * config.each)
+    for ref, value in ((mean_ref, pivot + offset), (squares_ref, squares)):
         store_statistic(ref, image * config.shares + share, channels, value, config)
 
 
@@ -285,13 +285,15 @@ def _forward_kernel(
     gamma, beta = (load_vector(ref, channels, dtype) for ref in (gamma_ref, beta_ref))
     near, offset, scale, beta = (spread(view, value) for value in (near, offset, r * gamma, beta))
 
-    def write(positions, carry):
-        x = load_tile(x_ref, view, image, channels, positions, "evict_first").astype(dtype)
-        y = activate((x - near - offset) * scale + beta, plan.activation)
+    def load(positions):
+        return load_tile(x_ref, view, image, channels, positions, "evict_first")
+
+    def write(positions, x, carry):
+        y = activate((x.astype(dtype) - near - offset) * scale + beta, plan.activation)
         store_tile(y_ref, view, image, channels, positions, y)
         return carry
 
-    _over_share(config, share, write, 0)
+    _over_share(config, share, load, write, 0)
 
 
 def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -375,11 +377,10 @@ def _h_and_dz(x, dy, c: _Channels, plan: GroupPlan):
 
 def _means(sums: list[tuple[Any, Any]], known: list[_Channels], parameters, config: GroupConfig) -> list:
     """E[gamma dz h] and E[gamma dz] of each tile's channels, from the sums over positions."""
-    parts = [c.part for c in known]
     found = []
     for i in range(2):
         vectors = [gamma * s[i] for s, (gamma, _) in zip(sums, parameters, strict=True)]
-        totals = over_groups(vectors, parts, config.each, config.block)
+        totals = over_groups(vectors, config.each, config.block)
         found.append([spread(config.view, total / config.count) for total in totals])
     return list(zip(*found, strict=True))
 
@@ -431,15 +432,14 @@ def _streamed_backward(saved: tuple, dy: jax.Array, plan: GroupPlan, config: Gro
 
 
 def _of_a_share(program: Any, refs: tuple, plan: GroupPlan, config: GroupConfig, eviction: str) -> tuple:
-    """Image, share, what is known of the channels, their gamma and beta, and a function that loads h and dz of
+    """Image, share, what is known of the channels, their gamma and beta, and a function that loads x and dy of
     positions; `refs` are x, dy, gamma, beta, mean, r."""
     image, share, channels = _share(program, config)
     parameters = [load_vector(ref, channels, plan.dtype) for ref in refs[2:4]]
     known = _known(refs[4:6], image, channels, parameters, plan, config)
 
     def load(positions):
-        x, dy = (load_tile(ref, plan.view, image, channels, positions, eviction) for ref in refs[:2])
-        return _h_and_dz(x, dy, known, plan)
+        return tuple(load_tile(ref, plan.view, image, channels, positions, eviction) for ref in refs[:2])
 
     return image, share, known, parameters, load
 
@@ -448,14 +448,14 @@ def _sums_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig) -> None:
     view = plan.view
     image, share, known, _, load = _of_a_share(triton_program_id(), refs[:6], plan, config, "evict_last")
 
-    def add(positions, carry):
-        h, dz = load(positions)
+    def add(positions, loaded, carry):
+        h, dz = _h_and_dz(*loaded, known, plan)
         return carry[0] + dz * h, carry[1] + dz
 
     shape = (config.chunk, config.width) if view.last else (config.width, config.chunk)
     zero = jnp.zeros(shape, jnp.dtype(plan.dtype))
     at = (image * config.shares + share) * view.channels + known.part.index
-    for ref, tile in zip(refs[6:], _over_share(config, share, add, (zero, zero)), strict=True):
+    for ref, tile in zip(refs[6:], _over_share(config, share, load, add, (zero, zero)), strict=True):
         triton_store(ref, at, channel_sum(view, tile), known.part.mask)
 
 
@@ -479,8 +479,9 @@ def _dx_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig, grid: int) -> N
 
     (means,) = _means([sums_of(image)], [known], [parameters], config)
 
-    def write(positions, carry):
-        store_tile(dx_ref, plan.view, image, known.part, positions, _dx(*load(positions), known, means))
+    def write(positions, loaded, carry):
+        dx = _dx(*_h_and_dz(*loaded, known, plan), known, means)
+        store_tile(dx_ref, plan.view, image, known.part, positions, dx)
         return carry
 
-    _over_share(config, share, write, 0)
+    _over_share(config, share, load, write, 0)

@@ -53,11 +53,15 @@ SHARED_BYTES = (64, 256)
 """The least and the most of each position where the positions of a group are shared out among programs, of which there
 are enough whatever the number of blocks: as many groups as leave fewest lanes of a tile without a channel."""
 
-SHARED_WARPS = 8
-"""Of a program that has a share of a group's positions; several such programs fill a multiprocessor."""
+SHARED_WARPS = 4
+"""Of a program that has a share of a group's positions; several such programs fill a multiprocessor. More warps share
+what is loaded, and each of them adds up channels."""
+
+TOGETHER = 4
+"""Tiles of a share that are under way before the first of them is used."""
 
 SHARED_PROGRAMS = 4 * MULTIPROCESSORS
-"""As of batch norm in training: enough warps to cover the latency of memory."""
+"""At most, where there are fewer without shares: all of them at once, and each multiprocessor as many."""
 
 LEAST_STEPS = 2
 LEAST_STEPS_OF_SUMS = 6
@@ -65,7 +69,7 @@ LEAST_STEPS_OF_SUMS = 6
 forward pass, and for each channel in the backward pass."""
 
 PARTIALS = 4096
-"""Of each of two quantities that a program of the second launch reads, at most: 16 for each of its threads; twice as
+"""Of each of two quantities that a program of the second launch reads, at most: 32 for each of its threads; twice as
 many where multiprocessors were idle otherwise."""
 
 WIDEST = 8192
@@ -85,7 +89,7 @@ class GroupConfig:
       warps: per program.
       resident: True where a program holds its groups in registers, False where it streams them.
       splits: how many programs share the images of a block in the backward pass.
-      steps: tiles of a share of the positions, where groups are streamed.
+      steps: tiles of a share of the positions, where groups are streamed; `together` of them are under way at once.
     """
 
     view: View
@@ -97,6 +101,7 @@ class GroupConfig:
     resident: bool
     splits: int = 1
     steps: int = 1
+    together: int = 1
 
     @property
     def shares(self) -> int:
@@ -173,8 +178,10 @@ def _shared_config(view: View, groups: int, dtype: str, least_steps: int) -> Gro
     fitting = power_of_two_to(PARTIALS // width)
     if there * fitting < MULTIPROCESSORS:
         fitting *= 2
-    shares = max(1, min(-(-SHARED_PROGRAMS // there), config.chunks // least_steps, fitting))
-    return replace(config, steps=-(-config.chunks // shares))
+    shares = max(1, min(SHARED_PROGRAMS // there, config.chunks // least_steps, fitting))
+    steps = -(-config.chunks // shares)
+    together = min(TOGETHER, steps)
+    return replace(config, steps=-(-steps // together) * together, together=together)
 
 
 def _shared_block(view: View, groups: int, vector: int) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from normbench.kernels.pallas.triton.training_shares import (
     batch_config,
     found_by_shares,
     h_and_dz,
+    loader,
     over_share,
     share,
     zero_tile,
@@ -113,7 +114,7 @@ def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, .
     """
     x, gamma, _, _, variance = saved
     key = plan.view.key("batch_norm.backward", x.dtype.name)
-    config = tuned(batch_config(plan.view, x.dtype.name), key)
+    config = tuned(batch_config(plan.view, x.dtype.name, plan.activation), key)
     sums = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), jnp.dtype(plan.dtype)),) * 2
     inputs = (x, dy, *saved[1:])
     out = (jax.ShapeDtypeStruct(x.shape, x.dtype), *sums)
@@ -147,13 +148,14 @@ def _kernel(x_ref, dy_ref, gamma_ref, beta_ref, mean_ref, variance_ref, dx_ref, 
     known = mean, r, gamma, beta
     scale = r * gamma
 
-    def step(image, positions, carry):
-        h, dz = h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, "evict_first")
-        store_tile(dx_ref, view, image, channels, positions, scale * dz)
+    def step(place, loaded, carry):
+        h, dz = h_and_dz(*loaded, known, plan)
+        store_tile(dx_ref, view, place[0], channels, place[1], scale * dz)
         return carry[0] + dz * h, carry[1] + dz
 
     zero = zero_tile(plan, config)
-    for ref, tile in zip(refs, over_share(config, split, step, (zero, zero)), strict=True):
+    load = loader((x_ref, dy_ref), view, channels, "evict_first")
+    for ref, tile in zip(refs, over_share(config, split, load, step, (zero, zero)), strict=True):
         triton_store(ref, split * view.channels + channels.index, channel_sum(view, tile), channels.mask)
 
 

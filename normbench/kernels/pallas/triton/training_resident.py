@@ -35,7 +35,7 @@ from normbench.kernels.pallas.triton.channel_tiles import (
     tile_mask,
 )
 from normbench.kernels.pallas.triton.tiles import where
-from normbench.kernels.pallas.triton.training_shares import BatchPlan, h_and_dz_of, known_vectors, write_statistics
+from normbench.kernels.pallas.triton.training_shares import BatchPlan, h_and_dz, known_vectors, write_statistics
 
 THREAD_REGISTERS = {1: 235, 2: 235, 4: 235, 8: 235, 16: 100}
 """By warps of a program, what the terms of a thread and their offsets may take, of 255 registers up to 256 threads and
@@ -241,7 +241,7 @@ def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: ResidentConf
     known = known_vectors(refs[:4], channels, plan)
     dx_ref, *out = refs[4:]
     tiles = [[load_tile(ref, view, 0, channels, p, "evict_first") for ref in (x_ref, dy_ref)] for p in positions]
-    pairs = [h_and_dz_of(x, dy, known, plan) for x, dy in tiles]
+    pairs = [h_and_dz(x, dy, known, plan) for x, dy in tiles]
     sums = [_total(view, (dz * h for h, dz in pairs)), _total(view, (dz for _, dz in pairs))]
     for ref, value in zip(out, sums, strict=True):
         triton_store(ref, channels.index, value.astype(ref.dtype), channels.mask)
@@ -249,5 +249,5 @@ def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: ResidentConf
     scale = r * gamma
     mean_h, mean_dz = (spread(view, value / config.terms) for value in sums)
     for (x, dy), p in zip(tiles, positions, strict=True):
-        h, dz = h_and_dz_of(x, dy, known, plan)
+        h, dz = h_and_dz(x, dy, known, plan)
         store_tile(dx_ref, view, 0, channels, p, scale * (dz - mean_dz - h * mean_h))

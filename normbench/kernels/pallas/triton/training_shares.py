@@ -3,7 +3,7 @@
 None of it is tuned on a device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,11 +20,18 @@ from normbench.kernels.pallas.hardware import (
     vector_elements,
     workspace_programs,
 )
-from normbench.kernels.pallas.triton.channel_tiles import Part, View, load_tile, load_vector, part, spread
+from normbench.kernels.pallas.triton.channel_tiles import Part, View, load_tile, load_vector, over_tiles, part, spread
 from normbench.kernels.pallas.triton.tiles import span
 
-WARPS = 8
-"""256 threads with two vectors in flight each: eight programs fill a multiprocessor."""
+WARPS, TOGETHER = 4, 4
+"""Warps of a program, and tiles of a share that are under way before the first of them is used. More warps share what
+is loaded, and each of them adds up channels."""
+
+BUSY_WARPS = 8
+"""Of a program whose activation takes tens of instructions for an element: it then has one tile after the other, as
+more warps hide what they wait for, and several tiles would take the registers of some."""
+
+CHEAP_ACTIVATIONS = ("none", "relu")
 
 STREAM_VECTORS = 2
 """Of each thread in a tile: two loads in flight, and in a backward pass two of each tensor."""
@@ -34,14 +41,15 @@ LAST_CHANNEL_BYTES = (128, 64)
 twice as many channels, where few channels would leave multiprocessors idle."""
 
 PROGRAMS = 4 * MULTIPROCESSORS
-"""Four for each multiprocessor are enough warps to cover the latency of memory, and few enough that what every program
-of the second launch reads, the partial sums of its channels, is a small part of its traffic in the L2 cache."""
+"""At most: all of them at once, and each multiprocessor as many. Four are enough warps to cover the latency of memory,
+and few enough that what every program of the second launch reads, the partial sums of its channels, is a small part of
+its traffic in the L2 cache."""
 
 MOST_PARTIALS = 8192
 """Of each of two quantities, shares × channels of a block: so that they fit the registers of a program."""
 
 LEAST_STEPS = 4
-"""Tiles of a share at least: partial sums of float32 are then 1/256 of x in bfloat16, or less."""
+"""Tiles of a share at least: there is then a partial sum for each 128 elements, or fewer."""
 
 LEAST_STEPS_OF_SUMS = 6
 """The same for gradients in training of narrower elements than float32 where channels come last: XLA leaves as few
@@ -58,6 +66,7 @@ class BatchConfig:
       chunk: positions of a tile, a power of two.
       steps: tiles in a share.
       warps: per program.
+      together: tiles of a share that are under way before the first of them is used.
     """
 
     view: View
@@ -65,6 +74,7 @@ class BatchConfig:
     chunk: int
     steps: int
     warps: int
+    together: int = 1
 
     @property
     def chunks(self) -> int:
@@ -101,10 +111,11 @@ class BatchConfig:
         return self.tiles % self.steps != 0
 
 
-def batch_config(view: View, dtype: str, least_steps: int = LEAST_STEPS) -> BatchConfig:
+def batch_config(view: View, dtype: str, activation: str, least_steps: int = LEAST_STEPS) -> BatchConfig:
     """The same for both launches of a pass, with shares of `least_steps` tiles or more."""
-    vector = vector_elements(dtype)
-    item, elements = 16 // vector, WARPS * WARP * vector * STREAM_VECTORS
+    vector, cheap = vector_elements(dtype), activation in CHEAP_ACTIVATIONS
+    most_warps = WARPS if cheap else BUSY_WARPS
+    item, elements = 16 // vector, most_warps * WARP * vector * STREAM_VECTORS
     if view.last:
         sizes = LAST_CHANNEL_BYTES if item < 4 else LAST_CHANNEL_BYTES[:1]
         blocks = [min(power_of_two_from(view.channels), size // item) for size in sizes]
@@ -114,12 +125,14 @@ def batch_config(view: View, dtype: str, least_steps: int = LEAST_STEPS) -> Batc
     else:
         chunk = min(elements, power_of_two_from(view.spatial))
         block = min(elements // chunk, power_of_two_from(view.channels))
-    warps = max(1, min(WARPS, block * chunk // (WARP * vector)))
+    warps = max(1, min(most_warps, block * chunk // (WARP * vector)))
     one = BatchConfig(view, block, chunk, 1, warps)
-    wanted = min(MOST_PARTIALS // block, -(-PROGRAMS // one.blocks), max(1, one.tiles // least_steps))
+    wanted = min(MOST_PARTIALS // block, max(1, PROGRAMS // one.blocks), max(1, one.tiles // least_steps))
     # Partial sums of two quantities in float32 or wider; counted at their widest.
     wanted = min(wanted, workspace_programs(view.size * item, 2 * max(item, 4) * view.channels))
-    return BatchConfig(view, block, chunk, -(-one.tiles // wanted), warps)
+    steps = -(-one.tiles // wanted)
+    together = min(TOGETHER, steps) if cheap else 1
+    return BatchConfig(view, block, chunk, -(-steps // together) * together, warps, together)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +160,19 @@ def share(config: BatchConfig, backwards: bool) -> tuple[Any, Part]:
     return program // config.blocks, part(first, config.block, config.view.channels, config.masks_channels)
 
 
-def over_share(config: BatchConfig, split: Any, step: Callable[..., Any], carry: Any) -> Any:
-    """`carry = step(image, positions, carry)` for every tile of a share."""
+def over_share(config: BatchConfig, split: Any, load: Callable[..., Any], use: Callable[..., Any], carry: Any) -> Any:
+    """`carry = use((image, positions), load((image, positions)), carry)` for every tile of a share."""
 
-    def at(index, carry):
-        tile = split * config.steps + index
+    def place(step):
+        tile = split * config.steps + step
         image = tile // config.chunks
         positions = part(tile % config.chunks * config.chunk, config.chunk, config.view.spatial, config.masks_positions)
         if config.masks_tiles:
             exists = jnp.broadcast_to(image < config.view.images, positions.index.shape)
             positions = Part(positions.index, exists if positions.mask is None else exists & positions.mask)
-        return step(image, positions, carry)
+        return image, positions
 
-    return jax.lax.fori_loop(0, config.steps, at, carry)
+    return over_tiles(config.steps, config.together, place, load, use, carry)
 
 
 def _before(tile: Any, config: BatchConfig) -> Any:
@@ -189,13 +202,17 @@ def found_by_shares(refs: tuple, channels: Part, config: BatchConfig) -> tuple[l
     return [triton_load(ref, index, mask, "evict_last") for ref in refs], shares
 
 
-def h_and_dz(refs, known, image, channels, positions, plan: BatchPlan, eviction):
-    """Of a tile that is loaded from x and dy; `h_and_dz_of` has one at hand."""
-    x, dy = (load_tile(ref, plan.view, image, channels, positions, eviction) for ref in refs)
-    return h_and_dz_of(x, dy, known, plan)
+def loader(refs: Sequence[Any], view: View, channels: Part, eviction: str | None = None) -> Callable[..., Any]:
+    """What loads a tile of each of the `refs` at (image, positions)."""
+
+    def load(place):
+        image, positions = place
+        return tuple(load_tile(ref, view, image, channels, positions, eviction) for ref in refs)
+
+    return load
 
 
-def h_and_dz_of(x, dy, known, plan: BatchPlan):
+def h_and_dz(x, dy, known, plan: BatchPlan):
     mean, r, gamma, beta = known
     h, dz = (x.astype(plan.dtype) - mean) * r, dy.astype(plan.dtype)
     if plan.activation != "none":

@@ -39,6 +39,7 @@ from normbench.kernels.pallas.triton.training_shares import (
     found_by_shares,
     h_and_dz,
     known_vectors,
+    loader,
     over_share,
     share,
     terms_of,
@@ -58,7 +59,7 @@ def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, pla
       plan: what is computed.
     """
     key = plan.view.key("batch_norm_training.forward", x.dtype.name)
-    config = tuned(batch_config(plan.view, x.dtype.name), key)
+    config = tuned(batch_config(plan.view, x.dtype.name, plan.activation), key)
     wide = jnp.dtype(plan.dtype)
     partials = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), wide),) * 2
     found = _launch(_statistics_kernel, (x,), partials, plan, config, "batch_norm_training_statistics")
@@ -77,7 +78,7 @@ def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, j
     x, gamma, beta, _, _ = saved
     key = plan.view.key("batch_norm_training.backward", x.dtype.name)
     least_steps = LEAST_STEPS_OF_SUMS if plan.view.last and x.dtype.itemsize < 4 else LEAST_STEPS
-    config = tuned(batch_config(plan.view, x.dtype.name, least_steps), key)
+    config = tuned(batch_config(plan.view, x.dtype.name, plan.activation, least_steps), key)
     inputs = (x, dy, *saved[1:])
     partials = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), jnp.dtype(plan.dtype)),) * 2
     found = _launch(_sums_kernel, inputs, partials, plan, config, "batch_norm_training_sums")
@@ -109,13 +110,14 @@ def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: BatchPlan, config:
     image = tile // config.chunks
     pivot = channel_sum(view, load_tile(x_ref, view, image, channels, head).astype(dtype)) / head_terms
 
-    def add(image, positions, carry):
-        x = load_tile(x_ref, view, image, channels, positions).astype(dtype)
-        d = where(tile_mask(view, channels, positions), x - spread(view, pivot))
+    def add(place, loaded, carry):
+        (x,), (_, positions) = loaded, place
+        d = where(tile_mask(view, channels, positions), x.astype(dtype) - spread(view, pivot))
         return carry[0] + d, carry[1] + jnp.square(d)
 
     zero = zero_tile(plan, config)
-    sums, squares = (channel_sum(view, s) for s in over_share(config, split, add, (zero, zero)))
+    load = loader((x_ref,), view, channels)
+    sums, squares = (channel_sum(view, s) for s in over_share(config, split, load, add, (zero, zero)))
     divisor, _ = terms_of(split, config, dtype)
     offset = sums / divisor
     at = split * view.channels + channels.index
@@ -145,25 +147,26 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
     gamma, beta = (spread(view, load_vector(ref, channels, dtype)) for ref in (gamma_ref, beta_ref))
     pivot, offset, r = spread(view, pivot), spread(view, offset), spread(view, r)
 
-    def write(image, positions, carry):
-        x = load_tile(x_ref, view, image, channels, positions, "evict_first").astype(dtype)
-        y = activate((x - pivot - offset) * (r * gamma) + beta, plan.activation)
-        store_tile(y_ref, view, image, channels, positions, y)
+    def write(place, loaded, carry):
+        (x,) = loaded
+        y = activate((x.astype(dtype) - pivot - offset) * (r * gamma) + beta, plan.activation)
+        store_tile(y_ref, view, place[0], channels, place[1], y)
         return carry
 
-    over_share(config, split, write, 0)
+    over_share(config, split, loader((x_ref,), view, channels, "evict_first"), write, 0)
 
 
 def _sums_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig) -> None:
     split, channels = share(config, backwards=False)
     known = known_vectors(refs[:4], channels, plan)
 
-    def add(image, positions, carry):
-        h, dz = h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, "evict_last")
+    def add(_, loaded, carry):
+        h, dz = h_and_dz(*loaded, known, plan)
         return carry[0] + dz * h, carry[1] + dz
 
     zero = zero_tile(plan, config)
-    for ref, tile in zip(refs[4:], over_share(config, split, add, (zero, zero)), strict=True):
+    load = loader((x_ref, dy_ref), plan.view, channels, "evict_last")
+    for ref, tile in zip(refs[4:], over_share(config, split, load, add, (zero, zero)), strict=True):
         at = split * plan.view.channels + channels.index
         triton_store(ref, at, channel_sum(plan.view, tile), channels.mask)
 
@@ -185,9 +188,9 @@ def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig)
     scale = r * gamma
     mean_h, mean_dz = (spread(view, value / (view.images * view.spatial)) for value in sums)
 
-    def write(image, positions, carry):
-        h, dz = h_and_dz((x_ref, dy_ref), known, image, channels, positions, plan, "evict_first")
-        store_tile(dx_ref, view, image, channels, positions, scale * (dz - mean_dz - h * mean_h))
+    def write(place, loaded, carry):
+        h, dz = h_and_dz(*loaded, known, plan)
+        store_tile(dx_ref, view, place[0], channels, place[1], scale * (dz - mean_dz - h * mean_h))
         return carry
 
-    over_share(config, split, write, 0)
+    over_share(config, split, loader((x_ref, dy_ref), view, channels, "evict_first"), write, 0)
