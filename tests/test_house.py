@@ -78,8 +78,8 @@ def _imports(path, modules):
 
 
 def room_of(name):
-    """The room of a module of the package by its dotted name; None for the package's own face."""
-    parts = name.split(".")
+    """The room of a module of the package by its dotted name; None for the package's own face, run or imported."""
+    parts = [part for part in name.split(".") if part != "__main__"]
     return parts[1] if parts[0] == "normbench" and len(parts) > 1 else None
 
 

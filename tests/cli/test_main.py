@@ -40,6 +40,13 @@ def refused(capsys, *arguments):
     return lines[0]
 
 
+def test_the_package_runs_as_the_command():
+    for words, status in ((["list", "--help"], 0), (["study", "--preset", "none"], 2)):
+        done = subprocess.run([sys.executable, "-m", "normbench", *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == status
+        assert "normbench" in done.stdout + done.stderr
+
+
 def test_help_imports_neither_jax_nor_pandas():
     code = (
         "import sys\nfrom normbench.cli import main as cli\n"
