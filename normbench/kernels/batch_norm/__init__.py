@@ -104,7 +104,7 @@ register_variant(
         "one fused kernel in Pallas Triton, gradient by hand",
         supports_problem=unless_slower("pallas_triton", _pallas_triton.unsupported, _pallas_triton.more),
         interpreted_on_cpu=True,
-        fused_contexts={"cast": _pallas_triton.pallas_triton},
+        fused_contexts={"residual": _pallas_triton.pallas_triton, "cast": _pallas_triton.pallas_triton},
     )
 )
 register_variant(
@@ -113,7 +113,7 @@ register_variant(
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU where channels come last, gradient by hand",
-        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported, _pallas_triton.more),
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported, _pallas_mosaic.more),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

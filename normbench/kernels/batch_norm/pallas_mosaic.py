@@ -9,6 +9,7 @@ from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
+from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
 from normbench.kernels.pallas.mosaic import rows_given, slabs
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.row_norm import LEAST_COLUMNS
@@ -60,6 +61,11 @@ def unsupported(problem: Problem, target: str) -> str | None:
     axis, backward = problem.channel_axis % len(problem.shape), problem.pass_ != "forward"
     view, dtypes = _view(problem.shape, axis), (problem.dtype, *(problem.param_dtype,) * 4)
     return _refusal(view, dtypes, plan, backward) or _few(view, dtypes, plan, backward)
+
+
+def more(problem: Problem) -> str | None:
+    """The reason why XLA moves less, or None."""
+    return moves_more(problem, 2, 3, INFERENCE)
 
 
 def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> str | None:

@@ -10,11 +10,11 @@ from normbench.errors import UserError
 from normbench.jax_compat.triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
 from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.common.activations import activate
-from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.common.checks import compute_dtype, residual_like
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import not_for_triton
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
-from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
+from normbench.kernels.pallas.second_order import of_both_terms, plain_given, twice_differentiable, what_was_normalized
 from normbench.kernels.pallas.triton.channel_tiles import view_of
 from normbench.kernels.pallas.triton.inference import BlockConfig, backward, choose
 from normbench.kernels.pallas.triton.training_shares import BatchPlan
@@ -35,23 +35,33 @@ def pallas_triton(
     *,
     channel_axis: int = 1,
     activation: str = "none",
+    residual: jax.Array | None = None,
     output_dtype: str | None = None,
-) -> jax.Array:
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """y = act((x - mean) * (gamma / sqrt(variance + epsilon)) + beta), parameters included in one launch.
 
-    Arguments and errors as for `naive`; `output_dtype` is that of y, x's where it is None. The mean is subtracted
-    before scaling, which costs no bytes and avoids the cancellation of the folded form. A gradient reads x and dy once:
-    x and the parameters are saved. On a CPU the kernels are interpreted: right, and very slow.
+    Arguments and errors as for `naive`, and
+
+    Args:
+      residual: as x; then z = x + residual is normalized, and (y, z) returned.
+      output_dtype: of y; None: x's.
+
+    The mean is subtracted before scaling, which costs no bytes and avoids the cancellation of the folded form. A
+    gradient reads x (or z) and dy once: they and the parameters are saved. On a CPU the kernels are interpreted: right,
+    and very slow.
     """
     a = checked(x, gamma, beta, mean, variance, epsilon, channel_axis, activation)
+    residual = residual_like(a.x, residual)
     dtype = jnp.dtype(output_dtype or a.x.dtype)
     if a.x.size == 0:
-        return a.x.astype(dtype) + jnp.sum(sum(a[1:5]) * 0).astype(dtype)
+        y = a.x.astype(dtype) + jnp.sum(sum(a[1:5]) * 0).astype(dtype)
+        return y if residual is None else (y, a.x + residual)
     if a.x.size > MAXIMUM_ELEMENTS:
         raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MAXIMUM_ELEMENTS} (32-bit indices)")
     view = view_of(a.x.shape, a.channel_axis)
     plan = BatchPlan(view, a.epsilon, 0, activation, dtype.name, jnp.dtype(compute_dtype(*a[:5])).name)
-    return _differentiable(tuple(a[:5]), (plan, a.channel_axis))
+    y, z = _differentiable((a.x, residual, tuple(a[1:5])), (plan, a.channel_axis))
+    return y if residual is None else (y, z)
 
 
 def unsupported(problem: Problem, target: str) -> str | None:
@@ -64,45 +74,47 @@ def unsupported(problem: Problem, target: str) -> str | None:
 
 
 def more(problem: Problem) -> str | None:
-    """The reason why XLA moves less, or None; the kernels of Mosaic GPU pass over x as often."""
-    return moves_more(problem, 2, 3, INFERENCE)
+    """The reason why XLA moves less, or None; a residual is added in the same launch, as by XLA."""
+    return None if problem.context == "residual" else moves_more(problem, 2, 3, INFERENCE)
 
 
 def _forward(arrays, asked, saves):
-    plan, channel_axis = asked
-    x = arrays[0]
+    (x, residual, parameters), (plan, channel_axis) = arrays, asked
     key = plan.view.key("batch_norm.forward", x.dtype.name)
     config = tuned(choose(x.shape, channel_axis, x.dtype.itemsize), key)
-    inputs = (x.reshape(-1), *arrays[1:])
-    out = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
-    y = triton_call(
+    terms = (x,) if residual is None else (x, residual)
+    inputs = (*parameters, *(term.reshape(-1) for term in terms))
+    out = tuple(jax.ShapeDtypeStruct((x.size,), jnp.dtype(name)) for name in (plan.output_dtype, x.dtype)[: len(terms)])
+    y, *z = triton_call(
         partial(_kernel, config=config, epsilon=plan.epsilon, activation=plan.activation, dtype=jnp.dtype(plan.dtype)),
         grid=config.grid,
         out=out,
         warps=config.warps,
         name="batch_norm_pallas_triton",
-        cost=cost(inputs, (out,), flops=4 * x.size),
+        cost=cost(inputs, out, flops=4 * x.size),
     )(*inputs)
-    return y.reshape(x.shape), () if saves else None
+    return (y.reshape(x.shape), z[0].reshape(x.shape) if z else None), () if saves else None
 
 
-def _backward(arrays, saved, dy, asked):
-    x, *parameters = arrays
-    dx, *gradients = backward((x.reshape(-1), *parameters), dy.reshape(-1), asked[0])
-    return dx.reshape(x.shape), *gradients
+def _backward(kept, saved, cotangents, asked):
+    w, parameters = kept
+    cotangents = tuple(None if d is None else d.reshape(-1) for d in cotangents)
+    dw, *gradients = backward((w.reshape(-1), *parameters), cotangents, asked[0])
+    return dw.reshape(w.shape), tuple(gradients)
 
 
-def _plain(arrays, asked):
-    plan, channel_axis = asked
-    x, *parameters = arrays
-    shape = tuple(size if axis == channel_axis else 1 for axis, size in enumerate(x.shape))
-    return plain_given(x, tuple(parameters), shape, plan.epsilon, plan.activation).astype(plan.output_dtype)
+def _plain(kept, asked):
+    (w, parameters), (plan, channel_axis) = kept, asked
+    shape = tuple(size if axis == channel_axis else 1 for axis, size in enumerate(w.shape))
+    return plain_given(w, parameters, shape, plan.epsilon, plan.activation).astype(plan.output_dtype), w
 
 
-_differentiable = twice_differentiable(_forward, _backward, _plain)
+_differentiable = twice_differentiable(_forward, _backward, _plain, keep=what_was_normalized, expand=of_both_terms)
 
 
-def _kernel(x_ref, gamma_ref, beta_ref, mean_ref, variance_ref, y_ref, *, config, epsilon, activation, dtype):
+def _kernel(gamma_ref, beta_ref, mean_ref, variance_ref, *refs, config, epsilon, activation, dtype):
+    """`refs` are x and y, or x, the residual, y and their sum."""
+    terms, (y_ref, *z_refs) = refs[: len(refs) // 2], refs[len(refs) // 2 :]
     program = triton_program_id()
     row = program // config.column_blocks * config.block_rows + _range(config.block_rows)
     column = program % config.column_blocks * config.block_columns + _range(config.block_columns)
@@ -116,8 +128,12 @@ def _kernel(x_ref, gamma_ref, beta_ref, mean_ref, variance_ref, y_ref, *, config
         scale = gamma * jax.lax.rsqrt(variance + epsilon)
         mean, scale, beta = (jnp.expand_dims(parameter, axis) for parameter in (mean, scale, beta))
         mask = None if row_mask is None else row_mask[:, None] & column_mask[None, :]
-        x = triton_load(x_ref, index, mask).astype(dtype)
-        triton_store(y_ref, index, activate((x - mean) * scale + beta, activation).astype(y_ref.dtype), mask)
+        x, *residuals = (triton_load(ref, index, mask) for ref in terms)
+        for residual, z_ref in zip(residuals, z_refs, strict=True):
+            x = (x.astype(dtype) + residual.astype(dtype)).astype(z_ref.dtype)
+            triton_store(z_ref, index, x, mask)
+        y = activate((x.astype(dtype) - mean) * scale + beta, activation)
+        triton_store(y_ref, index, y.astype(y_ref.dtype), mask)
 
     masks = row < config.rows, column < config.columns
     if config.ragged and config.grid > 1:

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from analysis.pages.kernels_against_xla import kernel_bytes
 from normbench import kernels
+from normbench.errors import UserError
 from normbench.kernels.pallas.triton.channel_tiles import View
 from normbench.kernels.pallas.triton.training_shares import batch_config
 from normbench.kernels.problem import Problem
@@ -18,6 +20,10 @@ CASES = [
     ((2, 3, 67, 67), "nchw", "bfloat16", "relu"),
     ((1, 47, 47, 11), "nhwc", "float16", "cast"),
     ((16385, 1), "nc", "float32", "alone"),
+    ((127, 7), "nc", "float64", "residual"),
+    ((2, 6, 5, 5), "nchw", "bfloat16", "residual"),
+    ((2, 4, 4, 6), "nhwc", "float16", "residual"),
+    ((1, 48, 48, 16), "nhwc", "float32", "residual"),
 ]
 """One share of the batch and several, the last of them ragged, in both layouts."""
 
@@ -25,6 +31,27 @@ CASES = [
 @pytest.mark.parametrize(("shape", "layout", "dtype", "context"), CASES)
 def test_gradients_of_x_and_of_all_parameters(shape, layout, dtype, context):
     check(Problem("batch_norm", shape, layout, dtype, "float32", "forward_backward", context), "pallas_triton")
+
+
+def test_a_residual_is_added_in_the_same_launch_and_what_reaches_the_sum_reaches_x():
+    x, residual, dz = (jnp.asarray(np.random.default_rng(n).normal(size=(2, 4, 5, 5)), jnp.bfloat16) for n in range(3))
+    vectors = [jnp.linspace(0.5, 1.5, 4, dtype=jnp.float32)] * 4
+    variant = kernels.get("batch_norm", "pallas_triton").function
+
+    def both(x, residual):
+        return variant(x, *vectors, residual=residual)
+
+    (y, z), pullback = jax.vjp(both, x, residual)
+    np.testing.assert_array_equal(z, x + residual)
+    np.testing.assert_array_equal(y, variant(z, *vectors))
+    dx, dresidual = pullback((jnp.zeros_like(y), dz))
+    np.testing.assert_array_equal(dx, dz)
+    np.testing.assert_array_equal(dresidual, dz)
+    problem = Problem("batch_norm", (8, 64, 28, 28), "nchw", "bfloat16", context="residual")
+    tensor_bytes = 2 * 8 * 64 * 28 * 28
+    assert 4 * tensor_bytes < kernel_bytes(problem) < 4.01 * tensor_bytes
+    with pytest.raises(UserError, match="residual is bfloat16"):
+        both(x, residual[:1])
 
 
 def test_several_shares_and_parameters_in_another_dtype():

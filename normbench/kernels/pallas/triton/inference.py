@@ -104,22 +104,23 @@ def choose(shape: tuple[int, ...], channel_axis: int, itemsize_bytes: int) -> Bl
     return BlockConfig(rows, columns, channels, inner, channel_of, block_rows, block_columns, vector, WARPS)
 
 
-def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, ...]:
+def backward(saved: tuple, cotangents: tuple, plan: BatchPlan) -> tuple[jax.Array, ...]:
     """Returns dx, flat, and the gradients of gamma, beta, mean and variance, each in its parameter's dtype.
 
     Args:
       saved: x, flat, and gamma, beta, mean, variance, (C,).
-      dy: flat.
+      cotangents: dy, flat, and what else reaches x, in its dtype, or None.
       plan: what is computed; the momentum has no part in it.
     """
     x, gamma, _, _, variance = saved
     key = plan.view.key("batch_norm.backward", x.dtype.name)
     config = tuned(batch_config(plan.view, x.dtype.name, plan.activation), key)
     sums = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), jnp.dtype(plan.dtype)),) * 2
-    inputs = (x, dy, *saved[1:])
+    streams = (x, *(cotangent for cotangent in cotangents if cotangent is not None))
+    inputs = (*saved[1:], *streams)
     out = (jax.ShapeDtypeStruct(x.shape, x.dtype), *sums)
     dx, *found = triton_call(
-        partial(_kernel, plan=plan, config=config),
+        partial(_kernel, plan=plan, config=config, streams=len(streams)),
         grid=config.blocks * config.splits,
         out=out,
         warps=config.warps,
@@ -139,7 +140,9 @@ def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, .
     return dx, *gradients
 
 
-def _kernel(x_ref, dy_ref, gamma_ref, beta_ref, mean_ref, variance_ref, dx_ref, *refs, plan, config) -> None:
+def _kernel(gamma_ref, beta_ref, mean_ref, variance_ref, *refs, plan, config, streams: int) -> None:
+    """`refs` are the streams, x, dy and what else reaches x, then dx and the sums."""
+    inputs, (dx_ref, *sums) = refs[:streams], refs[streams:]
     view = plan.view
     split, channels = share(config, backwards=False)
     parameters = (load_vector(ref, channels, plan.dtype) for ref in (gamma_ref, beta_ref, mean_ref, variance_ref))
@@ -149,13 +152,15 @@ def _kernel(x_ref, dy_ref, gamma_ref, beta_ref, mean_ref, variance_ref, dx_ref, 
     scale = r * gamma
 
     def step(place, loaded, carry):
-        h, dz = h_and_dz(*loaded, known, plan)
-        store_tile(dx_ref, view, place[0], channels, place[1], scale * dz)
+        x, dy, *others = loaded
+        h, dz = h_and_dz(x, dy, known, plan)
+        dx = sum((other.astype(plan.dtype) for other in others), scale * dz)
+        store_tile(dx_ref, view, place[0], channels, place[1], dx)
         return carry[0] + dz * h, carry[1] + dz
 
     zero = zero_tile(plan, config)
-    load = loader((x_ref, dy_ref), view, channels, "evict_first")
-    for ref, tile in zip(refs, over_share(config, split, load, step, (zero, zero)), strict=True):
+    load = loader(inputs, view, channels, "evict_first")
+    for ref, tile in zip(sums, over_share(config, split, load, step, (zero, zero)), strict=True):
         triton_store(ref, split * view.channels + channels.index, channel_sum(view, tile), channels.mask)
 
 
