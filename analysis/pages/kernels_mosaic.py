@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.pages.kernels_against_xla import EQUAL, NOT_THE_SAME, PAGE, problems, range_of, renewed
+from analysis.pages.kernels_against_xla import EQUAL, NOT_THE_SAME, PAGE, problems, quicker, range_of, renewed
 from normbench.fusion.changes import Structure
 from normbench.goldens.store import FOLDER, read_all
 
@@ -110,7 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     argparse.ArgumentParser(prog="python -m analysis.pages.kernels_mosaic", description=__doc__).parse_args(arguments)
     rows = compiled(goldens())
     PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), table(rows), BEGIN, END), encoding="utf-8")
-    more = [row for row in rows if not row.reason and row.xla_bytes < EQUAL * row.bytes]
+    allowed = quicker("pallas_mosaic")
+    kept = [row for row in rows if not row.reason and row.problem not in allowed]
+    more = [row for row in kept if row.xla_bytes < EQUAL * row.bytes]
     print("\n".join(f"{row.problem} moves more than XLA: {row.xla_bytes / row.bytes:.3f}" for row in more))
     return 1 if more else 0
 

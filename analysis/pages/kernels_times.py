@@ -197,7 +197,7 @@ def _by_problem(rows: Sequence[Compared]) -> Iterator[str]:
         if row.kernel is None:
             continue
         mark = " (slower)" if row.slower else ""
-        words = row.kernel.bound if row.falls_short else ""
+        words = row.kernel.bound if row.share < SHARE[row.pass_] else ""
         best = f"{row.xla.variant} | {_us(row.xla.seconds)} | {row.kernel.variant} | {_us(row.kernel.seconds)}"
         figures = f"{row.factor:.2f} ×{mark} | {row.share:.0%} | {words}"
         yield f"| `{row.problem}` | {_us(row.copy_s)} | {best} | {figures} |"

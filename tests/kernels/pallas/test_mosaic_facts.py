@@ -3,10 +3,11 @@
 import pytest
 
 from analysis.pages import kernels_mosaic as kernel_mosaic
-from analysis.pages.kernels_against_xla import EQUAL
+from analysis.pages.kernels_against_xla import EQUAL, quicker
 
 ROWS = kernel_mosaic.compiled(kernel_mosaic.goldens())
 KEPT = [row for row in ROWS if not row.reason]
+QUICKER = quicker("pallas_mosaic")
 STREAMED = ("batch_norm_training", "group_norm")
 """Whose forward pass has a second launch where what is summed does not fit on the chip."""
 
@@ -24,7 +25,7 @@ def test_launches_and_traffic(row):
     forward = 2 if row.operator in STREAMED else 1
     most = {"forward": forward, "backward": 2, "forward_backward": forward + 2}[row.pass_]
     assert 1 <= row.launches <= most
-    assert row.xla_bytes >= EQUAL * row.bytes
+    assert row.xla_bytes >= EQUAL * row.bytes or row.problem in QUICKER
 
 
 def test_a_refusal_is_counted_by_its_kind():
