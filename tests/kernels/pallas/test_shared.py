@@ -155,6 +155,21 @@ def test_a_candidate_computes_the_same(operator, shape, layout, pass_):
         assert oracle.check(program, outputs).ok
 
 
+@pytest.mark.parametrize("operator", ["batch_norm", "batch_norm_training", "group_norm"])
+def test_a_share_of_any_number_of_tiles_is_walked_over_whole(operator):
+    """Several tiles are under way at once; their number need not divide what a search has found."""
+    options = (("groups", 2),) if operator == "group_norm" else ()
+    problem = Problem(operator, (1, 131, 131, 8), "nhwc", "float32", pass_="backward", options=options)
+    program, oracle = kernels.program(problem, "pallas_triton"), Oracle(problem, 0)
+    inputs = jax.jit(program.setup)(*oracle.arrays_for(program))
+    ((key, fields),) = tune.candidates(problem).items()
+    assert fields
+    for steps in (1, 3, 6):
+        with tuning.trying(key, {"steps": steps}):
+            outputs = jax.jit(lambda *arrays: program.function(*arrays))(*inputs)
+        assert oracle.check(program, outputs).ok
+
+
 @needs_compiler
 @pytest.mark.parametrize("context", ["residual", "silu"])
 def test_an_opaque_kernel_is_a_barrier_and_a_fused_one_is_none(context):

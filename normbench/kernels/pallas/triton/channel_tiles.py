@@ -111,8 +111,7 @@ def over_groups(vectors: list, each: int, block: int) -> list:
     Args:
       vectors: by tile, zero where there is no channel.
       each: channels of a group.
-      block: channels of the program, whole groups; they are all in one tile, which begins with
-        them, unless they are one group.
+      block: channels of the program, whole groups; one tile, which begins with them, has all unless they are one group.
     """
     if each == 1:
         return vectors
@@ -130,14 +129,16 @@ def over_groups(vectors: list, each: int, block: int) -> list:
 def over_tiles(
     steps: int, together: int, place: Callable[..., Any], load: Callable[..., Any], use: Callable[..., Any], carry: Any
 ) -> Any:
-    """`carry = use(place(step), load(place(step)), carry)` for all steps, of which `together`, which divides them, are
-    loaded before the first of them is used."""
+    """`carry = use(place(step), load(place(step)), carry)` for all steps, of which `together` are loaded before the
+    first of them is used; where it does not divide them, as after a search for other tiles, the rest follows."""
 
-    def at(index, carry):
-        places = [place(index * together + k) for k in range(together)]
+    def several(first, count, carry):
+        places = [place(first + k) for k in range(count)]
         loaded = [load(there) for there in places]
         for there, tile in zip(places, loaded, strict=True):
             carry = use(there, tile, carry)
         return carry
 
-    return jax.lax.fori_loop(0, steps // together, at, carry)
+    turns, left = divmod(steps, together)
+    carry = jax.lax.fori_loop(0, turns, lambda turn, carry: several(turn * together, together, carry), carry)
+    return several(turns * together, left, carry)
