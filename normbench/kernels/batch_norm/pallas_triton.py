@@ -60,7 +60,7 @@ def pallas_triton(
         raise UserError(f"x has {a.x.size} elements; allowed for pallas_triton: {MAXIMUM_ELEMENTS} (32-bit indices)")
     view = view_of(a.x.shape, a.channel_axis)
     plan = BatchPlan(view, a.epsilon, 0, activation, dtype.name, jnp.dtype(compute_dtype(*a[:5])).name)
-    y, z = _differentiable((a.x, residual, tuple(a[1:5])), (plan, a.channel_axis))
+    y, z = _differentiable((a.x, residual, tuple(a[1:5])), (plan, a.channel_axis, residual is not None))
     return y if residual is None else (y, z)
 
 
@@ -79,7 +79,7 @@ def more(problem: Problem) -> str | None:
 
 
 def _forward(arrays, asked, saves):
-    (x, residual, parameters), (plan, channel_axis) = arrays, asked
+    (x, residual, parameters), (plan, channel_axis, _) = arrays, asked
     key = plan.view.key("batch_norm.forward", x.dtype.name)
     config = tuned(choose(x.shape, channel_axis, x.dtype.itemsize), key)
     terms = (x,) if residual is None else (x, residual)
@@ -104,9 +104,10 @@ def _backward(kept, saved, cotangents, asked):
 
 
 def _plain(kept, asked):
-    (w, parameters), (plan, channel_axis) = kept, asked
+    (w, parameters), (plan, channel_axis, added) = kept, asked
     shape = tuple(size if axis == channel_axis else 1 for axis, size in enumerate(w.shape))
-    return plain_given(w, parameters, shape, plan.epsilon, plan.activation).astype(plan.output_dtype), w
+    y = plain_given(w, parameters, shape, plan.epsilon, plan.activation).astype(plan.output_dtype)
+    return y, w if added else None
 
 
 _differentiable = twice_differentiable(_forward, _backward, _plain, keep=what_was_normalized, expand=of_both_terms)

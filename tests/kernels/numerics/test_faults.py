@@ -81,7 +81,7 @@ def test_a_constant_of_the_public_reports():
 
 
 def test_a_large_mean_costs_what_holds_nothing():
-    x = (2000 + RNG.normal(size=(16, 500))).astype(np.float32)
+    x = (2000 + np.random.default_rng(0).normal(size=(16, 500))).astype(np.float32)
     ones, zeros = np.ones(500, np.float32), np.zeros(500, np.float32)
     layout = layout_of("layer_norm", 16, 500)
     right = exact(layout, x, ones, zeros, np.zeros_like(x), 1e-5).y
@@ -90,7 +90,7 @@ def test_a_large_mean_costs_what_holds_nothing():
         for name in ("aten", "pallas_triton", "custom_vjp", "naive")
     }
     for name in ("aten", "pallas_triton", "custom_vjp"):
-        assert error[name].max() < 5e-7, name
+        assert error[name].max() < 1e-6, name  # two roundings of y, which is within ±4
     assert error["naive"].max() > 2e-5  # the textbook formula, whose bound is |mean| / deviation
 
 

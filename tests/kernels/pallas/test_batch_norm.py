@@ -54,6 +54,27 @@ def test_a_residual_is_added_in_the_same_launch_and_what_reaches_the_sum_reaches
         both(x, residual[:1])
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_second_derivatives_with_a_residual_and_without(added):
+    x, residual = (jnp.asarray(np.random.default_rng(n).normal(size=(2, 3, 2, 2)), jnp.float32) for n in range(2))
+    vectors = [jnp.linspace(0.5, 1.5, 3, dtype=jnp.float32)] * 4
+
+    def twice(name):
+        variant = kernels.get("batch_norm", name).function
+
+        def value(x):
+            if name == "pallas_triton" and added:
+                y, z = variant(x, *vectors, activation="silu", residual=residual)
+            else:
+                z = x + residual if added else x
+                y = variant(z, *vectors, activation="silu")
+            return jnp.sum(jnp.sin(y) + jnp.square(z) * y)
+
+        return jax.grad(lambda x: jnp.sum(jnp.sin(jax.grad(value)(x))))(x)
+
+    np.testing.assert_allclose(twice("pallas_triton"), twice("naive"), rtol=2e-4, atol=2e-4)
+
+
 def test_several_shares_and_parameters_in_another_dtype():
     assert batch_config(View(1, 4, 16384, True), "float32", "none").splits > 1
     check(Problem("batch_norm", (1, 128, 128, 4), "nhwc", "float32", "bfloat16", "backward"), "pallas_triton")
