@@ -61,7 +61,7 @@ TOGETHER = 4
 """Tiles of a share that are under way before the first of them is used."""
 
 SHARED_PROGRAMS = 4 * MULTIPROCESSORS
-"""At most, where there are fewer without shares: all of them at once, and each multiprocessor as many."""
+"""At most, where there are fewer without shares: all run at once, and each multiprocessor has as many."""
 
 LEAST_STEPS = 2
 LEAST_STEPS_OF_SUMS = 6

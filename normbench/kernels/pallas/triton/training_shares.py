@@ -41,7 +41,7 @@ LAST_CHANNEL_BYTES = (128, 64)
 twice as many channels, where few channels would leave multiprocessors idle."""
 
 PROGRAMS = 4 * MULTIPROCESSORS
-"""At most: all of them at once, and each multiprocessor as many. Four are enough warps to cover the latency of memory,
+"""At most: all run at once, and each multiprocessor has as many. Four are enough warps to cover the latency of memory,
 and few enough that what every program of the second launch reads, the partial sums of its channels, is a small part of
 its traffic in the L2 cache."""
 
