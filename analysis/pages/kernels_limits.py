@@ -1,10 +1,10 @@
 """Predicted times of the Pallas kernels and of XLA's best for the H200, from which `supports` learns what to refuse.
 
 `python -m analysis.pages.kernels_limits` renews `normbench/kernels/pallas/predicted.csv`: the problems of the preset
-`standard` that have elements, and sizes between them. Times are those of the run in `results/runs/standard` where it
-has them; of what the run leaves out, as it is refused or lies between, the lines that are there stay, and what is
-missing is compiled. `--anew` compiles kernels again, as after a change of one, or of the model that the run does not
-have yet. No time here was measured.
+`standard` that have elements, sizes between them, and problems that are drawn. Times are those of the run in
+`results/runs/standard` where it has them; of what the run leaves out, as it is refused or is not of the preset, the
+lines that are there stay, and what is missing is compiled. `--anew` compiles kernels again, as after a change of one,
+or of the model that the run does not have yet. No time here was measured.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import csv
 import io
 import math
 import os
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from analysis.pages.kernels_against_xla import NOT_THE_SAME, RUN
 from normbench.fusion import compile_environment
 from normbench.kernels.problem import Problem
+from normbench.schema import PASSES
 
 PATH = Path("normbench/kernels/pallas/predicted.csv")
 TARGET = "h200"
@@ -59,6 +61,14 @@ _CHANNELS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     ),
 }
 
+DRAWN = 10
+"""Of each operator, order of its axes and pass."""
+_COLUMNS = (96, 200, 256, 320, 512, 640, 768, 1000, 1024, 1536, 2048, 3000, 4096, 5120, 6144, 8192, 12288, 16384)
+_CHANNEL_COUNTS = (32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 640, 960, 1280, 2048)
+_SIDES = (7, 8, 14, 16, 28, 32, 40, 56, 64, 80, 112, 128)
+_FEWEST, _MOST = 2**18, 2**25
+"""Elements of what is drawn, more or less."""
+
 
 @dataclass(frozen=True, slots=True)
 class Time:
@@ -83,16 +93,43 @@ def between() -> Iterator[Problem]:
                 yield Problem(operator, _shape(text), layout, "bfloat16", pass_=pass_, options=options)
 
 
+def drawn(seed: int = 0, count: int = DRAWN) -> Iterator[Problem]:
+    """Problems of every operator, order of its axes and pass, of sizes, dtypes and contexts as chance has them."""
+    from normbench import kernels
+
+    draw = random.Random(seed)
+    for operator in ("layer_norm", "rms_norm", *_CHANNELS):
+        contexts = [name for name in kernels.operator(operator).contexts if name != "alone"]
+        for layout in ("nchw", "nhwc") if operator in _CHANNELS else ("nc",):
+            for pass_ in PASSES:
+                for _ in range(count):
+                    options = (("groups", draw.choice((8, 16))),) if operator == "group_norm" else ()
+                    dtype = draw.choice(("bfloat16", "bfloat16", "float16", "float32"))
+                    context = draw.choice(("alone", *contexts))
+                    shape = _drawn_shape(draw, layout)
+                    yield Problem(operator, shape, layout, dtype, pass_=pass_, context=context, options=options)
+
+
+def _drawn_shape(draw: random.Random, layout: str) -> tuple[int, ...]:
+    elements = math.exp(draw.uniform(math.log(_FEWEST), math.log(_MOST)))
+    if layout == "nc":
+        columns = draw.choice(_COLUMNS)
+        return max(1, round(elements / columns)), columns
+    side, channels = draw.choice(_SIDES), draw.choice(_CHANNEL_COUNTS)
+    images = max(1, round(elements / side**2 / channels))
+    return (images, channels, side, side) if layout == "nchw" else (images, side, side, channels)
+
+
 def _shape(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in text.split("x"))
 
 
 def problems() -> dict[str, Problem]:
-    """By slug, those of `standard` that the kernels may compute, and those between."""
+    """By slug, those of `standard` that the kernels may compute, those between, and those that are drawn."""
     from normbench.cases.case import Case, cases
 
     found = [case.problem for case in cases("standard", variants=KERNELS) if math.prod(case.shape)]
-    return {Case(problem, "naive").slug.removesuffix(".naive"): problem for problem in (*found, *between())}
+    return {Case(problem, "naive").slug.removesuffix(".naive"): problem for problem in (*found, *between(), *drawn())}
 
 
 def of_run(run: Path) -> dict[str, dict[str, Time]]:

@@ -1,12 +1,15 @@
 """Why a problem that the kernels could compute is left to XLA: it is predicted to be quicker, or moves less and is not
 predicted to be slower.
 
-`predicted.csv` beside this module has, for the problems of the preset `standard` and for sizes between them, what the
-model says for the H200 of each kernel and of XLA's best variant in plain JAX; `python -m analysis.pages.kernels_limits`
-makes it. It decides for Hopper and newer. Of a problem that is in the table its own line decides. Of another one its
+`predicted.csv` beside this module has, for the problems of the preset `standard`, for sizes between them and for
+problems that chance has drawn, what the model says for the H200 of each kernel and of XLA's best variant in plain JAX;
+`python -m analysis.pages.kernels_limits` makes it. It decides for Hopper and newer. Of a problem that is in the table
+its own line decides: the kernel is refused where it is slower by more than the model's error. Of another one its
 neighbours do: problems of the same operator, side of the channels and pass, near in the number of runs, in their
-length, alignment and width; the logarithm of the time against XLA's, less that of the error, is their mean, weighted by
-the inverse of the squared distance. The device that is present measures instead: on "gpu" nothing is refused.
+length, alignment and width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the
+squared distance. There a tenth is enough, as what neighbours tell is in doubt itself: of what is slower by more than
+the error, half went unrefused when they had to tell as much. The device that is present measures instead: on "gpu"
+nothing is refused.
 
 Bytes decide where times do not: for other targets, and where a kernel is not predicted to be quicker. They are counted
 in passes over tensors of x's size. Two things keep kernels behind: a residual that is added in a launch of its own (two
@@ -91,6 +94,8 @@ def moves_more(problem: Problem, forward: int, backward: int, xla: Mapping[tuple
 
 TABLE = "predicted.csv"
 NEIGHBOURS = 4
+SLOWER = 1.1
+"""How many times as long as XLA's best a kernel takes, by its neighbours, before it is refused."""
 REACH = 8.0
 """The distance, in doublings, beyond which a problem is no neighbour."""
 OTHER_ALIGNMENT, OTHER_INPUTS, OTHER_CONTEXT = 2.0, 2.0, 0.25
@@ -193,20 +198,21 @@ def slower_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]
     near = _near(variant, where, table)
     if not near:
         return None
-    excess, first = _mean(near, lambda one: one.excess), near[0][1]
-    if excess <= 0:
+    nearest, first = near[0]
+    if nearest == 0:
+        refused, basis = any(one.excess > 0 for one in _own(near)), f"; the model's error is {first.error:.2f} times"
+    else:
+        refused, basis = _log_ratio(near) > math.log(SLOWER), f", by {first.problem} and what is near it"
+    if not refused:
         return None
-    of = "" if near[0][0] == 0 else f", by {first.problem} and what is near it"
-    return (
-        f"predicted to take {math.exp(excess) * first.error:.2f} times as long as {first.xla}, XLA's best{of}; "
-        f"the model's error is {first.error:.2f} times; use {first.instead}"
-    )
+    times = math.exp(_log_ratio(near))
+    return f"predicted to take {times:.2f} times as long as {first.xla}, XLA's best{basis}; use {first.instead}"
 
 
 def quicker_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> bool:
     """Whether a problem of this geometry is predicted to take less time than by XLA's best, be it within the error."""
     near = _near(variant, where, table)
-    return bool(near) and _mean(near, lambda one: math.log(one.kernel_s / one.xla_s)) < 0
+    return bool(near) and _log_ratio(near) < 0
 
 
 def _near(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> list[tuple[float, Prediction]]:
@@ -215,12 +221,18 @@ def _near(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> list[
     return sorted((pair for pair in distances if pair[0] <= REACH), key=lambda pair: pair[0])[:NEIGHBOURS]
 
 
-def _mean(near: list[tuple[float, Prediction]], of: Callable[[Prediction], float]) -> float:
-    """Of a problem with these neighbours; its own, where it is among them."""
-    if near[0][0] == 0:
-        return max(of(one) for distance, one in near if distance == 0)
+def _own(near: list[tuple[float, Prediction]]) -> list[Prediction]:
+    """Those of the very geometry."""
+    return [one for distance, one in near if distance == 0]
+
+
+def _log_ratio(near: list[tuple[float, Prediction]]) -> float:
+    """The logarithm of the time against XLA's of a problem with these neighbours; its own, where it is among them."""
+    if own := _own(near):
+        return max(math.log(one.kernel_s / one.xla_s) for one in own)
     weights = [1 / distance**2 for distance, _ in near]
-    return sum(weight * of(one) for weight, (_, one) in zip(weights, near, strict=True)) / sum(weights)
+    logs = [math.log(one.kernel_s / one.xla_s) for _, one in near]
+    return sum(weight * log for weight, log in zip(weights, logs, strict=True)) / sum(weights)
 
 
 def unless_slower(

@@ -53,6 +53,26 @@ def test_partial_sums_of_several_programs(last):
     check(Problem("group_norm", shape, layout, pass_="backward", options=(("groups", 4),)), "pallas_triton")
 
 
+@pytest.mark.parametrize(("images", "last"), [(7, False), (7, True), (11, False)])
+def test_programs_that_no_number_of_images_is_shared_out_evenly_among(images, last):
+    """The last program has fewer images than the others."""
+    shape = (images, 4, 2, 16) if last else (images, 16, 4, 2)
+    config = backward_config(View(images, 16, 8, last), 4, "float32", 4)
+    assert 1 < config.splits < images < config.splits * config.images_each
+    problem = Problem("group_norm", shape, "nhwc" if last else "nchw", pass_="backward", options=(("groups", 4),))
+    check(problem, "pallas_triton")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_any_number_of_images_has_about_as_many_programs_as_an_even_one(last):
+    for images in range(1, 300):
+        config = backward_config(View(images, 64, 784, last), 32, "bfloat16", 4)
+        assert config.resident
+        even = 1 << images.bit_length() - 1
+        assert 2 * config.splits >= backward_config(View(even, 64, 784, last), 32, "bfloat16", 4).splits
+        assert (config.splits - 1) * config.images_each < images <= config.splits * config.images_each
+
+
 @pytest.mark.parametrize(
     ("shape", "layout", "groups", "dtype"),
     [

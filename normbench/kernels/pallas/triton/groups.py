@@ -343,10 +343,10 @@ def _backward_kernel(
     split = program // config.blocks
     channels = channel_parts(program % config.blocks, config)
     parameters = [[load_vector(ref, c, plan.dtype) for ref in (gamma_ref, beta_ref)] for c in channels]
-    images = config.view.images // config.splits
+    images, first = config.images_each, split * config.images_each
 
     def step(index, carry):
-        image = split * images + index
+        image = first + index
         known = [
             _known((mean_ref, r_ref), image, c, of_c, plan, config)
             for c, of_c in zip(channels, parameters, strict=True)
@@ -355,7 +355,8 @@ def _backward_kernel(
         return tuple(total + value for total, value in zip(carry, found, strict=True))
 
     zero = tuple(jnp.zeros((config.width,), jnp.dtype(plan.dtype)) for _ in range(2 * config.parts))
-    totals = step(0, zero) if images == 1 else jax.lax.fori_loop(0, images, step, zero)
+    here = images if config.view.images % config.splits == 0 else jnp.clip(config.view.images - first, 0, images)
+    totals = step(0, zero) if images == 1 else jax.lax.fori_loop(0, here, step, zero)
     for j, c in enumerate(channels):
         for ref, value in zip(sums, totals[2 * j : 2 * j + 2], strict=True):
             triton_store(ref, split * config.view.channels + c.index, value.astype(ref.dtype), c.mask)

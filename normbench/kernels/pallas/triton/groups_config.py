@@ -133,6 +133,11 @@ class GroupConfig:
         return self.view.channels // self.each
 
     @property
+    def images_each(self) -> int:
+        """Images of a program in the backward pass; the last program has fewer where `splits` does not divide them."""
+        return -(-self.view.images // self.splits)
+
+    @property
     def count(self) -> int:
         """Terms of a statistic."""
         return self.each * self.view.spatial
@@ -151,9 +156,8 @@ def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> Gro
     item = VECTOR_BYTES // vector_elements(dtype)
     allowed = min(view.images, workspace_programs(view.size * item, 2 * wide_bytes * view.channels))
     enough = min(view.images, -(-8 * MULTIPROCESSORS // config.blocks))
-    most = min(allowed, enough)
-    splits = max(s for s in range(1, most + 1) if view.images % s == 0)
-    return replace(config, splits=splits)
+    images_each = -(-view.images // min(allowed, enough))
+    return replace(config, splits=-(-view.images // images_each))
 
 
 def _resident_config(view: View, groups: int, dtype: str, most: int) -> GroupConfig | None:
