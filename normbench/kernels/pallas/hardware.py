@@ -31,6 +31,11 @@ WORKSPACE_SHARE = 0.11
 """Partial sums may take this share of the tensor: written and read they then add at most 7.4 % to the three tensors
 that a gradient moves. They stay in the L2 cache, where they cost less than multiprocessors without a program."""
 
+WALK_BYTES = 96 * 1024
+"""Of a tensor: the most that a program walks over for the sake of few partial sums, where that leaves half of the
+multiprocessors without one. Beyond, each gets a program, and partial sums take the bytes that this needs: layer norm of
+512 x 4096 in bfloat16, backward, is predicted at 12 us in the place of 50, and moves 1.7 times the least, not 1.07."""
+
 BACKWARD_PROGRAMS = 2 * MULTIPROCESSORS
 """Of kernels that walk over rows and keep sums: one program loads while the other computes."""
 
@@ -63,6 +68,14 @@ def workspace_programs(tensor_bytes: int, program_bytes: int) -> int:
     """How many programs may leave `program_bytes` of partial sums, by `WORKSPACE_SHARE`; 1 leaves none, as its sums are
     the result."""
     return max(1, int(WORKSPACE_SHARE * tensor_bytes) // max(program_bytes, 1))
+
+
+def walking_programs(tensor_bytes: int, program_bytes: int) -> int:
+    """The same of programs that walk over a tensor, all of them side by side; see `WALK_BYTES`."""
+    allowed = workspace_programs(tensor_bytes, program_bytes)
+    if allowed < MULTIPROCESSORS // 2 and tensor_bytes >= WALK_BYTES * allowed:
+        return MULTIPROCESSORS
+    return allowed
 
 
 TRITON_TARGETS = ("gpu", "a100", "h100", "h200", "b200")

@@ -88,7 +88,7 @@ def test_what_it_does_not_take_is_refused_with_a_reason():
 
 def test_it_is_for_hopper_and_newer():
     variant = kernels.get("rms_norm", "pallas_mosaic")
-    problem = Problem("rms_norm", (64, 4096), "nc", "bfloat16")
+    problem = Problem("rms_norm", (8192, 4096), "nc", "bfloat16")
     assert "Hopper" in variant.supports(problem, "a100")
     assert variant.supports(problem, "h200") is None
 

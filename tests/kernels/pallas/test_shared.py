@@ -15,7 +15,16 @@ from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.pallas import tuning
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import power_of_two_from, power_of_two_to, warps_for, workspace_programs
+from normbench.kernels.pallas.hardware import (
+    MULTIPROCESSORS,
+    WALK_BYTES,
+    WORKSPACE_SHARE,
+    power_of_two_from,
+    power_of_two_to,
+    walking_programs,
+    warps_for,
+    workspace_programs,
+)
 from normbench.kernels.pallas.triton.partial_sums import sum_partials
 from normbench.kernels.pallas.triton.rows_config import forward_config
 from normbench.study.check.accuracy import Oracle
@@ -34,6 +43,18 @@ def test_the_arithmetic_of_blocks():
     assert [warps_for(n, 16) for n in (1, 512, 513, 10**6)] == [1, 1, 2, 32]
     assert workspace_programs(8192 * 4096 * 2, 4096 * 8) == 225
     assert workspace_programs(10, 4096 * 8) == 1
+
+
+@pytest.mark.parametrize("columns", [768, 4096, 12288])
+def test_no_program_walks_over_many_rows_where_multiprocessors_have_none(columns):
+    """Few partial sums are not worth it; where all multiprocessors are at work they stay a small share."""
+    for rows in range(1, 20_000, 7):
+        tensor_bytes, program_bytes = rows * columns * 2, columns * 8
+        allowed = workspace_programs(tensor_bytes, program_bytes)
+        programs = walking_programs(tensor_bytes, program_bytes)
+        assert programs in (allowed, MULTIPROCESSORS)
+        assert programs >= MULTIPROCESSORS // 2 or tensor_bytes / programs < WALK_BYTES
+        assert programs == 1 or programs > allowed or programs * program_bytes <= WORKSPACE_SHARE * tensor_bytes
 
 
 def test_a_cost_counts_every_walk():

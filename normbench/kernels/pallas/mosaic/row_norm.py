@@ -22,7 +22,7 @@ from normbench.kernels.common.activations import activate as activate_plain
 from normbench.kernels.common.checks import residual_like
 from normbench.kernels.common.form import FP8
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import not_for_mosaic
+from normbench.kernels.pallas.hardware import not_for_mosaic, walking_programs
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.rows import Rows, Staying, clear, item_bytes, rows_of, walk
@@ -64,8 +64,8 @@ def backward_rows(
     """As `forward_rows`, of x and its cotangents, and of parameters and their sums."""
     tensors = (dtype, plan.output_dtype, *(dtype,) * residual)
     vectors = (*param_dtypes, *("float32",) * len(param_dtypes))
-    workspace = shape[0] * shape[1] * item_bytes(dtype), 4 * len(param_dtypes) * shape[1]
-    return rows_of(shape, tensors, vectors, Staying(BACKWARD_SLOTS, BACKWARD_RESIDENT, workspace))
+    most = walking_programs(shape[0] * shape[1] * item_bytes(dtype), 4 * len(param_dtypes) * shape[1])
+    return rows_of(shape, tensors, vectors, Staying(BACKWARD_SLOTS, BACKWARD_RESIDENT, most))
 
 
 def _dtypes(arrays: Any) -> tuple[str, ...]:

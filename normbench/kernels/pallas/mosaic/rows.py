@@ -22,7 +22,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_shared,
     mosaic_when,
 )
-from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS, workspace_programs
+from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS
 from normbench.kernels.pallas.mosaic.plan import RESERVED_BYTES, WARPGROUP, placed, room_bytes
 from normbench.kernels.pallas.mosaic.windows import Load, Runs, bring_slabs, over_windows, runs_of
 
@@ -39,13 +39,13 @@ class Staying:
     Attributes:
       slots: blocks in shared memory of a program at most: one on its way in, one computed, one on its way out.
       resident: programs of a multiprocessor at most, of which some compute while others wait.
-      workspace: None, or bytes of the tensor, and those of the partial sums of a program, which are bounded by it. Then
-        programs stay always; else only where they have more than one slot's worth to gain: blocks that move in bulk.
+      most: None, or programs at most, each of which leaves partial sums. Then programs stay always; else only where
+        they have more than one slot's worth to gain: blocks that move in bulk.
     """
 
     slots: int
     resident: int
-    workspace: tuple[int, int] | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,10 @@ def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str
     if runs.resident and count == 1 and all(map(runs.copied_in_bulk, tensors)):
         while slots < staying.slots and _shared_bytes(runs, slots + 1, tensors, vectors) <= SHARED_BYTES:
             slots += 1
-    elif staying.workspace is None:
+    elif staying.most is None:
         return Rows(blocks, blocks, 1, runs)
     resident = max(1, min(staying.resident, SHARED_BYTES // _shared_bytes(runs, slots, tensors, vectors)))
-    programs = min(blocks, resident * MULTIPROCESSORS)
-    if staying.workspace:
-        programs = min(programs, workspace_programs(*staying.workspace))
+    programs = min(blocks, resident * MULTIPROCESSORS, staying.most or blocks)
     return Rows(blocks, programs, min(slots, -(-blocks // programs)), runs)
 
 

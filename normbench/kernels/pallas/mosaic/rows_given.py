@@ -26,6 +26,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_slice,
 )
 from normbench.kernels.pallas.cost import cost
+from normbench.kernels.pallas.hardware import workspace_programs
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan
 from normbench.kernels.pallas.mosaic.rows import BLOCK, Rows, Staying, clear, item_bytes, rows_of, walk
@@ -89,8 +90,8 @@ def _given_rows(
     tensors = (dtype, plan.output_dtype) if backward or plan.output_dtype != dtype else (dtype,)
     vectors = (*param_dtypes, *("float32",) * (1 + 3 * backward))
     partial_bytes = PARAMETERS * 4 * min(repeats, _fewest(shape[1])) * shape[1]
-    workspace = (shape[0] * shape[1] * item_bytes(dtype), partial_bytes) if backward else None
-    return rows_of(view, tensors, vectors, Staying(SLOTS, RESIDENT, workspace))
+    most = workspace_programs(shape[0] * shape[1] * item_bytes(dtype), partial_bytes) if backward else None
+    return rows_of(view, tensors, vectors, Staying(SLOTS, RESIDENT, most))
 
 
 def _rows(x: jax.Array, parameters: tuple, plan: Plan, backward: bool) -> Rows:

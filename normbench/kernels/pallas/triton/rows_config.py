@@ -15,8 +15,8 @@ from normbench.kernels.pallas.hardware import (
     power_of_two_from,
     power_of_two_to,
     vector_elements,
+    walking_programs,
     warps_for,
-    workspace_programs,
 )
 
 THREAD_BYTES = 64
@@ -151,7 +151,7 @@ def backward_config(rows: int, columns: int, dtype: str, vectors: int, affine: b
     fits = columns * (2 + max(vectors, 2)) * wide <= BACKWARD_STATE_BYTES
     if not fits or not (affine or columns <= BACKWARD_COLUMNS):
         return _streamed(rows, columns, item, STREAM_CHUNK_BYTES // 4)
-    allowed = workspace_programs(rows * columns * item, vectors * columns * wide)
+    allowed = walking_programs(rows * columns * item, vectors * columns * wide)
     shared = _backward_tile(rows, columns, item, SHARED_ELEMENTS)
     each = SHARED_WARPS // shared.warps
     if shared.block_rows * columns <= SHARED_ELEMENTS and min(allowed, rows // shared.block_rows) >= BUSY_PROGRAMS:
