@@ -1,8 +1,8 @@
 """Predicted times of the Pallas kernels and of XLA's best for the H200, from which `supports` learns what to refuse.
 
-`python -m analysis.pages.kernels_limits` renews `normbench/kernels/pallas/predicted.csv`: the problems of the preset
-`standard` that have elements, sizes between them, and problems that are drawn. Times are those of the run in
-`results/runs/standard` where it has them; of what the run leaves out, as it is refused or is not of the preset, the
+`python -m analysis.pages.kernels_limits` renews `normbench/kernels/pallas/predicted.csv`: the problems of the presets
+`standard`, `quick` and `smoke` that have elements, sizes between them, and problems that are drawn. Times are those of the run in
+`results/runs/standard` where it has them; of what the run leaves out, as it is refused or is not of its preset, the
 lines that are there stay, and what is missing is compiled. `--anew` compiles kernels again, as after a change of one,
 or of the model that the run does not have yet. No time here was measured.
 """
@@ -125,10 +125,11 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def problems() -> dict[str, Problem]:
-    """By slug, those of `standard` that the kernels may compute, those between, and those that are drawn."""
+    """By slug, those of the presets that the kernels may compute, those between, and those that are drawn."""
     from normbench.cases.case import Case, cases
 
-    found = [case.problem for case in cases("standard", variants=KERNELS) if math.prod(case.shape)]
+    presets = (cases(preset, variants=KERNELS) for preset in ("standard", "quick", "smoke"))
+    found = [case.problem for preset in presets for case in preset if math.prod(case.shape)]
     return {Case(problem, "naive").slug.removesuffix(".naive"): problem for problem in (*found, *between(), *drawn())}
 
 

@@ -16,7 +16,7 @@ INTERPRETERS = [Path(sys.executable), *sorted(ROOT.glob(".venv-0*/bin/python"))]
 SLUGS = (
     "rms_norm.alone.2x64x256.nlc.f32.f32.forward.eps1em06.naive",
     "rms_norm.alone.2x64x256.nlc.bf16.f32.forward_backward.eps1em06.pallas_triton",
-    "layer_norm.alone.2x64x256.nlc.bf16.f32.forward_backward.eps1em06.pallas_mosaic",
+    "layer_norm.alone.8x197x768.nlc.bf16.f32.forward_backward.eps1em06.pallas_mosaic",
     "batch_norm.relu.32x128x64x64.nchw.bf16.f32.forward.pallas_mosaic",
     "batch_norm.silu.32x64x64x64.nchw.f32.f32.forward.eps0p001.pallas_mosaic",
 )

@@ -1,7 +1,7 @@
 """Why a problem that the kernels could compute is left to XLA: it is predicted to be quicker, or moves less and is not
 predicted to be slower.
 
-`predicted.csv` beside this module has, for the problems of the preset `standard`, for sizes between them and for
+`predicted.csv` beside this module has, for the problems of the presets, for sizes between them and for
 problems that chance has drawn, what the model says for the H200 of each kernel and of XLA's best variant in plain JAX;
 `python -m analysis.pages.kernels_limits` makes it. It decides for Hopper and newer. Of a problem that is in the table
 its own line decides: the kernel is refused where it is slower by more than the model's error. Of another one its
