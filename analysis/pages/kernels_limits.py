@@ -1,10 +1,10 @@
 """Predicted times of the Pallas kernels and of XLA's best for the H200, from which `supports` learns what to refuse.
 
 `python -m analysis.pages.kernels_limits` renews `normbench/kernels/pallas/predicted.csv`: the problems of the presets
-`standard`, `quick` and `smoke` that have elements, sizes between them, and problems that are drawn. Times are those of the run in
-`results/runs/standard` where it has them; of what the run leaves out, as it is refused or is not of its preset, the
-lines that are there stay, and what is missing is compiled. `--anew` compiles kernels again, as after a change of one,
-or of the model that the run does not have yet. No time here was measured.
+`standard`, `quick` and `smoke` that have elements, sizes between them, and problems that are drawn. Times are those of
+the run in `results/runs/standard` where it has them; of what the run leaves out, as it is refused or is not of its
+preset, the lines that are there stay, and what is missing is compiled. `--anew` compiles kernels again, as after a
+change of one, or of the model that the run does not have yet. No time here was measured.
 """
 
 import argparse

@@ -1,13 +1,13 @@
 """Why a problem that the kernels could compute is left to XLA: it is predicted to be quicker, or moves less and is not
 predicted to be slower.
 
-`predicted.csv` beside this module has, for the problems of the presets, for sizes between them and for
-problems that chance has drawn, what the model says for the H200 of each kernel and of XLA's best variant in plain JAX;
-`python -m analysis.pages.kernels_limits` makes it. It decides for Hopper and newer. Of a problem that is in the table
-its own line decides: the kernel is refused where it is slower by more than the model's error. Of another one its
-neighbours do: problems of the same operator, side of the channels and pass, near in the number of runs, in their
-length, alignment and width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the
-squared distance. There a tenth is enough, as what neighbours tell is in doubt itself: of what is slower by more than
+`predicted.csv` beside this module has, for the problems of the presets, for sizes between them and for problems that
+chance has drawn, what the model says for the H200 of each kernel and of XLA's best variant in plain JAX; `python -m
+analysis.pages.kernels_limits` makes it. It decides for Hopper and newer. Of a problem that is in the table its own line
+decides: the kernel is refused where it is slower by more than the model's error. Of another one its neighbours do:
+problems of the same operator, side of the channels and pass, near in the number of runs, in their length, alignment and
+width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the squared distance.
+There a tenth is enough, as what neighbours tell is in doubt itself: of what is slower by more than
 the error, half went unrefused when they had to tell as much. The device that is present measures instead: on "gpu"
 nothing is refused.
 
