@@ -6,10 +6,9 @@ chance has drawn, what the model says for the H200 of each kernel and of XLA's b
 analysis.pages.kernels_limits` makes it. It decides for Hopper and newer. Of a problem that is in the table its own line
 decides: the kernel is refused where it is slower by more than the model's error. Of another one its neighbours do:
 problems of the same operator, side of the channels and pass, near in the number of runs, in their length, alignment and
-width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the squared distance.
-There a tenth is enough, as what neighbours tell is in doubt itself: of what is slower by more than
-the error, half went unrefused when they had to tell as much. The device that is present measures instead: on "gpu"
-nothing is refused.
+width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the squared distance. There a
+tenth is enough, as what neighbours tell is in doubt itself: of what is slower by more than the error, half went
+unrefused when they had to tell as much. The device that is present measures instead: on "gpu" nothing is refused.
 
 Bytes decide where times do not: for other targets, and where a kernel is not predicted to be quicker. They are counted
 in passes over tensors of x's size. Two things keep kernels behind: a residual that is added in a launch of its own (two
