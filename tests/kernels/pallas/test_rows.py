@@ -10,7 +10,7 @@ import pytest
 from normbench import kernels
 from normbench.errors import UserError
 from normbench.kernels.layer_norm.pallas_triton import pallas_triton as layer_norm
-from normbench.kernels.pallas.hardware import walking_programs
+from normbench.kernels.pallas.hardware import WORKSPACE_SHARE, walking_programs
 from normbench.kernels.pallas.pointwise import Pointwise
 from normbench.kernels.pallas.triton import rows_config
 from normbench.kernels.problem import Problem
@@ -170,8 +170,10 @@ def test_blocks_cover_the_rows_and_the_workspace_is_small(columns, dtype):
         if backward.resident:
             assert backward.programs * backward.steps * backward.step_rows >= rows
             item = 16 // rows_config.vector_elements(dtype)
-            allowed = walking_programs(rows * columns * item, columns * 2 * max(item, 4))
-            assert backward.programs <= allowed
+            workspace = backward.programs * columns * 2 * max(item, 4)
+            is_small = backward.programs == 1 or workspace <= WORKSPACE_SHARE * rows * columns * item
+            few = rows < 8192 and backward.programs <= walking_programs(rows * columns * item, columns * 2 * max(item, 4))
+            assert is_small or few
 
 
 @pytest.mark.parametrize("columns", [1000, 4094, 8190])
