@@ -172,7 +172,9 @@ def test_blocks_cover_the_rows_and_the_workspace_is_small(columns, dtype):
             item = 16 // rows_config.vector_elements(dtype)
             workspace = backward.programs * columns * 2 * max(item, 4)
             is_small = backward.programs == 1 or workspace <= WORKSPACE_SHARE * rows * columns * item
-            few = rows < 8192 and backward.programs <= walking_programs(rows * columns * item, columns * 2 * max(item, 4))
+            few = rows < 8192 and backward.programs <= walking_programs(
+                rows * columns * item, columns * 2 * max(item, 4)
+            )
             assert is_small or few
 
 
