@@ -197,6 +197,13 @@ def test_report_that_cannot_be_written_is_one_line_and_leaves_nothing(make_run, 
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+@pytest.mark.parametrize("place", ["absent/report.html", "."])
+def test_that_a_report_cannot_be_written_is_known_before_it_is_rendered(make_run, tmp_path, monkeypatch, place):
+    monkeypatch.setattr("normbench.report.page.report.render", lambda run: pytest.fail("was rendered"))
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(load_run(make_run({})), tmp_path / place)
+
+
 def test_packed_plots_and_pictures_load_nothing_either_and_name_no_markup_of_the_data(make_run):
     case = {**case_row("batch_norm", "naive"), "case": UGLY, "problem": UGLY}
     row, launches = compiled_rows(case, "h200")

@@ -123,7 +123,7 @@ for _variant in (
         "two fused kernels in Pallas Triton, forward and backward, gradient by hand",
         supports_problem=unless_slower("pallas_triton", unsupported, more),
         interpreted_on_cpu=True,
-        fused_contexts={"cast": pallas_triton},
+        fused_contexts={"residual": pallas_triton, "cast": pallas_triton},
     ),
     Variant(
         _NAME,

@@ -121,7 +121,7 @@ for _variant in (
         "one fused kernel in Pallas Triton, gradient by hand",
         supports_problem=unless_slower("pallas_triton", unsupported, more),
         interpreted_on_cpu=True,
-        fused_contexts={"cast": pallas_triton},
+        fused_contexts={"residual": pallas_triton, "cast": pallas_triton},
     ),
     Variant(
         _NAME,

@@ -11,12 +11,12 @@ tenth is enough, as what neighbours tell is in doubt itself: of what is slower b
 unrefused when they had to tell as much. The device that is present measures instead: on "gpu" nothing is refused.
 
 Bytes decide where times do not: for other targets, and where a kernel is not predicted to be quicker. They are counted
-in passes over tensors of x's size. Two things keep kernels behind: a residual that is added in a launch of its own (two
-reads and a write more, and as much again for its gradient), and a program that has x and dy at hand together: XLA then
-sums for the statistics and for the gradients in one pass over both, and writes y and dx in another, where kernels of
-the forward and of the backward pass know nothing of each other. An activation between the sums and dy takes that from
-XLA. The figures of XLA are those of compiled programs for the H200; a test compares them with the cases of the preset
-`standard`.
+in passes over tensors of x's size. Two things keep kernels behind: a residual that Mosaic's add in a launch of its own
+(two reads and a write more, and as much again for its gradient), and a program that has x and dy at hand together: XLA
+then sums for the statistics and for the gradients in one pass over both, and writes y and dx in another, where kernels
+of the forward and of the backward pass know nothing of each other. An activation between the sums and dy takes that
+from XLA. The figures of XLA are those of compiled programs for the H200; a test compares them with the cases of the
+preset `standard`.
 """
 
 import csv
@@ -38,8 +38,8 @@ TRAINING = {("forward_backward", "alone"): 6, ("forward", "residual"): 5, ("forw
 LAST = {**TRAINING, ("forward_backward", "alone"): 7}
 """The same for group and instance norm where channels come last: dy is written once more in another layout."""
 
-ADDITION = 3
-"""Passes of a residual that is added outside, or of its gradient."""
+OUTSIDE, WITHIN = (3, 3), (2, 1)
+"""Passes of a residual that is added in a launch of its own, or in the kernel's, and of its gradient."""
 
 
 class Cut(Protocol):
@@ -73,21 +73,29 @@ def passes_of(forward: Cut | None, backward: Cut | None) -> tuple[int, int]:
     return 3 if forward and not forward.resident else 2, 5 if backward and not backward.resident else 3
 
 
-def moves_more(problem: Problem, forward: int, backward: int, xla: Mapping[tuple[str, str], int]) -> str | None:
+def moves_more(
+    problem: Problem,
+    forward: int,
+    backward: int,
+    xla: Mapping[tuple[str, str], int],
+    residual: tuple[int, int] = OUTSIDE,
+) -> str | None:
     """The reason to leave `problem` to XLA, of kernels that pass over x `forward` and `backward` times, or None.
 
-    `xla` is one of the tables above. The backward pass alone is never refused.
+    `xla` is one of the tables above, `residual` one of the places where it is added. The backward pass alone is never
+    refused.
     """
     if problem.context in ACTIVATIONS:
         return None
     added = residuals_of(problem.context)
     least = xla.get((problem.pass_, "residual" if added else "alone"))
-    passes = forward + ADDITION * added
+    passes = forward + residual[0] * added
     if problem.pass_ == "forward_backward":
-        passes += backward + ADDITION * added
+        passes += backward + residual[1] * added
     if least is None or passes <= least:
         return None
-    why = "it adds the residual itself" if added else "it has x and dy at hand together"
+    outside = added and residual == OUTSIDE
+    why = "it adds the residual itself" if outside else "it has x and dy at hand together"
     return f"moves more than XLA: {passes} passes over tensors of x's size, XLA's best variant {least}, as {why}"
 
 

@@ -42,7 +42,7 @@ def write_comparison(a: Run, b: Run, path: Path) -> Path:
     Raises:
       UserError: where the file cannot be written; an existing one is then left as it was.
     """
-    write_page(Path(path), render(compare(a, b)))
+    write_page(Path(path), lambda: render(compare(a, b)))
     return Path(path)
 
 

@@ -4,8 +4,11 @@ Words and plots are in the page; the tables are drawn by a small script from JSO
 case's details are read only when it is opened, so that a run of thousands of cases opens at once.
 """
 
+import errno
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
@@ -48,7 +51,7 @@ def write_report(run: Run, path: Path | None = None) -> Path:
       UserError: where the file cannot be written; an existing one is then left as it was.
     """
     path = Path(path) if path is not None else run.path / "report.html"
-    write_page(path, render(run))
+    write_page(path, lambda: render(run))
     return path
 
 
@@ -198,20 +201,37 @@ def _asset(name: str) -> str:
     return (files("normbench.report.page") / "assets" / name).read_text(encoding="utf-8")
 
 
-def write_page(path: Path, text: str) -> None:
-    """Writes a whole file or, where that fails, nothing.
+def write_page(path: Path, rendered: Callable[[], str]) -> None:
+    """Writes a whole file or, where that fails, nothing; what can be known to fail does so before it is rendered.
 
     Raises:
       UserError: where it cannot be written.
     """
-    temporary = None
+    with _named(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    text = rendered()
+    with _named(path):
+        _replace(path, text)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     try:
-        descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+        yield
+    except OSError as error:
+        raise UserError(f"report {str(path)!r} cannot be written: {error.strerror or error}") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    try:
         with open(descriptor, "w", encoding="utf-8", errors="replace") as stream:
             stream.write(text)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise UserError(f"report {str(path)!r} cannot be written: {error.strerror or error}") from error
+    except OSError:
+        os.unlink(temporary)
+        raise

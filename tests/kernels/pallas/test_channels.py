@@ -24,6 +24,10 @@ CASES = [
     ((1, 47, 47, 11), "nhwc", "float16", "gelu", False),
     ((3, 300, 5, 5), "nchw", "bfloat16", "relu", True),
     ((16385, 1), "nc", "float32", "alone", False),
+    ((2, 6, 4, 4), "nchw", "bfloat16", "residual", True),
+    ((2000, 9), "nc", "float32", "residual", True),
+    ((2, 3, 67, 67), "nchw", "float32", "residual", False),
+    ((1, 47, 47, 11), "nhwc", "float16", "residual", False),
 ]
 """Channels held on the chip, one and several to a program, and channels read twice, in shares of the batch, the last of
 them ragged; in both layouts."""

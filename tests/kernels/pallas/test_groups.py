@@ -24,9 +24,12 @@ CASES = [
     ((2, 7, 5, 12), "nhwc", 3, "float32", "relu"),
     ((1, 127, 40), "nlc", 4, "float16", "gelu"),
     ((1, 6, 129, 129), "nchw", 1, "float32", "alone"),
+    ((2, 7, 5, 12), "nhwc", 3, "bfloat16", "residual"),
+    ((1, 6, 129, 129), "nchw", 1, "float16", "residual"),
     ((1, 16385, 4), "nlc", 2, "bfloat16", "silu"),
+    ((1, 16385, 4), "nlc", 2, "float32", "residual"),
 ]
-"""Groups in registers and streamed (the last two), several to a tile, in several tiles, whole and ragged."""
+"""Groups in registers and streamed (16641 and 16385 positions), several to a tile, in several tiles, whole, ragged."""
 
 
 @pytest.mark.parametrize(("shape", "layout", "groups", "dtype", "context"), CASES)

@@ -35,6 +35,13 @@ def test_channels_that_come_first(context, monkeypatch):
     interpreted("bfloat16", context, (2, 3, 4, 256), "nchw", param_dtype="float16")
 
 
+def test_slabs_share_a_program_where_there_are_enough_programs():
+    """Of few positions each: one slab waits for its scalars after the other."""
+    shapes = ((1, 200, 196), (8, 480, 196), (128, 512, 196), (8, 256, 1024))
+    found = [slabs.given_slabs_of(shape, 2) for shape in shapes]
+    assert [one.each for one in found] == [1, 2, 16, 1]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_batch_norm_is_right_in_half_precision(dtype):
     interpreted(dtype, "relu", param_dtype=dtype)

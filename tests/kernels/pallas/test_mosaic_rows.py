@@ -63,6 +63,25 @@ def test_rows_go_round_the_ring_of_a_program_that_stays(context, monkeypatch):
     interpreted("rms_norm", "bfloat16", context, (7, 128), "forward")
 
 
+@pytest.mark.parametrize("context", ["alone", "residual"])
+def test_blocks_of_several_rows_go_round_the_ring(context, monkeypatch):
+    """Eight rows of 531 elements are whole bulk copies; the next block is asked for once, not with each of its rows."""
+    monkeypatch.setattr(schedule, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(row_norm, "FORWARD_RESIDENT", 1)
+    rows = forward_rows((40, 531), "bfloat16", ("float32",), PLAN, residual=context == "residual")
+    assert (rows.runs.count, rows.blocks, rows.programs, rows.slots) == (8, 5, 1, 3)
+    interpreted("rms_norm", "bfloat16", context, (40, 531), "forward")
+
+
+def test_a_block_has_as_many_rows_as_are_whole_bulk_copies():
+    def count(shape, dtype="bfloat16"):
+        return forward_rows(shape, dtype, ("float32",), PLAN, residual=False).runs.count
+
+    assert [count(shape) for shape in ((2168, 4100), (2048, 4094), (2048, 1001), (2167, 4100))] == [2, 4, 8, 1]
+    assert [count((rows, 96)) for rows in (1024, 8192, 65536)] == [1, 8, 16]  # of few rows, more blocks
+    assert count((2048, 16382)) == 1  # four would be, and are more than a program has room for
+
+
 def test_programs_that_stay_fill_the_multiprocessors():
     for columns, slots, programs in ((4096, 3, 5 * 132), (16384, 3, 132), (128, 3, 8 * 132)):
         rows = forward_rows((8192, columns), "bfloat16", ("float32",), PLAN, residual=False)

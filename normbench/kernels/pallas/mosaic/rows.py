@@ -23,11 +23,16 @@ from normbench.jax_compat.mosaic import (
     mosaic_when,
 )
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS
-from normbench.kernels.pallas.mosaic.plan import RESERVED_BYTES, WARPGROUP, placed, room_bytes
+from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, RESERVED_BYTES, WARPGROUP, placed, room_bytes
 from normbench.kernels.pallas.mosaic.windows import Load, Runs, bring_slabs, over_windows, runs_of
 
 BLOCK = 2048
 """Elements of the rows of a program, where one row has fewer: a window of the longest."""
+BLOCKS = 6 * MULTIPROCESSORS
+"""At least before a block has several rows."""
+SHORT = 512
+"""Elements of the rows of a block of several, beyond which programs stay forward, too: one that comes and goes waits
+once, but there are twice as many."""
 KEPT_PER_THREAD = 96
 """Elements of a row that a thread may keep in registers of float32, beside what it computes with."""
 
@@ -120,16 +125,29 @@ def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str
     rows, columns = shape
     if rows * columns > MOST_ELEMENTS:
         return f"{rows} rows of {columns} elements; allowed for pallas_mosaic: {MOST_ELEMENTS} elements in all"
-    most = 1 if columns % WARPGROUP == 0 else max(1, BLOCK // columns)
-    count = max(n for n in range(1, most + 1) if rows % n == 0)
-    each = item_bytes(*tensors, *vectors)
-    runs = runs_of(count, columns, each, room_bytes(len(tensors) + len(vectors)))
-    if runs is None:
-        needed = f"{each} bytes each"
-        return f"rows of {columns} elements, {needed}, do not fit into {SHARED_BYTES} bytes of shared memory"
-    blocks = rows // count
-    slots = 1
-    if runs.resident and count == 1 and all(map(runs.copied_in_bulk, tensors)):
+    each, room = item_bytes(*tensors, *vectors), room_bytes(len(tensors) + len(vectors))
+    for count in _counts(rows, columns, min(map(item_bytes, tensors))):
+        runs = runs_of(count, columns, each, room)
+        if runs and (runs.resident or count == 1):
+            return _shared_out(rows // count, runs, tensors, vectors, staying)
+    needed = f"{each} bytes each"
+    return f"rows of {columns} elements, {needed}, do not fit into {SHARED_BYTES} bytes of shared memory"
+
+
+def _counts(rows: int, columns: int, row_item_bytes: int) -> list[int]:
+    """Rows of a block, the preferred first: `BLOCK` elements, of as many blocks as keep the multiprocessors busy; where
+    these are not whole bulk copies, the fewest rows that are."""
+    most = 1 if columns % WARPGROUP == 0 else max(1, min(BLOCK // columns, rows // BLOCKS))
+    usual = max(n for n in range(1, most + 1) if rows % n == 0)
+    copied = [n for n in (usual, *range(1, COPY_BYTES + 1)) if n * columns * row_item_bytes % COPY_BYTES == 0]
+    return [*[n for n in copied if rows % n == 0][:1], usual, 1]
+
+
+def _shared_out(blocks: int, runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...], staying: Staying) -> Rows:
+    """Programs that stay where that pays: blocks arrive in bulk, and are long, or what lies along the row does not."""
+    slots, beside = 1, Runs(1, runs.length, runs.resident, runs.piece, runs.window, 1)
+    long = runs.count == 1 or runs.length > SHORT or not all(map(beside.copied_in_bulk, vectors))
+    if runs.resident and (long or staying.most) and all(map(runs.copied_in_bulk, tensors)):
         while slots < staying.slots and _shared_bytes(runs, slots + 1, tensors, vectors) <= SHARED_BYTES:
             slots += 1
     elif staying.most is None:

@@ -30,7 +30,7 @@ from normbench.jax_compat.mosaic import (
     mosaic_shared,
 )
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import MOST_ELEMENTS
+from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
 from normbench.kernels.pallas.mosaic.plan import LINE, WARPGROUP, Plan, room_bytes
 from normbench.kernels.pallas.mosaic.sums import moments, sum_partials
@@ -52,6 +52,10 @@ TILE = 8192
 multiprocessor."""
 TENSORS = 2
 """In shared memory of a program at most."""
+SHORT_TILE = 4096
+"""The same where several slabs make it up, as each of them waits for its scalars."""
+SHORT_PROGRAMS = 12 * MULTIPROCESSORS
+"""That there are at least before a program has several slabs: of one multiprocessor, as many as may wait at a time."""
 LEAST_TILE_POSITIONS = 512
 """Four sums of float32 for each slab are then 1.6 % of it in bfloat16."""
 
@@ -127,13 +131,14 @@ def slabs_of(shape: tuple[int, int, int], each: int, element_bytes: int, tiles: 
 
 def given_slabs_of(shape: tuple[int, int, int], element_bytes: int) -> Slabs | str:
     """As `slabs_of`, where statistics are given: about `TILE` elements for each program, of some channels or of one."""
-    _, channels, positions = shape
+    images, channels, positions = shape
     tiles = 1
     if positions > TILE and positions % WARPGROUP == 0:
         warpgroups = positions // WARPGROUP
         tiles = min(n for n in range(1, warpgroups + 1) if warpgroups % n == 0 and positions // n <= TILE)
         tiles = tiles if positions // tiles >= LEAST_TILE_POSITIONS else 1
-    most = 1 if positions >= LEAST_TILE_POSITIONS else TILE // max(positions, 1)
+    most = min(SHORT_TILE // max(positions, 1), images * channels // SHORT_PROGRAMS)
+    most = max(most, 1) if positions < LEAST_TILE_POSITIONS else 1
     each = max(n for n in range(1, most + 1) if channels % n == 0)
     return slabs_of(shape, each, element_bytes, tiles)
 

@@ -5,7 +5,7 @@ and some positions. What belongs to a channel is a vector; `spread` lines it up 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -86,6 +86,15 @@ def store_tile(ref: Any, view: View, image: Any, channels: Part, positions: Part
     """Stores in the dtype of the tensor."""
     index = _index(view, image, channels, positions)
     triton_store(ref, index, value.astype(ref.dtype), tile_mask(view, channels, positions))
+
+
+def sum_of(terms: Sequence[jax.Array]) -> jax.Array:
+    """x of a tile, or x + residual in x's dtype: what is normalized."""
+    x, *others = terms
+    for other in others:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        x = (x.astype(wide) + other.astype(wide)).astype(x.dtype)
+    return x
 
 
 def load_vector(ref: Any, channels: Part, dtype: Any, first: Any = 0) -> jax.Array:

@@ -10,7 +10,7 @@ The sums over the positions of each channel serve both. A program has the same g
 adds up what it finds for its channels in float32; the programs' sums are added up in a second launch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,12 +29,21 @@ from normbench.kernels.pallas.triton.channel_tiles import (
     load_vector,
     over_groups,
     over_tiles,
-    part,
     spread,
     store_tile,
+    sum_of,
     tile_mask,
 )
-from normbench.kernels.pallas.triton.groups_config import GroupConfig, backward_config, forward_config
+from normbench.kernels.pallas.triton.groups_config import (
+    GroupConfig,
+    backward_config,
+    channel_parts,
+    forward_config,
+    position_part,
+    position_parts,
+    share_of,
+    terms_of,
+)
 from normbench.kernels.pallas.triton.partial_sums import sum_partials
 from normbench.kernels.pallas.triton.tiles import span, where
 from normbench.kernels.pallas.tuning import tuned
@@ -61,21 +70,28 @@ class GroupPlan:
     dtype: str
 
 
-def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, save: bool) -> tuple:
-    """Returns (y, mean, r), flat; mean and r, one of each for every image and group, are None without `save`."""
+def forward(terms: tuple, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, save: bool) -> tuple:
+    """Returns (y, z, mean, r), flat: z = x + residual, in x's dtype, or None; mean and r, one of each for every image
+    and group, are None without `save`.
+
+    `terms` are x, or x and a residual, flat.
+    """
+    x, *residuals = terms
     key = plan.view.key("group_norm.forward", f"{plan.groups} groups", x.dtype.name)
     config = tuned(forward_config(plan.view, plan.groups, x.dtype.name), key)
-    out = [jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))]
-    if save:
-        out += [jax.ShapeDtypeStruct((plan.view.images * plan.groups,), jnp.dtype(plan.dtype))] * 2
+    y = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
+    sums = (jax.ShapeDtypeStruct(x.shape, x.dtype),) * len(residuals)
+    statistics = (jax.ShapeDtypeStruct((plan.view.images * plan.groups,), jnp.dtype(plan.dtype)),) * (2 * save)
     launch = _resident_forward if config.resident else _streamed_forward
-    found = launch((x, gamma, beta), tuple(out), plan, config)
-    return tuple(found) if save else (found[0], None, None)
+    y, *found = launch(terms, (gamma, beta), (y, *sums, *statistics), plan, config)
+    z = found.pop(0) if residuals else None
+    return (y, z, *found) if save else (y, z, None, None)
 
 
-def _resident_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
+def _resident_forward(terms: tuple, parameters: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
+    inputs = (*parameters, *terms)
     return triton_call(
-        partial(_kernel, plan=plan, config=config),
+        partial(_kernel, plan=plan, config=config, terms=len(terms)),
         grid=plan.view.images * config.blocks,
         out=out,
         warps=config.warps,
@@ -84,37 +100,17 @@ def _resident_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupC
     )(*inputs)
 
 
-def _kernel(x_ref, gamma_ref, beta_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig) -> None:
+def _kernel(gamma_ref, beta_ref, *refs, plan: GroupPlan, config: GroupConfig, terms: int) -> None:
+    """`refs` are x and perhaps a residual, y and perhaps their sum, and mean and r where they are saved."""
+    tensors, saved = (refs[:terms], refs[terms : 2 * terms]), refs[2 * terms :]
     program = triton_program_id()
     image, channels = program // config.blocks, channel_parts(program % config.blocks, config)
     gamma, beta = (
         [spread(plan.view, load_vector(ref, c, plan.dtype)) for c in channels] for ref in (gamma_ref, beta_ref)
     )
-    mean, r = _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config)
+    mean, r = _resident(*tensors, image, channels, gamma, beta, plan, config)
     for ref, values in zip(saved, (mean, r), strict=False):
         store_statistic(ref, image, channels[0], values[0], config)
-
-
-def channel_parts(block: Any, config: GroupConfig) -> list[Part]:
-    """The channels of the tiles of a block."""
-    first = block * config.block
-    parts = []
-    for j in range(config.parts):
-        channels = part(first + j * config.width, config.width, config.view.channels, config.masks_channels)
-        if config.block % config.width:
-            channels = Part(channels.index, channels.mask & (channels.index < first + config.block))
-        parts.append(channels)
-    return parts
-
-
-def position_part(chunk: Any, config: GroupConfig, masked: bool) -> Part:
-    return part(chunk * config.chunk, config.chunk, config.view.spatial, masked)
-
-
-def position_parts(config: GroupConfig) -> list[Part]:
-    """All positions, for tiles that are unrolled."""
-    spatial = config.view.spatial
-    return [position_part(m, config, (m + 1) * config.chunk > spatial) for m in range(config.chunks)]
 
 
 def _statistic_index(image: Any, channels: Part, config: GroupConfig) -> jax.Array:
@@ -137,11 +133,18 @@ def _over(vectors: list, config: GroupConfig) -> list:
     return [total / config.count for total in over_groups(vectors, config.each, config.block)]
 
 
-def _resident(x_ref, y_ref, image, channels, gamma, beta, plan, config):
+def _resident(terms, written, image, channels, gamma, beta, plan, config):
     """The groups stay in registers between the two passes over them."""
-    view, dtype = plan.view, jnp.dtype(plan.dtype)
+    view, dtype, (y_ref, *sums) = plan.view, jnp.dtype(plan.dtype), written
     positions = position_parts(config)
-    tiles = [[load_tile(x_ref, view, image, c, p, "evict_first") for p in positions] for c in channels]
+    loaded = [
+        [[load_tile(ref, view, image, c, p, "evict_first") for ref in terms] for p in positions] for c in channels
+    ]
+    tiles = [list(map(sum_of, row)) for row in loaded]
+    for ref in sums:
+        for c, row in zip(channels, tiles, strict=True):
+            for tile, p in zip(row, positions, strict=True):
+                store_tile(ref, view, image, c, p, tile)
     near = _over([channel_sum(view, sum(t.astype(dtype) for t in row)) for row in tiles], config)
     left, squares = [], []
     for row, c, m in zip(tiles, channels, near, strict=True):
@@ -167,20 +170,21 @@ def _r(squares: list, offsets: list, plan: GroupPlan) -> list:
     return [jax.lax.rsqrt(variance + plan.epsilon) for variance in variances]
 
 
-def _streamed_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
-    view, x = plan.view, inputs[0]
+def _streamed_forward(terms: tuple, parameters: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
+    view, x = plan.view, terms[0]
     grid = view.images * config.shares * config.blocks
     partials = (jax.ShapeDtypeStruct((view.images * config.shares * plan.groups,), jnp.dtype(plan.dtype)),) * 2
-    found = triton_call(
+    left = (*partials, *out[1 : len(terms)])
+    means, squares, *sums = triton_call(
         partial(_statistics_kernel, plan=plan, config=config),
         grid=grid,
-        out=partials,
+        out=left,
         warps=config.warps,
         name="group_norm_statistics",
-        cost=cost((x,), partials, flops=4 * x.size),
-    )(x)
-    inputs = (*inputs, *found)
-    return triton_call(
+        cost=cost(terms, left, flops=4 * x.size),
+    )(*terms)
+    inputs, out = (*(sums or terms), *parameters, means, squares), (out[0], *out[len(terms) :])
+    y, *found = triton_call(
         partial(_forward_kernel, plan=plan, config=config, grid=grid),
         grid=grid,
         out=out,
@@ -188,13 +192,7 @@ def _streamed_forward(inputs: tuple, out: tuple, plan: GroupPlan, config: GroupC
         name="group_norm_forward",
         cost=cost(inputs, out, flops=8 * x.size),
     )(*inputs)
-
-
-def _share(program: Any, config: GroupConfig) -> tuple[Any, Any, Part]:
-    """The image, the share of its positions, and the channels of a program."""
-    (channels,) = channel_parts(program % config.blocks, config)
-    program = program // config.blocks
-    return program // config.shares, program % config.shares, channels
+    return y, *sums, *found
 
 
 def _over_share(config: GroupConfig, share: Any, load: Callable[..., Any], use: Callable[..., Any], carry: Any) -> Any:
@@ -207,21 +205,18 @@ def _over_share(config: GroupConfig, share: Any, load: Callable[..., Any], use: 
     return over_tiles(config.steps, config.together, positions, load, use, carry)
 
 
-def _terms(share: Any, config: GroupConfig, dtype: Any) -> Any:
-    """Positions of a share."""
-    size = config.steps * config.chunk
-    return jnp.clip(config.view.spatial - share * size, 0, size).astype(dtype)
-
-
-def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: GroupPlan, config: GroupConfig) -> None:
+def _statistics_kernel(*refs, plan: GroupPlan, config: GroupConfig) -> None:
     """Of each group, sums of x - p and of its square, p its mean over the share's first tile: what cancels is bounded
-    by how often the share holds that tile, whatever the data."""
+    by how often the share holds that tile, whatever the data. `refs` are x and two quantities; or x, a residual, these
+    and their sum, which then stands for x."""
+    terms = refs[: len(refs) // 2]
+    mean_ref, squares_ref, *sum_refs = refs[len(terms) :]
     view, dtype = plan.view, jnp.dtype(plan.dtype)
-    image, share, channels = _share(triton_program_id(), config)
-    positions = _terms(share, config, dtype)
+    image, share, channels = share_of(triton_program_id(), config)
+    positions = terms_of(share, config, dtype)
 
     def load(positions):
-        return load_tile(x_ref, view, image, channels, positions, "evict_last")
+        return [load_tile(ref, view, image, channels, positions, "evict_last") for ref in terms]
 
     def of_group(tile, positions):
         """The mean over a group and its `positions`, of a sum that lies in a tile."""
@@ -229,10 +224,13 @@ def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: GroupPlan, config:
         return total * (1 / (positions * config.each))
 
     first = load(position_part(share * config.steps, config, config.chunk * config.chunks != view.spatial))
-    first = first.astype(dtype)
+    first = sum_of(first).astype(dtype)
     pivot = of_group(first, jnp.minimum(positions, config.chunk))
 
-    def add(positions, x, carry):
+    def add(positions, loaded, carry):
+        x = sum_of(loaded)
+        for ref in sum_refs:
+            store_tile(ref, view, image, channels, positions, x)
         d = where(tile_mask(view, channels, positions), x.astype(dtype) - spread(view, pivot))
         return carry[0] + d, carry[1] + jnp.square(d)
 
@@ -261,9 +259,9 @@ def _forward_kernel(
     """Puts the shares of its groups together, and writes y of one share; the first programs have what was read last,
     which the L2 cache may still hold."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
-    image, share, channels = _share(grid - 1 - triton_program_id(), config)
+    image, share, channels = share_of(grid - 1 - triton_program_id(), config)
     means, squares = _found((means_ref, squares_ref), image, channels, config.each, config)
-    terms = _terms(span(config.padded_shares), config, dtype)[:, None]
+    terms = terms_of(span(config.padded_shares), config, dtype)[:, None]
 
     def over_shares(values):
         """The mean over the positions of an image; shares that are none have no terms."""
@@ -296,23 +294,24 @@ def _forward_kernel(
     _over_share(config, share, load, write, 0)
 
 
-def backward(saved: tuple, dy: jax.Array, plan: GroupPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns dx, dgamma, dbeta; `saved` is (x, gamma, beta, mean, r), flat."""
+def backward(saved: tuple, cotangents: tuple, plan: GroupPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns dx, dgamma, dbeta; `saved` is (x, gamma, beta, mean, r), flat, and `cotangents` are dy, and what else
+    reaches x, in its dtype, where there is such."""
     x, gamma, beta, _, _ = saved
     view, wide = plan.view, jnp.dtype(plan.dtype)
     key = view.key("group_norm.backward", f"{plan.groups} groups", x.dtype.name)
     config = tuned(backward_config(view, plan.groups, x.dtype.name, wide.itemsize), key)
     if not config.resident:
-        return _streamed_backward(saved, dy, plan, config)
+        return _streamed_backward(saved, cotangents, plan, config)
     single = config.splits == 1
     sums = [
         jax.ShapeDtypeStruct((config.splits * view.channels,), array.dtype if single else wide)
         for array in (gamma, beta)
     ]
     out = (jax.ShapeDtypeStruct(x.shape, x.dtype), *sums)
-    inputs = (x, dy, *saved[1:])
+    inputs = (*saved[1:], x, *cotangents)
     dx, *found = triton_call(
-        partial(_backward_kernel, plan=plan, config=config),
+        partial(_backward_kernel, plan=plan, config=config, streams=1 + len(cotangents)),
         grid=config.blocks * config.splits,
         out=out,
         warps=config.warps,
@@ -335,10 +334,12 @@ class _Channels(NamedTuple):
     beta: jax.Array
 
 
-def _backward_kernel(
-    x_ref, dy_ref, gamma_ref, beta_ref, mean_ref, r_ref, dx_ref, *sums, plan, config: GroupConfig
-) -> None:
-    """Reads an image once: dx, and sums of dz and dz h of its channels, for this program's groups, in all images."""
+def _backward_kernel(gamma_ref, beta_ref, mean_ref, r_ref, *refs, plan, config: GroupConfig, streams: int) -> None:
+    """Reads an image once: dx, and sums of dz and dz h of its channels, for this program's groups, in all images.
+
+    `refs` are x, dy and perhaps what else reaches x; dx and the sums.
+    """
+    inputs, (dx_ref, *sums) = refs[:streams], refs[streams:]
     program = triton_program_id()
     split = program // config.blocks
     channels = channel_parts(program % config.blocks, config)
@@ -351,7 +352,7 @@ def _backward_kernel(
             _known((mean_ref, r_ref), image, c, of_c, plan, config)
             for c, of_c in zip(channels, parameters, strict=True)
         ]
-        found = _resident_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config)
+        found = _resident_backward(inputs, dx_ref, image, known, parameters, plan, config)
         return tuple(total + value for total, value in zip(carry, found, strict=True))
 
     zero = tuple(jnp.zeros((config.width,), jnp.dtype(plan.dtype)) for _ in range(2 * config.parts))
@@ -386,31 +387,35 @@ def _means(sums: list[tuple[Any, Any]], known: list[_Channels], parameters, conf
     return list(zip(*found, strict=True))
 
 
-def _dx(h, dz, c: _Channels, means):
+def _dx(h, dz, others: Iterable[jax.Array], c: _Channels, means):
+    """`others` are what else reaches x."""
     mean_dh_h, mean_dh = means
-    return c.r * (c.gamma * dz - mean_dh - h * mean_dh_h)
+    dx = c.r * (c.gamma * dz - mean_dh - h * mean_dh_h)
+    return sum((other.astype(dx.dtype) for other in others), dx)
 
 
-def _resident_backward(x_ref, dy_ref, dx_ref, image, known, parameters, plan, config):
+def _resident_backward(inputs, dx_ref, image, known, parameters, plan, config):
     view, positions = plan.view, position_parts(config)
-    tiles = [
-        [tuple(load_tile(ref, view, image, c.part, p, "evict_first") for ref in (x_ref, dy_ref)) for p in positions]
-        for c in known
-    ]
+
+    def load(ref, c, p):
+        return load_tile(ref, view, image, c.part, p, "evict_first")
+
+    tiles = [[tuple(load(ref, c, p) for ref in inputs[:2]) for p in positions] for c in known]
     sums = []
     for c, row in zip(known, tiles, strict=True):
         pairs = [_h_and_dz(x, dy, c, plan) for x, dy in row]
         sums.append((channel_sum(view, sum(dz * h for h, dz in pairs)), channel_sum(view, sum(dz for _, dz in pairs))))
     for c, row, means in zip(known, tiles, _means(sums, known, parameters, config), strict=True):
         for p, (x, dy) in zip(positions, row, strict=True):
-            store_tile(dx_ref, view, image, c.part, p, _dx(*_h_and_dz(x, dy, c, plan), c, means))
+            others = (load(ref, c, p) for ref in inputs[2:])
+            store_tile(dx_ref, view, image, c.part, p, _dx(*_h_and_dz(x, dy, c, plan), others, c, means))
     return [value for pair in sums for value in pair]
 
 
-def _streamed_backward(saved: tuple, dy: jax.Array, plan: GroupPlan, config: GroupConfig) -> tuple:
+def _streamed_backward(saved: tuple, cotangents: tuple, plan: GroupPlan, config: GroupConfig) -> tuple:
     """Two launches of programs that share the positions of an image: sums of dz h and dz, then dx, dgamma and dbeta."""
     view, (x, gamma, beta, _, _) = plan.view, saved
-    inputs, grid = (x, dy, *saved[1:]), view.images * config.shares * config.blocks
+    inputs, grid = (*saved[1:], x, cotangents[0]), view.images * config.shares * config.blocks
     partials = (jax.ShapeDtypeStruct((view.images * config.shares * view.channels,), jnp.dtype(plan.dtype)),) * 2
     found = triton_call(
         partial(_sums_kernel, plan=plan, config=config),
@@ -421,7 +426,7 @@ def _streamed_backward(saved: tuple, dy: jax.Array, plan: GroupPlan, config: Gro
         cost=cost(inputs, partials, flops=8 * x.size),
     )(*inputs)
     out = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (x, gamma, beta))
-    inputs = (*inputs, *found)
+    inputs = (*saved[1:], *found, x, *cotangents)
     return triton_call(
         partial(_dx_kernel, plan=plan, config=config, grid=grid),
         grid=grid,
@@ -432,22 +437,23 @@ def _streamed_backward(saved: tuple, dy: jax.Array, plan: GroupPlan, config: Gro
     )(*inputs)
 
 
-def _of_a_share(program: Any, refs: tuple, plan: GroupPlan, config: GroupConfig, eviction: str) -> tuple:
-    """Image, share, what is known of the channels, their gamma and beta, and a function that loads x and dy of
-    positions; `refs` are x, dy, gamma, beta, mean, r."""
-    image, share, channels = _share(program, config)
-    parameters = [load_vector(ref, channels, plan.dtype) for ref in refs[2:4]]
-    known = _known(refs[4:6], image, channels, parameters, plan, config)
+def _of_a_share(program: Any, refs: tuple, streams: tuple, plan, config: GroupConfig, eviction: str) -> tuple:
+    """Image, share, what is known of the channels, their gamma and beta, and a function that loads the `streams` at
+    positions; `refs` are gamma, beta, mean, r."""
+    image, share, channels = share_of(program, config)
+    parameters = [load_vector(ref, channels, plan.dtype) for ref in refs[:2]]
+    known = _known(refs[2:], image, channels, parameters, plan, config)
 
     def load(positions):
-        return tuple(load_tile(ref, plan.view, image, channels, positions, eviction) for ref in refs[:2])
+        return tuple(load_tile(ref, plan.view, image, channels, positions, eviction) for ref in streams)
 
     return image, share, known, parameters, load
 
 
 def _sums_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig) -> None:
+    """`refs` are gamma, beta, mean, r; x, dy; and two quantities."""
     view = plan.view
-    image, share, known, _, load = _of_a_share(triton_program_id(), refs[:6], plan, config, "evict_last")
+    image, share, known, _, load = _of_a_share(triton_program_id(), refs[:4], refs[4:6], plan, config, "evict_last")
 
     def add(positions, loaded, carry):
         h, dz = _h_and_dz(*loaded, known, plan)
@@ -461,13 +467,14 @@ def _sums_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig) -> None:
 
 
 def _dx_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig, grid: int) -> None:
+    """`refs` are gamma, beta, mean, r; two quantities; x, dy, and perhaps what else reaches x; and three gradients."""
     program = grid - 1 - triton_program_id()
-    image, share, known, parameters, load = _of_a_share(program, refs[:6], plan, config, "evict_first")
-    dx_ref, *out = refs[8:]
+    streams, (dx_ref, *out) = refs[6:-3], refs[-3:]
+    image, share, known, parameters, load = _of_a_share(program, refs[:4], streams, plan, config, "evict_first")
 
     def sums_of(image):
         """Of dz h and dz, over the positions of an image."""
-        return tuple(jnp.sum(value, axis=0) for value in _found(refs[6:8], image, known.part, 1, config))
+        return tuple(jnp.sum(value, axis=0) for value in _found(refs[4:6], image, known.part, 1, config))
 
     @triton_when(jnp.logical_and(image == 0, share == 0))
     def _write_gradients() -> None:
@@ -481,7 +488,8 @@ def _dx_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig, grid: int) -> N
     (means,) = _means([sums_of(image)], [known], [parameters], config)
 
     def write(positions, loaded, carry):
-        dx = _dx(*_h_and_dz(*loaded, known, plan), known, means)
+        x, dy, *others = loaded
+        dx = _dx(*_h_and_dz(x, dy, known, plan), others, known, means)
         store_tile(dx_ref, plan.view, image, known.part, positions, dx)
         return carry
 

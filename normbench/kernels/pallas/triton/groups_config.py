@@ -6,6 +6,9 @@ for the statistics and once more for the output. None of it is tuned on a device
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
 
 from normbench.kernels.pallas.hardware import (
     MULTIPROCESSORS,
@@ -16,7 +19,7 @@ from normbench.kernels.pallas.hardware import (
     vector_elements,
     workspace_programs,
 )
-from normbench.kernels.pallas.triton.channel_tiles import View
+from normbench.kernels.pallas.triton.channel_tiles import Part, View, part
 
 WARPS = (1, 2, 4, 8, 16)
 """512 threads at most: they have 128 registers each, and with 1024 of 64 the compiler spills before the block fills
@@ -245,3 +248,38 @@ def _resident(view: View, block: int, width: int, vector: int, most: int) -> tup
 def _most_warps(elements: int, vector: int) -> int:
     """No more threads than a tile has vectors: further ones would load the same again."""
     return max(1, power_of_two_to(elements // (WARP * vector)))
+
+
+def channel_parts(block: Any, config: GroupConfig) -> list[Part]:
+    """The channels of the tiles of a block."""
+    first = block * config.block
+    parts = []
+    for j in range(config.parts):
+        channels = part(first + j * config.width, config.width, config.view.channels, config.masks_channels)
+        if config.block % config.width:
+            channels = Part(channels.index, channels.mask & (channels.index < first + config.block))
+        parts.append(channels)
+    return parts
+
+
+def position_part(chunk: Any, config: GroupConfig, masked: bool) -> Part:
+    return part(chunk * config.chunk, config.chunk, config.view.spatial, masked)
+
+
+def position_parts(config: GroupConfig) -> list[Part]:
+    """All positions, for tiles that are unrolled."""
+    spatial = config.view.spatial
+    return [position_part(m, config, (m + 1) * config.chunk > spatial) for m in range(config.chunks)]
+
+
+def share_of(program: Any, config: GroupConfig) -> tuple[Any, Any, Part]:
+    """The image, the share of its positions, and the channels of a program."""
+    (channels,) = channel_parts(program % config.blocks, config)
+    program = program // config.blocks
+    return program // config.shares, program % config.shares, channels
+
+
+def terms_of(share: Any, config: GroupConfig, dtype: Any) -> Any:
+    """Positions of a share."""
+    size = config.steps * config.chunk
+    return jnp.clip(config.view.spatial - share * size, 0, size).astype(dtype)

@@ -32,6 +32,7 @@ from normbench.kernels.pallas.triton.channel_tiles import (
     part,
     spread,
     store_tile,
+    sum_of,
     tile_mask,
 )
 from normbench.kernels.pallas.triton.tiles import where
@@ -46,6 +47,10 @@ THREAD_ELEMENTS = {1: 200, 2: 200, 4: 200, 8: 200, 16: 84}
 
 LAST_REGISTERS = {1: 0, 2: 16}
 """Fewer terms, by tensors, where channels come last: a thread has the sums and parameters of several beside them."""
+
+ADDED_TILES = 12
+"""To which a residual is added before the next ones are loaded: all of both at once take the registers of two tensors,
+and one tile after the other leaves nothing in flight."""
 
 OFFSET_REGISTERS = {1: 1, 2: 3}
 """Of the offset of terms that are loaded together, by tensors: the addresses in x and y, or in x, dy and dx."""
@@ -154,26 +159,29 @@ def _cut(view: View, width: int, vector: int, tensors: int, words: int) -> Resid
     return min(found, key=lambda one: one[:3])[3] if found else None
 
 
-def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, plan: BatchPlan, config: ResidentConfig):
+def forward(terms: tuple, gamma: jax.Array, beta: jax.Array, running: tuple, plan: BatchPlan, config: ResidentConfig):
     """As `training_streamed.forward`."""
+    x, *residuals = terms
     out = (
         jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype)),
+        *(jax.ShapeDtypeStruct(x.shape, x.dtype) for _ in residuals),
         *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in running),
         *(jax.ShapeDtypeStruct((plan.view.channels,), jnp.dtype(plan.dtype)),) * 2,
     )
-    return _launch(_forward_kernel, (x, gamma, beta, *running), out, plan, config, "batch_norm_training_forward")
+    return _launch(_forward_kernel, (gamma, beta, *running, *terms), out, plan, config, "batch_norm_training_forward")
 
 
-def backward(saved: tuple, dy: jax.Array, plan: BatchPlan, config: ResidentConfig):
+def backward(saved: tuple, cotangents: tuple, plan: BatchPlan, config: ResidentConfig):
     """As `training_streamed.backward`."""
-    x, gamma, beta, _, _ = saved
-    out = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, gamma, beta))
-    return _launch(_backward_kernel, (x, dy, *saved[1:]), out, plan, config, "batch_norm_training_backward")
+    x, *known = saved
+    out = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, *known[:2]))
+    inputs = (*known, x, *cotangents)
+    return _launch(_backward_kernel, inputs, out, plan, config, "batch_norm_training_backward")
 
 
 def _launch(kernel, inputs: tuple, out: tuple, plan: BatchPlan, config: ResidentConfig, name: str):
     return triton_call(
-        partial(kernel, plan=plan, config=config),
+        partial(kernel, plan=plan, config=config, streams=len(inputs) - 4),
         grid=config.blocks,
         out=out,
         warps=config.warps,
@@ -213,11 +221,21 @@ def _total(view: View, tiles: Iterable[jax.Array]) -> jax.Array:
     return sum(others, first)
 
 
-def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: ResidentConfig) -> None:
-    *running, y_ref = refs[:3]
+def _forward_kernel(gamma_ref, beta_ref, *refs, plan: BatchPlan, config: ResidentConfig, streams: int) -> None:
+    """`refs` are the running statistics, x and perhaps a residual, y and perhaps x + residual, new statistics."""
+    running, terms, written = refs[:2], refs[2 : 2 + streams], refs[2 + streams :]
+    (y_ref, *sums), statistics = written[:streams], written[streams:]
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     channels, positions = _channels(config), _positions(config)
-    tiles = [load_tile(x_ref, view, 0, channels, p, "evict_first") for p in positions]
+    tiles: list[jax.Array] = []
+    together = ADDED_TILES if sums else MOST_TILES
+    for first in range(0, len(positions), together):
+        some = positions[first : first + together]
+        loaded = [[load_tile(ref, view, 0, channels, p, "evict_first") for ref in terms] for p in some]
+        tiles += map(sum_of, loaded)
+        for ref in sums:
+            for p, tile in zip(some, tiles[-len(some) :], strict=True):
+                store_tile(ref, view, 0, channels, p, tile)
     near = _total(view, (tile.astype(dtype) for tile in tiles)) / config.terms
     centred = [
         where(tile_mask(view, channels, p), tile.astype(dtype) - spread(view, near))
@@ -227,7 +245,7 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
     offset = _total(view, centred) / config.terms
     mean = near + offset
     variance = jnp.maximum(_total(view, map(jnp.square, centred)) / config.terms - jnp.square(offset), 0)
-    r = write_statistics(running, refs[3:], mean, variance, channels, config.terms, plan)
+    r = write_statistics(running, statistics, mean, variance, channels, config.terms, plan)
     gamma, beta = (spread(view, load_vector(ref, channels, dtype)) for ref in (gamma_ref, beta_ref))
     near, offset, r = spread(view, near), spread(view, offset), spread(view, r)
     for tile, p in zip(tiles, positions, strict=True):
@@ -235,11 +253,12 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
         store_tile(y_ref, view, 0, channels, p, y)
 
 
-def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: ResidentConfig) -> None:
+def _backward_kernel(*refs, plan: BatchPlan, config: ResidentConfig, streams: int) -> None:
+    """`refs` are gamma, beta, mean, r; x, dy and perhaps what else reaches x; and the gradients."""
     view = plan.view
     channels, positions = _channels(config), _positions(config)
     known = known_vectors(refs[:4], channels, plan)
-    dx_ref, *out = refs[4:]
+    (x_ref, dy_ref, *others), (dx_ref, *out) = refs[4 : 4 + streams], refs[4 + streams :]
     tiles = [[load_tile(ref, view, 0, channels, p, "evict_first") for ref in (x_ref, dy_ref)] for p in positions]
     pairs = [h_and_dz(x, dy, known, plan) for x, dy in tiles]
     sums = [_total(view, (dz * h for h, dz in pairs)), _total(view, (dz for _, dz in pairs))]
@@ -250,4 +269,5 @@ def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: ResidentConf
     mean_h, mean_dz = (spread(view, value / config.terms) for value in sums)
     for (x, dy), p in zip(tiles, positions, strict=True):
         h, dz = h_and_dz(x, dy, known, plan)
-        store_tile(dx_ref, view, 0, channels, p, scale * (dz - mean_dz - h * mean_h))
+        added = (load_tile(ref, view, 0, channels, p, "evict_first").astype(plan.dtype) for ref in others)
+        store_tile(dx_ref, view, 0, channels, p, sum(added, scale * (dz - mean_dz - h * mean_h)))

@@ -27,6 +27,7 @@ from normbench.kernels.pallas.triton.channel_tiles import (
     part,
     spread,
     store_tile,
+    sum_of,
     tile_mask,
 )
 from normbench.kernels.pallas.triton.tiles import where
@@ -49,41 +50,50 @@ from normbench.kernels.pallas.triton.training_shares import (
 from normbench.kernels.pallas.tuning import tuned
 
 
-def forward(x: jax.Array, gamma: jax.Array, beta: jax.Array, running: tuple, plan: BatchPlan) -> tuple:
-    """Returns (y, new running mean, new running variance, mean, r): y flat, the others (C,).
+def forward(terms: tuple, gamma: jax.Array, beta: jax.Array, running: tuple, plan: BatchPlan) -> tuple:
+    """Returns (y, new running mean, new running variance, mean, r): y flat, the others (C,). With a residual, their sum
+    follows y, in x's dtype.
 
     Args:
-      x: flat.
+      terms: x, or x and a residual, flat.
       gamma, beta: (C,).
       running: mean and variance, (C,).
       plan: what is computed.
     """
+    x, *residuals = terms
     key = plan.view.key("batch_norm_training.forward", x.dtype.name)
     config = tuned(batch_config(plan.view, x.dtype.name, plan.activation), key)
     wide = jnp.dtype(plan.dtype)
     partials = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), wide),) * 2
-    found = _launch(_statistics_kernel, (x,), partials, plan, config, "batch_norm_training_statistics")
+    out = (*partials, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for _ in residuals))
+    means, squares, *sums = _launch(_statistics_kernel, terms, out, plan, config, "batch_norm_training_statistics")
+    (w,) = sums or (x,)
     out = (
         jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype)),
         *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in running),
         *(jax.ShapeDtypeStruct((plan.view.channels,), wide),) * 2,
     )
-    return _launch(
-        _forward_kernel, (x, gamma, beta, *running, *found), out, plan, config, "batch_norm_training_forward"
-    )
+    inputs = (w, gamma, beta, *running, means, squares)
+    y, *found = _launch(_forward_kernel, inputs, out, plan, config, "batch_norm_training_forward")
+    return y, *sums, *found
 
 
-def backward(saved: tuple, dy: jax.Array, plan: BatchPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns dx, dgamma, dbeta; `saved` is (x, gamma, beta, mean, r), x flat."""
+def backward(saved: tuple, cotangents: tuple, plan: BatchPlan) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns dx, dgamma, dbeta; `saved` is (x, gamma, beta, mean, r), x flat.
+
+    `cotangents` are dy, and what else reaches x, in its dtype, where there is such; flat.
+    """
     x, gamma, beta, _, _ = saved
+    dy, *others = cotangents
     key = plan.view.key("batch_norm_training.backward", x.dtype.name)
     least_steps = LEAST_STEPS_OF_SUMS if plan.view.last and x.dtype.itemsize < 4 else LEAST_STEPS
     config = tuned(batch_config(plan.view, x.dtype.name, plan.activation, least_steps), key)
-    inputs = (x, dy, *saved[1:])
+    inputs = (*saved[1:], x, dy)
     partials = (jax.ShapeDtypeStruct((config.splits * plan.view.channels,), jnp.dtype(plan.dtype)),) * 2
     found = _launch(_sums_kernel, inputs, partials, plan, config, "batch_norm_training_sums")
     out = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, gamma, beta))
-    return _launch(_backward_kernel, (*inputs, *found), out, plan, config, "batch_norm_training_backward")
+    inputs = (*saved[1:], *found, x, dy, *others)
+    return _launch(_backward_kernel, inputs, out, plan, config, "batch_norm_training_backward")
 
 
 def _launch(kernel: Callable[..., None], inputs: tuple, out: tuple, plan: BatchPlan, config: BatchConfig, name: str):
@@ -97,9 +107,12 @@ def _launch(kernel: Callable[..., None], inputs: tuple, out: tuple, plan: BatchP
     )(*inputs)
 
 
-def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: BatchPlan, config: BatchConfig) -> None:
+def _statistics_kernel(*refs, plan: BatchPlan, config: BatchConfig) -> None:
     """Sums of x - p and of its square, p the mean of the share's first tile: what cancels is bounded by how often the
-    share holds that tile, whatever the data."""
+    share holds that tile, whatever the data. `refs` are x and two quantities; or x, a residual, these and their sum,
+    which then stands for x."""
+    terms = refs[: len(refs) // 2]
+    mean_ref, squares_ref, *sum_refs = refs[len(terms) :]
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     split, channels = share(config, backwards=False)
     tile = split * config.steps
@@ -108,15 +121,18 @@ def _statistics_kernel(x_ref, mean_ref, squares_ref, *, plan: BatchPlan, config:
     head = Part(head.index, exists)
     head_terms = jnp.maximum(jnp.sum(exists.astype(dtype)), 1)
     image = tile // config.chunks
-    pivot = channel_sum(view, load_tile(x_ref, view, image, channels, head).astype(dtype)) / head_terms
+    first = sum_of([load_tile(ref, view, image, channels, head) for ref in terms])
+    pivot = channel_sum(view, first.astype(dtype)) / head_terms
 
     def add(place, loaded, carry):
-        (x,), (_, positions) = loaded, place
+        x, (image, positions) = sum_of(loaded), place
+        for ref in sum_refs:
+            store_tile(ref, view, image, channels, positions, x)
         d = where(tile_mask(view, channels, positions), x.astype(dtype) - spread(view, pivot))
         return carry[0] + d, carry[1] + jnp.square(d)
 
     zero = zero_tile(plan, config)
-    load = loader((x_ref,), view, channels)
+    load = loader(terms, view, channels)
     sums, squares = (channel_sum(view, s) for s in over_share(config, split, load, add, (zero, zero)))
     divisor, _ = terms_of(split, config, dtype)
     offset = sums / divisor
@@ -156,7 +172,8 @@ def _forward_kernel(x_ref, gamma_ref, beta_ref, *refs, plan: BatchPlan, config: 
     over_share(config, split, loader((x_ref,), view, channels, "evict_first"), write, 0)
 
 
-def _sums_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig) -> None:
+def _sums_kernel(*refs, plan: BatchPlan, config: BatchConfig) -> None:
+    """`refs` are gamma, beta, mean, r; x, dy; and two quantities."""
     split, channels = share(config, backwards=False)
     known = known_vectors(refs[:4], channels, plan)
 
@@ -165,17 +182,18 @@ def _sums_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig) -> 
         return carry[0] + dz * h, carry[1] + dz
 
     zero = zero_tile(plan, config)
-    load = loader((x_ref, dy_ref), plan.view, channels, "evict_last")
-    for ref, tile in zip(refs[4:], over_share(config, split, load, add, (zero, zero)), strict=True):
+    load = loader(refs[4:6], plan.view, channels, "evict_last")
+    for ref, tile in zip(refs[6:], over_share(config, split, load, add, (zero, zero)), strict=True):
         at = split * plan.view.channels + channels.index
         triton_store(ref, at, channel_sum(plan.view, tile), channels.mask)
 
 
-def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig) -> None:
+def _backward_kernel(*refs, plan: BatchPlan, config: BatchConfig) -> None:
+    """`refs` are gamma, beta, mean, r; two quantities; x, dy, and perhaps what else reaches x; and three gradients."""
     view = plan.view
     split, channels = share(config, backwards=True)
     known = known_vectors(refs[:4], channels, plan)
-    dx_ref, *out = refs[6:]
+    streams, (dx_ref, *out) = refs[6:-3], refs[-3:]
     found, _ = found_by_shares(refs[4:6], channels, config)
     sums = [jnp.sum(value, axis=0) for value in found]
 
@@ -189,8 +207,11 @@ def _backward_kernel(x_ref, dy_ref, *refs, plan: BatchPlan, config: BatchConfig)
     mean_h, mean_dz = (spread(view, value / (view.images * view.spatial)) for value in sums)
 
     def write(place, loaded, carry):
-        h, dz = h_and_dz(*loaded, known, plan)
-        store_tile(dx_ref, view, place[0], channels, place[1], scale * (dz - mean_dz - h * mean_h))
+        x, dy, *others = loaded
+        h, dz = h_and_dz(x, dy, known, plan)
+        added = (other.astype(plan.dtype) for other in others)
+        dx = sum(added, scale * (dz - mean_dz - h * mean_h))
+        store_tile(dx_ref, view, place[0], channels, place[1], dx)
         return carry
 
-    over_share(config, split, loader((x_ref, dy_ref), view, channels, "evict_first"), write, 0)
+    over_share(config, split, loader(streams, view, channels, "evict_first"), write, 0)
