@@ -33,6 +33,8 @@ BLOCKS = 6 * MULTIPROCESSORS
 SHORT = 512
 """Elements of the rows of a block of several, beyond which programs stay forward, too: one that comes and goes waits
 once, but there are twice as many."""
+SHORT_BLOCK = 1800
+"""The same of a block whose vectors along the row do not arrive in bulk: it waits for them longer than for itself."""
 KEPT_PER_THREAD = 96
 """Elements of a row that a thread may keep in registers of float32, beside what it computes with."""
 
@@ -103,9 +105,7 @@ class Rows:
 
     @property
     def of_vectors(self) -> Runs:
-        """How vectors that are resident are brought."""
-        runs = self.runs
-        return Runs(1, runs.length, runs.resident, runs.piece, runs.window, 1)
+        return self.runs.of_vectors
 
     def load(self, refs: Any, places: Any, arrived: Any, index: Any) -> Load:
         """The `index`-th block of the running program, for its slot."""
@@ -145,8 +145,9 @@ def _counts(rows: int, columns: int, row_item_bytes: int) -> list[int]:
 
 def _shared_out(blocks: int, runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...], staying: Staying) -> Rows:
     """Programs that stay where that pays: blocks arrive in bulk, and are long, or what lies along the row does not."""
-    slots, beside = 1, Runs(1, runs.length, runs.resident, runs.piece, runs.window, 1)
-    long = runs.count == 1 or runs.length > SHORT or not all(map(beside.copied_in_bulk, vectors))
+    slots = 1
+    slow = not all(map(runs.of_vectors.copied_in_bulk, vectors)) and runs.count * runs.length < SHORT_BLOCK
+    long = runs.count == 1 or runs.length > SHORT or slow
     if runs.resident and (long or staying.most) and all(map(runs.copied_in_bulk, tensors)):
         while slots < staying.slots and _shared_bytes(runs, slots + 1, tensors, vectors) <= SHARED_BYTES:
             slots += 1

@@ -74,6 +74,11 @@ class Runs:
         """Elements in shared memory, with what the last window sees beyond them."""
         return (self.count - 1) * self.length * self.resident + self.windows * self.window
 
+    @property
+    def of_vectors(self) -> "Runs":
+        """How vectors that lie along a slab are brought, where slabs are resident."""
+        return Runs(1, self.length, self.resident, self.piece, self.window, 1)
+
     def copied_in_bulk(self, dtype: Any) -> bool:
         is_counted = not self.resident or TENSORS * self.parts <= MOST_ARRIVALS
         return is_counted and self.part * jnp.dtype(dtype).itemsize % COPY_BYTES == 0
