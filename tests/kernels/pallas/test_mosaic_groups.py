@@ -12,6 +12,7 @@ from normbench import explain, kernels
 from normbench.kernels import Problem
 from normbench.kernels.group_norm.pallas_mosaic import pallas_mosaic as group_norm
 from normbench.kernels.instance_norm.pallas_mosaic import pallas_mosaic
+from normbench.kernels.pallas.mosaic import columns, slabs, windows
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True
@@ -37,6 +38,31 @@ def test_group_norm_is_right(dtype, context):
 )
 def test_channels_that_come_last(operator, dtype, context, shape, options):
     problem = Problem(operator, shape, "nhwc", dtype, "float32", "forward_backward", context, options=options)
+    check(problem, "pallas_mosaic")
+
+
+@pytest.mark.parametrize(
+    ("operator", "dtype", "context", "shape", "layout"),
+    [
+        ("group_norm", "bfloat16", "silu", (1, 4, 4104), "ncl"),
+        ("batch_norm_training", "float32", "cast", (3, 2, 4104), "ncl"),
+        ("group_norm", "bfloat16", "alone", (1, 1301, 16), "nlc"),
+    ],
+)
+def test_the_next_piece_is_on_its_way_while_one_is_computed(operator, dtype, context, shape, layout, monkeypatch):
+    """The last piece of an odd number begins before the one before ends; slabs follow each other in two places."""
+    room = {"ncl": 16500, "nlc": 50000}[layout]
+    monkeypatch.setattr(windows, "PIECE", 1024)
+    for module in (slabs, columns):
+        monkeypatch.setattr(module, "room_bytes", lambda arrays: room)
+    if layout == "ncl":
+        runs = slabs.slabs_of((1, 4, 4104), 2, 4).runs
+        assert (runs.resident, runs.pieces, runs.places, runs.length % runs.piece) == (False, 5, 2, 8)
+    else:
+        config = columns.columns_of(1, 1301, 16, 8, ("bfloat16",) * 2)
+        assert (config.resident, config.pieces, config.places) == (False, 5, 2)
+    options = (("groups", 2),) if operator == "group_norm" else ()
+    problem = Problem(operator, shape, layout, dtype, "float32", "forward_backward", context, options=options)
     check(problem, "pallas_mosaic")
 
 

@@ -37,7 +37,10 @@ ALIGNED = [
     ("group_norm", (32, 256, 28, 28), "nchw", "float32"),
     ("group_norm", (32, 32, 32, 256), "nhwc", "bfloat16"),
     ("instance_norm", (32, 31, 31, 64), "nhwc", "bfloat16"),
+    ("batch_norm_training", (64, 64, 56, 56), "nchw", "bfloat16"),
+    ("group_norm", (18, 64, 64, 320), "nhwc", "bfloat16"),
 ]
+"""The last two come in pieces."""
 ODD = [("layer_norm", (4096, 4097), "nc", "bfloat16"), ("batch_norm", (8192, 1001), "nc", "float32")]
 
 

@@ -35,12 +35,13 @@ from normbench.jax_compat.mosaic import (
     mosaic_shared,
     mosaic_slice,
     mosaic_stack_copies,
+    mosaic_when,
 )
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import power_of_two_to
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
 from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, LINE, PER_THREAD, WARPGROUP, Plan, room_bytes
-from normbench.kernels.pallas.mosaic.sums import sum_partials
+from normbench.kernels.pallas.mosaic.sums import over_groups, over_positions, sum_partials
 
 WIDE_BYTES = 64
 """Of a line, where that fits: two sectors of 32 bytes, which device memory reads at once. More would only make fewer
@@ -113,6 +114,16 @@ class ColumnsConfig:
         """Of a piece."""
         return -(-self.piece // self.chunk)
 
+    @property
+    def stride(self) -> int:
+        """Positions of a piece in shared memory, with what its last chunk sees beyond it."""
+        return self.chunks * self.chunk
+
+    @property
+    def places(self) -> int:
+        """For pieces in shared memory: one is computed while the next is on its way."""
+        return 1 if self.resident else 2
+
 
 def columns_of(images: int, positions: int, channels: int, each: int, dtypes: tuple[str, ...]) -> ColumnsConfig | str:
     """The configuration, or the reason why there is none.
@@ -126,8 +137,9 @@ def columns_of(images: int, positions: int, channels: int, each: int, dtypes: tu
         chunk = _chunk(positions, width)
         room = room_bytes(1 + len(sizes)) - 2 * 4 * chunk * width
         most = room // (width * sum(sizes)) // chunk * chunk
-        if chunk * width <= PER_THREAD * WARPGROUP and most:
-            piece = positions if positions <= most else min(most, PIECE // width // chunk * chunk or chunk)
+        if chunk * width <= PER_THREAD * WARPGROUP and most >= min(positions, 2 * chunk):
+            half = max(chunk, most // 2 // chunk * chunk)
+            piece = positions if positions <= most else min(half, PIECE // width // chunk * chunk or chunk)
             found.append(ColumnsConfig(images, positions, channels, each, width, chunk, piece))
     if not found:
         return (
@@ -178,9 +190,9 @@ def forward(
 def _scratch_of(dtypes: tuple, fetched: int, config: ColumnsConfig) -> tuple:
     """Tensors of a program, two chunks for its sums, and a barrier for `fetched` of the tensors."""
     return (
-        *(mosaic_shared((config.chunks * config.chunk, config.width), dtype) for dtype in dtypes),
+        *(mosaic_shared((config.places * config.stride, config.width), dtype) for dtype in dtypes),
         mosaic_shared((2 * config.chunk, config.width), jnp.float32),
-        mosaic_barrier(fetched * config.copies),
+        mosaic_barrier(fetched * config.copies, config.places),
     )
 
 
@@ -211,28 +223,35 @@ class Columns:
         return _spread(lambda channel: ref[self.image, (self.first + channel) // each], work, self.config)
 
     def bring(self, piece: Any) -> None:
-        """Begins to bring a piece; `mosaic_await(arrived)` waits for it."""
+        """Begins to bring a piece; `wait` waits for it."""
+        arrived = self._arrived(piece)
 
         def some(here, lines):
             for ref, target in self.brought:
-                mosaic_fetch(ref.at[here], target.at[lines], self.arrived)
+                mosaic_fetch(ref.at[here], target.at[lines], arrived)
 
         mosaic_settle()
         if len(self.config.shape) == 4:
             for ref, target in self.brought:
-                mosaic_fetch_stack(ref.at[*self._whole], target, self.arrived)
+                mosaic_fetch_stack(ref.at[*self._whole], target, arrived)
         else:
             self._lines(piece, some)
 
+    def wait(self, piece: Any) -> None:
+        mosaic_await(self._arrived(piece))
+
+    def _arrived(self, piece: Any) -> Any:
+        return self.arrived.at[piece % 2] if self.config.places > 1 else self.arrived
+
     def take(self, piece: Any, source: Any, ref: Any) -> None:
-        """Takes a piece away; waits until that has been done where the next one needs its place."""
+        """Takes a piece away, which is done before the next one but one is brought."""
         mosaic_settle()
         if len(self.config.shape) == 4:
             mosaic_send_stack(source, ref.at[*self._whole])
             return
+        if self.config.positions % self.config.piece:  # the last piece writes again what ends the one before
+            mosaic_when(piece == self.config.pieces - 1)(mosaic_await_sent)
         self._lines(piece, lambda here, lines: mosaic_send(source.at[lines], ref.at[here]))
-        if not self.config.resident:
-            mosaic_await_sent()
 
     @property
     def _whole(self) -> tuple:
@@ -241,11 +260,12 @@ class Columns:
 
     def _lines(self, piece: Any, copy: Callable) -> None:
         """As many lines at a time as a bulk copy takes: where they lie in the arrays, and in shared memory."""
-        config = self.config
+        config, place = self.config, self._place(piece)
 
         def some(start, count):
             channels = mosaic_slice(self.first, config.width)
-            copy((self.image, mosaic_slice(self.start(piece) + start, count), channels), (mosaic_slice(start, count),))
+            here = self.image, mosaic_slice(self.start(piece) + start, count), channels
+            copy(here, (mosaic_slice(place + start, count),))
 
         def step(index, carry):
             some(index * LINE, LINE)
@@ -255,6 +275,10 @@ class Columns:
         if config.piece % LINE:
             some(config.piece // LINE * LINE, config.piece % LINE)
 
+    def _place(self, piece: Any) -> Any:
+        """Where a piece begins in shared memory."""
+        return piece % 2 * self.config.stride if self.config.places > 1 else 0
+
     def start(self, piece: Any) -> Any:
         """The first position of a piece."""
         config = self.config
@@ -263,20 +287,26 @@ class Columns:
     def over_pieces(self, visit: Callable, carry: Any) -> Any:
         """Folds `visit(piece, carry)` over the pieces, each of which is brought before, where it is not there."""
 
+        def bring(piece):
+            mosaic_await_sent(read_only=True)
+            self.bring(piece)
+
         def step(piece, carry):
             if not self.config.resident:
-                self.bring(piece)
-                mosaic_await(self.arrived)
+                mosaic_when(piece + 1 < self.config.pieces)(lambda: bring(piece + 1))
+                self.wait(piece)
             return visit(piece, carry)
 
+        if not self.config.resident:
+            bring(0)
         return jax.lax.fori_loop(0, self.config.pieces, step, carry)
 
     def over_chunks(self, piece: Any, step: Callable, carry: Any) -> Any:
         """Folds `step(at, keep, carry)` over the chunks of a piece; `keep` makes 0 of what does not count."""
-        config = self.config
+        config, place = self.config, self._place(piece)
 
         def one(index, carry):
-            at = (mosaic_slice(index * config.chunk, config.chunk),)
+            at = (mosaic_slice(place + index * config.chunk, config.chunk),)
             return step(at, partial(self._keep, piece, index), carry)
 
         return jax.lax.fori_loop(0, config.chunks, one, carry)
@@ -292,41 +322,6 @@ class Columns:
         return jnp.zeros((self.config.chunk, self.config.width), jnp.float32)
 
 
-def _over_positions(values: jax.Array, work: Any, config: ColumnsConfig) -> jax.Array:
-    """The sum over the positions of a chunk, in each of them: what is turned by half of them is added, then what is
-    turned by a quarter, and so on."""
-
-    def step(index, values):
-        work[: config.chunk] = values
-        work[config.chunk :] = values
-        return values + work[mosaic_slice(config.chunk >> (index + 1), config.chunk)]
-
-    return jax.lax.fori_loop(0, config.chunk.bit_length() - 1, step, values)
-
-
-def _over_groups(values: jax.Array, work: Any, config: ColumnsConfig) -> jax.Array:
-    """The sum over the channels of each group, in each of them; every position has the same values."""
-    if config.each == 1:
-        return values
-    work[config.chunk :] = values
-    mosaic_clear(work, slice(0, config.chunk))
-
-    def step(group, carry):
-        def add(index, total):
-            return total + work[config.chunk, group * config.each + index]
-
-        total = jax.lax.fori_loop(0, config.each, add, jnp.float32(0))
-
-        def put(index, carry):
-            work[0, group * config.each + index] = total
-            return carry
-
-        return jax.lax.fori_loop(0, config.each, put, carry)
-
-    jax.lax.fori_loop(0, config.width // config.each, step, 0)
-    return _over_positions(work[: config.chunk], work, config)
-
-
 def _spread(value: Callable[[Any], jax.Array], work: Any, config: ColumnsConfig) -> jax.Array:
     """`value` of each channel, a scalar, in all positions of a chunk."""
     mosaic_clear(work, slice(0, config.chunk))
@@ -336,7 +331,7 @@ def _spread(value: Callable[[Any], jax.Array], work: Any, config: ColumnsConfig)
         return carry
 
     jax.lax.fori_loop(0, config.width, step, 0)
-    return _over_positions(work[: config.chunk], work, config)
+    return over_positions(work[: config.chunk], work)
 
 
 def _write_out(values: jax.Array, work: Any, ref: Any, start: tuple, each: int, config: ColumnsConfig) -> None:
@@ -360,7 +355,7 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, config: ColumnsConfig) -> Non
         columns.bring(0)
     gamma, beta = (columns.spread(ref, work) for ref in (gamma_ref, beta_ref))
     if config.resident:
-        mosaic_await(arrived)
+        columns.wait(0)
     near, offset, squares = _moments(columns, x, work)
     r = jax.lax.rsqrt(squares / config.elements + plan.epsilon)
     scale = r * gamma
@@ -397,12 +392,16 @@ def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array,
         def step(at, keep, lanes):
             return lanes + keep(term(x[at].astype(jnp.float32)))
 
-        return _over_positions(columns.over_chunks(piece, step, columns.zeros()), work, config)
+        return over_positions(columns.over_chunks(piece, step, columns.zeros()), work)
 
     if config.resident:
-        near = _over_groups(total(0, lambda v: v), work, config) / config.elements
-        offset = _over_groups(total(0, lambda v: v - near), work, config) / config.elements
-        return near, offset, _over_groups(total(0, lambda v: (v - near - offset) * (v - near - offset)), work, config)
+        near = over_groups(total(0, lambda v: v), work, config.each) / config.elements
+        offset = over_groups(total(0, lambda v: v - near), work, config.each) / config.elements
+        return (
+            near,
+            offset,
+            over_groups(total(0, lambda v: (v - near - offset) * (v - near - offset)), work, config.each),
+        )
 
     def merge(piece, carry):
         count, base, offset, squares = carry
@@ -410,18 +409,18 @@ def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array,
         middle = total(piece, lambda v: v) / here
         left = total(piece, lambda v: v - middle) / here
         around = total(piece, lambda v: (v - middle - left) * (v - middle - left))
-        base = jnp.where(count == 0, middle, base)
+        base = base + jnp.where(count == 0, 1.0, 0.0) * (middle - base)  # Mosaic selects no arrays by a scalar
         share, distance = here / (count + here), (middle - base) + left - offset
         squares = squares + around + distance * distance * (count * share)
         return count + here, base, offset + distance * share, squares
 
     zeros = columns.zeros()
     _, base, offset, squares = columns.over_pieces(merge, (jnp.float32(0), zeros, zeros, zeros))
-    near = _over_groups(base, work, config) / config.each
+    near = over_groups(base, work, config.each) / config.each
     distance = (base - near) + offset  # of each channel from what stands for the group
-    left = _over_groups(distance, work, config) / config.each
+    left = over_groups(distance, work, config.each) / config.each
     distance = distance - left
-    return near, left, _over_groups(squares + distance * distance * config.positions, work, config)
+    return near, left, over_groups(squares + distance * distance * config.positions, work, config.each)
 
 
 def backward(saved: tuple, dy: jax.Array, plan: Plan, config: ColumnsConfig) -> tuple[jax.Array, ...]:
@@ -453,7 +452,7 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, config: ColumnsConfi
     gamma, beta = (columns.spread(ref, work) for ref in (gamma_ref, beta_ref))
     mean, r = (columns.spread_groups(ref, work) for ref in (mean_ref, r_ref))
     if config.resident:
-        mosaic_await(arrived)
+        columns.wait(0)
 
     def pull(at):
         h = (x[at].astype(jnp.float32) - mean) * r
@@ -467,10 +466,10 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, config: ColumnsConfi
         return columns.over_chunks(piece, step, carry)
 
     sums = columns.over_pieces(visit, (columns.zeros(), columns.zeros()))
-    with_h, alone = (_over_positions(values, work, config) for values in sums)
+    with_h, alone = (over_positions(values, work) for values in sums)
     for values, ref in ((with_h, found[0]), (alone, found[1])):
         _write_out(values, work, ref, (columns.image, columns.first), 1, config)
-    with_h, alone = (_over_groups(gamma * values, work, config) / config.elements for values in (with_h, alone))
+    with_h, alone = (over_groups(gamma * values, work, config.each) / config.elements for values in (with_h, alone))
 
     def write(piece, carry):
         def step(at, keep, carry):

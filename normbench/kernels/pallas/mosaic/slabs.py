@@ -52,6 +52,8 @@ TILE = 8192
 multiprocessor."""
 TENSORS = 2
 """In shared memory of a program at most."""
+PLACES = 2
+"""For pieces of what does not fit."""
 SHORT_TILE = 4096
 """The same where several slabs make it up, as each of them waits for its scalars."""
 SHORT_PROGRAMS = 12 * MULTIPROCESSORS
@@ -123,7 +125,7 @@ def slabs_of(shape: tuple[int, int, int], each: int, element_bytes: int, tiles: 
     if math.prod(shape) > MOST_ELEMENTS:
         return f"x has {math.prod(shape)} elements; allowed for pallas_mosaic: {MOST_ELEMENTS}"
     count, length = each or images, positions // tiles
-    runs = runs_of(count, length, element_bytes, room_bytes(TENSORS), apart=not each)
+    runs = runs_of(count, length, element_bytes, room_bytes(TENSORS), apart=not each, places=PLACES)
     if runs is None:
         return f"{count} slabs of {length} elements do not fit into {room_bytes(TENSORS)} bytes of shared memory"
     return Slabs(images, channels, tiles, each, runs)
@@ -172,7 +174,7 @@ def forward(x: jax.Array, parameters: tuple, running: tuple, plan: Plan, slabs: 
         scratch=(
             mosaic_shared((runs.size,), x.dtype),
             *(() if dtype == x.dtype else (mosaic_shared((runs.size,), dtype),)),
-            mosaic_barrier(_copies(runs, shape, x.dtype)),
+            mosaic_barrier(_copies(runs, shape, x.dtype), runs.places),
         ),
         name=f"{plan.name}_forward",
         cost=cost((x, *parameters, *running), out, () if runs.resident or plan.given else (x,)),
@@ -233,7 +235,7 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, slabs: Slabs) -> None:
 
         over_windows(runs, slab, piece, step, 0)
         if not runs.resident:
-            take_piece(runs, slabs.start(slab), piece, ((y, y_ref),))
+            take_piece(runs, slabs.start(slab), piece, ((y, y_ref),), slab)
         return carry
 
     _over_slabs(runs, load, write, 0)
@@ -273,7 +275,7 @@ def backward(saved: tuple, dy: jax.Array, plan: Plan, slabs: Slabs) -> tuple[jax
         scratch=(
             mosaic_shared((runs.size,), x.dtype),
             mosaic_shared((runs.size,), dy.dtype),
-            mosaic_barrier(_copies(runs, shape, x.dtype, dy.dtype)),
+            mosaic_barrier(_copies(runs, shape, x.dtype, dy.dtype), runs.places),
         ),
         name=f"{plan.name}_backward",
         cost=cost((*saved, dy), out, () if runs.resident or plan.given else (x, dy)),
@@ -338,7 +340,7 @@ def _backward_kernel(
 
         over_windows(runs, slab, piece, step, 0)
         if not runs.resident:
-            take_piece(runs, slabs.start(slab), piece, ((x, dx_ref),))
+            take_piece(runs, slabs.start(slab), piece, ((x, dx_ref),), slab)
         return carry
 
     _over_slabs(runs, load, write, 0)
@@ -372,7 +374,7 @@ def _given_backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, slabs: Slabs) 
 
             lanes = over_windows(runs, slab, piece, step, (zeros(runs), zeros(runs)))
             if not runs.resident:
-                take_piece(runs, slabs.start(slab), piece, ((x, dx_ref),))
+                take_piece(runs, slabs.start(slab), piece, ((x, dx_ref),), slab)
             return sums[0] + jnp.sum(lanes[0]), sums[1] + jnp.sum(lanes[1])
 
         zero = (jnp.float32(0), jnp.float32(0))

@@ -7,10 +7,12 @@ reduction, in float32, always in the same order.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from normbench.jax_compat.mosaic import mosaic_clear, mosaic_slice
 from normbench.kernels.pallas.mosaic.windows import Runs, over_windows, zeros
 
 
@@ -59,6 +61,43 @@ def moments(
 
     _, base, offset, squares = fold(merge, (jnp.float32(0),) * 4)
     return base, offset, squares
+
+
+def over_positions(values: jax.Array, work: Any) -> jax.Array:
+    """The sum over the positions of (positions, channels), a power of two of them, in each of them: what is turned by
+    half of them is added, then what is turned by a quarter, and so on. `work` has room for two such arrays."""
+    positions = values.shape[0]
+
+    def step(index, values):
+        work[:positions] = values
+        work[positions:] = values
+        return values + work[mosaic_slice(positions >> (index + 1), positions)]
+
+    return jax.lax.fori_loop(0, positions.bit_length() - 1, step, values)
+
+
+def over_groups(values: jax.Array, work: Any, each: int) -> jax.Array:
+    """The sum over each group of `each` channels, in each of them; every position has the same values."""
+    if each == 1:
+        return values
+    positions, channels = values.shape
+    work[positions:] = values
+    mosaic_clear(work, slice(0, positions))
+
+    def step(group, carry):
+        def add(index, total):
+            return total + work[positions, group * each + index]
+
+        total = jax.lax.fori_loop(0, each, add, jnp.float32(0))
+
+        def put(index, carry):
+            work[0, group * each + index] = total
+            return carry
+
+        return jax.lax.fori_loop(0, each, put, carry)
+
+    jax.lax.fori_loop(0, channels // each, step, 0)
+    return over_positions(work[:positions], work)
 
 
 FEW = 32

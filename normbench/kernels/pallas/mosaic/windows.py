@@ -2,8 +2,9 @@
 
 A warpgroup computes on whole multiples of 128 elements. Where an array has others, it lies in shared memory as it does
 in device memory, without gaps, and is looked at through windows: the last one of a slab reaches beyond it, what it sees
-there counts for nothing, and is left as it was. A slab that is longer than shared memory is brought piece by piece; its
-last piece begins early enough to end with the slab, and what was there in the piece before counts for nothing.
+there counts for nothing, and is left as it was. A slab that is longer than shared memory is brought piece by piece, of
+which two may be there: one is computed while the next is on its way. Its last piece begins early enough to end with the
+slab, and what was there in the piece before counts for nothing.
 
 Runs of whole 16 bytes move in bulk, others by the registers, 128 elements at a time, of which the last may overlap.
 """
@@ -24,17 +25,22 @@ from normbench.jax_compat.mosaic import (
     mosaic_send_stack,
     mosaic_settle,
     mosaic_slice,
+    mosaic_when,
 )
 from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, MOST_ARRIVALS, PER_THREAD, WARPGROUP
 
 VECTOR_ELEMENTS = 4
 """What a thread takes at once of a window of 512 or more: 8 bytes of bfloat16, from an address that is so, too."""
+SCALAR = 1.2
+"""How much longer a window takes whose threads do not."""
 MOST_IDLE = 1 / 3
 """Elements that windows may see beyond a slab, as a share of it, before a shorter window is taken."""
 TENSORS = 4
 """That arrive at one barrier at most."""
 PIECE = 8192
 """Elements of a piece at most."""
+WHOLE = 8
+"""Elements that are whole bulk copies in every dtype: slabs of so many, or a multiple, can be brought ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Runs:
       piece: elements of a slab that are there at a time.
       window: elements in registers at a time.
       parts: of all slabs together, each of neighbours in device memory, too; a part is brought by one copy.
+      places: for pieces in shared memory: 1, or 2, of which one is filled while the other is computed.
     """
 
     count: int
@@ -54,6 +61,7 @@ class Runs:
     piece: int
     window: int
     parts: int
+    places: int = 1
 
     @property
     def part(self) -> int:
@@ -72,7 +80,18 @@ class Runs:
     @property
     def size(self) -> int:
         """Elements in shared memory, with what the last window sees beyond them."""
-        return (self.count - 1) * self.length * self.resident + self.windows * self.window
+        if not self.resident:
+            return self.places * self.stride
+        return (self.count - 1) * self.length + self.stride
+
+    @property
+    def stride(self) -> int:
+        """Elements of a piece in shared memory, with what its last window sees beyond it."""
+        return self.windows * self.window
+
+    def place(self, slab: Any, piece: Any) -> Any:
+        """Of a piece, among `places`."""
+        return (slab * self.pieces + piece) % self.places if self.places > 1 else 0
 
     @property
     def of_vectors(self) -> "Runs":
@@ -89,20 +108,37 @@ class Runs:
         return sum(each * self.copied_in_bulk(dtype) for dtype in dtypes)
 
 
-def runs_of(count: int, length: int, element_bytes: int, room_bytes: int, apart: bool = False) -> Runs | None:
+def runs_of(
+    count: int, length: int, element_bytes: int, room_bytes: int, apart: bool = False, places: int = 1
+) -> Runs | None:
     """Slabs that are resident where they fit into `room_bytes`, `element_bytes` each, or come in pieces; None: neither.
 
     Slabs that lie `apart` in device memory belong together in all else: where they are resident they are parts of one.
-    Slabs shorter than a warpgroup do not come in pieces.
+    Slabs shorter than a warpgroup do not come in pieces. Pieces have so many places where they move in bulk.
     """
     slabs, parts = (1, count) if apart else (count, 1)
     each = count * length // slabs
     whole = Runs(slabs, each, True, each, _window(each, slabs == 1 or length % VECTOR_ELEMENTS == 0), parts)
     if whole.size * element_bytes <= room_bytes:
         return whole
-    window = _longest_window(length, PER_THREAD * WARPGROUP)
-    piece = min(PIECE, room_bytes // element_bytes, length) // window * window
-    return Runs(count, length, False, piece, window, count) if piece else None
+    places = places if length % WHOLE == 0 else 1
+    most = min(PIECE, room_bytes // (places * element_bytes), length) // WARPGROUP * WARPGROUP
+    return Runs(count, length, False, *_piece(length, most), count, places) if most else None
+
+
+def _piece(length: int, most: int) -> tuple[int, int]:
+    """A piece of at most so many elements, and its window: pieces as equal as windows allow, of which the longest that
+    sees least beyond; with windows whose threads take `VECTOR_ELEMENTS` at once, where that is hardly more."""
+    target = -(-length // -(-length // most))
+    found = []
+    for each in range(1, PER_THREAD + 1):
+        window = WARPGROUP * each
+        piece = -(-target // window) * window
+        if piece <= most:
+            slower = 1 if each % VECTOR_ELEMENTS == 0 else SCALAR
+            found.append((piece * slower, -window, piece))
+    _, window, piece = min(found)
+    return piece, -window
 
 
 def _window(length: int, aligned: bool) -> int:
@@ -160,7 +196,7 @@ def _copy(source: Any, first: Any, target: Any, start: Any, size: int) -> None:
 
 def over_windows(runs: Runs, slab: Any, piece: Any, step: Callable, carry: Any, unrolled: bool = False) -> Any:
     """Folds `step(window, carry)` over the windows of what is at hand of a slab; `unrolled`: of known indices."""
-    base = slab * runs.length if runs.resident else 0
+    base = slab * runs.length if runs.resident else runs.place(slab, piece) * runs.stride
 
     def one(index, carry):
         return step(Window(runs, base + index * runs.window, _start(runs, piece), piece, index), carry)
@@ -230,7 +266,7 @@ class Load:
     Attributes:
       pairs: flat arrays, and their places in shared memory.
       starts: where a slab begins in these arrays, or a part.
-      arrived: barrier for the `copies` of their dtypes.
+      arrived: barrier for the `copies` of their dtypes; of pieces with several places, one for each.
       stack: None, or where all parts lie in the arrays, (parts, lines, line), which one copy then moves.
     """
 
@@ -239,17 +275,22 @@ class Load:
     arrived: Any
     stack: tuple | None = None
 
-    def bring(self, runs: Runs, start: Any, offset: Any, size: int) -> None:
+    def bring(self, runs: Runs, start: Any, offset: Any, size: int, place: Any = 0) -> None:
         for ref, target in self.pairs:
-            bring(ref, start, target, offset, size, self.arrived if runs.copied_in_bulk(target.dtype) else None)
+            bulk = runs.copied_in_bulk(target.dtype)
+            bring(ref, start, target, offset, size, self._arrived(runs, place) if bulk else None)
 
     def bring_piece(self, runs: Runs, slab: Any, piece: Any) -> None:
         """Begins to bring a piece of a slab."""
-        self.bring(runs, self.starts(slab) + _start(runs, piece), 0, runs.piece)
+        place = runs.place(slab, piece)
+        self.bring(runs, self.starts(slab) + _start(runs, piece), place * runs.stride, runs.piece, place)
 
-    def wait(self, runs: Runs) -> None:
+    def wait(self, runs: Runs, slab: Any = 0, piece: Any = 0) -> None:
         if self.stack or runs.copies(*(target.dtype for _, target in self.pairs)):
-            mosaic_await(self.arrived)
+            mosaic_await(self._arrived(runs, runs.place(slab, piece)))
+
+    def _arrived(self, runs: Runs, place: Any) -> Any:
+        return self.arrived.at[place] if runs.places > 1 else self.arrived
 
 
 def bring_slabs(runs: Runs, load: Load) -> None:
@@ -269,17 +310,37 @@ def bring_slabs(runs: Runs, load: Load) -> None:
 
 
 def over_pieces(runs: Runs, loads: tuple[Load, ...], slab: Any, visit: Callable, carry: Any) -> Any:
-    """Folds `visit(slab, piece, carry)` over the pieces of a slab; each is brought before, where it is not there."""
+    """Folds `visit(slab, piece, carry)` over the pieces of a slab; each is brought before, where it is not there.
+
+    Where pieces have two places, slabs have to be visited one after the other from the first: while a piece is computed
+    the next one, be it of the next slab, is on its way.
+    """
+
+    def bring(slab, piece):
+        mosaic_settle()
+        if runs.places > 1:
+            mosaic_await_sent(read_only=True)
+        for load in loads:
+            load.bring_piece(runs, slab, piece)
+
+    def bring_next(piece):
+        @mosaic_when(slab * runs.pieces + piece + 1 < runs.count * runs.pieces)
+        def _():
+            last = piece == runs.pieces - 1
+            bring(jnp.where(last, slab + 1, slab), jnp.where(last, 0, piece + 1))
 
     def of_piece(piece, carry):
         if not runs.resident:
-            mosaic_settle()
+            if runs.places > 1:
+                bring_next(piece)
+            else:
+                bring(slab, piece)
             for load in loads:
-                load.bring_piece(runs, slab, piece)
-            for load in loads:
-                load.wait(runs)
+                load.wait(runs, slab, piece)
         return visit(slab, piece, carry)
 
+    if runs.places > 1:
+        mosaic_when(slab == 0)(lambda: bring(0, 0))
     return jax.lax.fori_loop(0, runs.pieces, of_piece, carry)
 
 
@@ -299,9 +360,16 @@ def take_slabs(runs: Runs, load: Load) -> None:
         jax.lax.fori_loop(0, runs.parts, of_part, 0)
 
 
-def take_piece(runs: Runs, start: Any, piece: Any, tensors: tuple) -> None:
-    """Takes a piece of the slab that begins at `start` away: pairs of a place in shared memory and a flat array."""
+def take_piece(runs: Runs, start: Any, piece: Any, tensors: tuple, slab: Any = 0) -> None:
+    """Takes a piece of the slab that begins at `start` away: pairs of a place in shared memory and a flat array.
+
+    Waits until that has been done, or, where pieces have two places, before the next one is brought to this.
+    """
     mosaic_settle()
+    if runs.places > 1 and runs.length % runs.piece:  # the last piece writes again what ends the one before
+        mosaic_when(piece == runs.pieces - 1)(mosaic_await_sent)
+    offset = runs.place(slab, piece) * runs.stride
     for source, ref in tensors:
-        take(source, 0, ref, start + _start(runs, piece), runs.piece, runs.copied_in_bulk(source.dtype))
-    mosaic_await_sent()
+        take(source, offset, ref, start + _start(runs, piece), runs.piece, runs.copied_in_bulk(source.dtype))
+    if runs.places == 1:
+        mosaic_await_sent()
