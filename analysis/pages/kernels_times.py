@@ -204,12 +204,12 @@ def _by_problem(rows: Sequence[Compared]) -> Iterator[str]:
 
 
 def _refused(rows: Sequence[Compared]) -> Iterator[str]:
-    yield "Refused by every kernel:"
+    refused = [row for row in rows if row.kernel is None]
+    yield "Refused by every kernel:" if refused else "None is refused by every kernel."
     yield ""
-    for row in rows:
-        if row.kernel is None:
-            reasons = "; ".join(f"{variant}: {reason}" for variant, reason in sorted(row.reasons.items()))
-            yield f"- `{row.problem}`: {reasons}"
+    for row in refused:
+        reasons = "; ".join(f"{variant}: {reason}" for variant, reason in sorted(row.reasons.items()))
+        yield f"- `{row.problem}`: {reasons}"
 
 
 def _us(seconds: float) -> str:
