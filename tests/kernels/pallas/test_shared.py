@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -204,3 +205,32 @@ def test_an_opaque_kernel_is_a_barrier_and_a_fused_one_is_none(context):
     start = f"| layer_norm | 8192 × 4096 | {context} |"
     line = next(line for line in barrier.PAGE.read_text().splitlines() if line.startswith(start))
     assert line.endswith("| **1: 1.00 ×** |")
+
+
+@pytest.mark.parametrize("operator", ["batch_norm_training", "group_norm"])
+def test_second_derivatives_with_a_residual(operator):
+    """Those of a function of y and of z = x + residual, by x, by the residual and by gamma and beta."""
+    x, residual = (jnp.asarray(np.random.default_rng(n).normal(size=(2, 4, 3, 3)), jnp.float32) for n in range(2))
+    vectors = jnp.linspace(0.5, 1.5, 4), jnp.linspace(-1.0, 1.0, 4)
+    further = (jnp.zeros(4), jnp.ones(4)) if operator == "batch_norm_training" else ()
+    keywords = {"groups": 2} if operator == "group_norm" else {}
+
+    def twice(name):
+        function = partial(kernels.get(operator, name).function, activation="silu", **keywords)
+
+        def value(arrays):
+            x, residual, *vectors = arrays
+            if name == "pallas_triton":
+                found = function(x, *vectors, *further, residual=residual)
+                y, z = found[0] if further else found
+            else:
+                z = x + residual
+                found = function(z, *vectors, *further)
+                y = found[0] if further else found
+            return jnp.sum(jnp.sin(y) + jnp.square(z) * y)
+
+        first = jax.grad(value)
+        return jax.grad(lambda arrays: sum(jnp.sum(jnp.sin(d)) for d in first(arrays)))((x, residual, *vectors))
+
+    for found, expected in zip(twice("pallas_triton"), twice("naive"), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)

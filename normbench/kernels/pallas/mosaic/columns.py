@@ -62,7 +62,7 @@ class ColumnsConfig:
       each: channels of a group.
       width: channels of a program, whole groups.
       chunk: positions in registers at a time, a power of two.
-      piece: positions in shared memory at a time; all, or fewer in whole chunks.
+      piece: positions that are brought together; all, or fewer in whole chunks.
     """
 
     images: int

@@ -1,8 +1,8 @@
 """The schedule of rows in Mosaic GPU: programs walk over blocks of rows, with what lies along the row beside them.
 
 Where bulk copies move a block, a program stays, has a ring of places for blocks in shared memory, and brings the next
-ones while it computes one; elsewhere each program has one block, or comes back for the next. A row that shared memory
-does not hold comes piece by piece.
+ones while it computes one, unless several short rows are a block, forward; elsewhere each program has one block, or
+comes back for the next. A row that shared memory does not hold comes piece by piece.
 """
 
 from collections.abc import Callable

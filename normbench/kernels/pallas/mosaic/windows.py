@@ -49,7 +49,7 @@ class Runs:
 
     Attributes:
       resident: whether all slabs lie in shared memory; otherwise a piece of one of them.
-      piece: elements of a slab that are there at a time.
+      piece: elements of a slab that are brought together.
       window: elements in registers at a time.
       parts: of all slabs together, each of neighbours in device memory, too; a part is brought by one copy.
       places: for pieces in shared memory: 1, or 2, of which one is filled while the other is computed.
