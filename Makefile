@@ -58,7 +58,7 @@ tpus: .venv/test
 
 # The tests of the compiler's output also run under every other JAX for which there is a `.venv-<version>`.
 matrix:
-	tools/matrix.sh 0.11.2 0.12.0.1
+	tools/matrix.sh $(ARGS) 0.11.2 0.12.0.1
 
 # What each JAX here (.venv and every .venv-<version>) makes of the presets standard and smoke, into results/golden, and
 # docs/history.md; compiles only what changed. The cases of the asv classes are renewed with them.

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Makes .venv-<version> for each version of JAX given, where a Python that it supports is at hand.
+# Makes .venv-<version> for each version of JAX given, where a Python that it supports is at hand; after --packages only
+# what does not write into this folder, and so may run beside other installations.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+only_packages=
+if [ "${1-}" = --packages ]; then
+    only_packages=yes
+    shift
+fi
 
 find_python() {
     local candidate
@@ -30,6 +36,7 @@ for version in "$@"; do
     packages+=($!)
 done
 for job in "${packages[@]}"; do wait "$job"; done
+[ -z "$only_packages" ] || exit 0
 
 # One after the other: an editable installation writes into this folder.
 for version in "$@"; do

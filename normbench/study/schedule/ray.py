@@ -214,7 +214,7 @@ def _carry_out(
     """In a Ray task: what was found, and the modules by file name."""
     _restore_threads(threads)
     node = hosts.get(require_ray().get_runtime_context().get_node_id())
-    share = {} if node is None else {"memory_share": 0.9 / max(1, node.cpus), "host": node.host, "threads": 1}
+    share = {} if node is None else {"memory_share": 0.9 / max(1, node.cpus), "host": node.host}
     with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
         here = _settings_here(batch, folder, **share)
         found: list[Progress] = []

@@ -397,7 +397,6 @@ def _sweep(config: StudyConfig, store: Store, units: Sequence[Unit], watch: Watc
             process=unit.process, wide=wide, run=str(store.path.resolve()),
             imports=config.imports, rule=config.rule(), seed=config.seed, memory_share=share,
             processes=processes, cache=config.cache, host=host, device_id=device_id(unit.target),
-            threads=max(1, usable_cores() // config.workers) if compiles else None,
         )  # fmt: skip
 
     left = [unit for unit in units if unit.name not in done]

@@ -46,7 +46,6 @@ class Settings:
       memory_share: of the available memory that the worker may use.
       processes: how many take turns in measuring, each with input sets of its own.
       cache: the folder of the cache of compilations; None: nothing is read or kept.
-      threads: that one compilation may take; None: as many as XLA sees cores.
       host, device_id: what the rows call this machine, and its device.
     """
 
@@ -63,7 +62,6 @@ class Settings:
     cache: str | None = None
     host: str | None = None
     device_id: str | None = None
-    threads: int | None = None
 
     def environment(self) -> dict[str, str]:
         variables = {**os.environ, **ALLOCATOR_ENVIRONMENT, **start.environment()}
@@ -74,7 +72,9 @@ class Settings:
             if self.kind == "attribute":  # in a command buffer the instructions cannot be told apart
                 variables["XLA_FLAGS"] = f"{variables.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer=".strip()
             return variables
-        return {**variables, **compile_environment(self.threads)}
+        # One worker compiles on one core, which is how `workers` and Ray count them; a second thread costs an eighth more
+        # and makes no case sooner.
+        return {**variables, **compile_environment(threads=1 if self.kind == "compile" else None)}
 
 
 @dataclass(frozen=True)
