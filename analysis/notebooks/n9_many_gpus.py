@@ -25,10 +25,12 @@
 # %%
 from story import RESULTS, answer, compiled, in_one_figure, show, table
 
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import pandas as pd
+from matplotlib.figure import Figure
 
 from normbench.cases.case import Case
+from normbench.report.plots.figure_parts import STYLE
 
 rows = pd.read_csv(RESULTS / "sharding" / "h200.csv")
 cases = [Case.from_slug(slug) for slug in rows["case"]]
@@ -83,16 +85,22 @@ merged.picture
 def drawn(column, scale, label):
     spread = known[known["context"].isin(["batch8", "batch64", "hidden8"])]
     groups = list(spread.groupby(["operator", "context"], sort=False))
-    figure, axes = plt.subplots(1, len(groups), figsize=(3.2 * len(groups), 3.6), layout="constrained")
-    for axis, ((operator, context), part) in zip(axes, groups, strict=True):
-        for offset, (passes, same) in enumerate(part.groupby("passes", sort=False)):
-            places = [sorted(part["variant"].unique()).index(name) + 0.4 * offset for name in same["variant"]]
-            axis.barh(places, same[column] * scale, height=0.38, label=passes.replace("_", " and "))
-        names = sorted(part["variant"].unique())
-        axis.set_yticks([place + 0.2 for place in range(len(names))], names)
-        axis.set_title(f"{operator}\n{context}", fontsize=9)
-        axis.set_xlabel(label)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
+    rows = -(-len(groups) // 2)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 2.5 * rows), layout="constrained")
+        places = list(figure.subplots(rows, 2).flat)
+        for axis, ((operator, context), part) in zip(places, groups, strict=False):
+            names = sorted(part["variant"].unique())[::-1]
+            for offset, (passes, same) in enumerate(part.groupby("passes", sort=False)):
+                at = [names.index(name) - 0.4 * offset for name in same["variant"]]
+                axis.barh(at, same[column] * scale, height=0.38, label=passes.replace("_", " and "))
+            axis.set_yticks([place - 0.2 for place in range(len(names))], names)
+            axis.tick_params(axis="y", length=0)
+            axis.set_title(f"{operator}, {context}", loc="left")
+            axis.set_xlabel(label)
+        for axis in places[len(groups) :]:
+            axis.set_axis_off()
+        figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

@@ -69,6 +69,13 @@ def test_no_figure_is_empty(source):
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=IDS)
+def test_no_cell_shows_its_figure_twice(source):
+    """What is drawn by pyplot, the notebook shows by itself, beside what the cell ends in."""
+    shown = [cell.get("outputs", []) for cell in _notebook(source)["cells"]]
+    assert all(sum(any("image" in kind for kind in each["data"]) for each in outputs) <= 1 for outputs in shown)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=IDS)
 def test_it_begins_with_a_question_and_ends_with_answers_that_have_figures(source):
     cells = _notebook(source)["cells"]
     first = _text(cells[0]["source"])
