@@ -61,8 +61,8 @@ _CHANNELS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     ),
 }
 
-DRAWN = 10
-"""Of each operator, order of its axes and pass."""
+DRAWN, SEEDS = 10, (0, 1)
+"""Of each operator, order of its axes and pass, by each seed."""
 _COLUMNS = (96, 200, 256, 320, 512, 640, 768, 1000, 1024, 1536, 2048, 3000, 4096, 5120, 6144, 8192, 12288, 16384)
 _CHANNEL_COUNTS = (32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 640, 960, 1280, 2048)
 _SIDES = (7, 8, 14, 16, 28, 32, 40, 56, 64, 80, 112, 128)
@@ -93,7 +93,7 @@ def between() -> Iterator[Problem]:
                 yield Problem(operator, _shape(text), layout, "bfloat16", pass_=pass_, options=options)
 
 
-def drawn(seed: int = 0, count: int = DRAWN) -> Iterator[Problem]:
+def drawn(seed: int) -> Iterator[Problem]:
     """Problems of every operator, order of its axes and pass, of sizes, dtypes and contexts as chance has them."""
     from normbench import kernels
 
@@ -102,7 +102,7 @@ def drawn(seed: int = 0, count: int = DRAWN) -> Iterator[Problem]:
         contexts = [name for name in kernels.operator(operator).contexts if name != "alone"]
         for layout in ("nchw", "nhwc") if operator in _CHANNELS else ("nc",):
             for pass_ in PASSES:
-                for _ in range(count):
+                for _ in range(DRAWN):
                     options = (("groups", draw.choice((8, 16))),) if operator == "group_norm" else ()
                     dtype = draw.choice(("bfloat16", "bfloat16", "float16", "float32"))
                     context = draw.choice(("alone", *contexts))
@@ -130,7 +130,8 @@ def problems() -> dict[str, Problem]:
 
     presets = (cases(preset, variants=KERNELS) for preset in ("standard", "quick", "smoke"))
     found = [case.problem for preset in presets for case in preset if math.prod(case.shape)]
-    return {Case(problem, "naive").slug.removesuffix(".naive"): problem for problem in (*found, *between(), *drawn())}
+    found += [*between(), *(problem for seed in SEEDS for problem in drawn(seed))]
+    return {Case(problem, "naive").slug.removesuffix(".naive"): problem for problem in found}
 
 
 def of_run(run: Path) -> dict[str, dict[str, Time]]:

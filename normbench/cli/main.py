@@ -139,7 +139,9 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
         "--mixed", action="store_true", help="go on though JAX, the device or the revision is another, and record it"
     )
     parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the cases, one a machine")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that compile at once, each on a core (default: all)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that compile at once, a core each (default: all)"
+    )
     parser.add_argument("--cache", metavar="DIR", help="where compilations are kept, e.g. a folder that several share")
     parser.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing")
 

@@ -100,6 +100,7 @@ class Instruction:
     `attributes` holds fields of the proto by number, as they are: what only some opcodes have (`ATTRIBUTES`).
     `origins` are the operations of the numbered module (`normbench.jax_compat.provenance`) that it was made of, each
     with the calls that lead to it, outermost first; empty where the module was not numbered or XLA kept no name.
+    `slices` are first, end and step of a static slice, by dimension; empty for anything else.
     """
 
     id: int
@@ -118,6 +119,7 @@ class Instruction:
     frame: int = 0
     attributes: dict[int, int | bytes] = field(default_factory=dict, compare=False)
     origins: tuple[tuple[int, ...], ...] = ()
+    slices: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,7 @@ def _messages(data: int | bytes, number_of_field: int) -> Iterator[dict[int, lis
 
 
 ATTRIBUTES = {
-    "literal": 8, "window": 15, "convolution dimensions": 16, "slice": 17, "dot dimensions": 30, "replica groups": 49,
+    "literal": 8, "window": 15, "convolution dimensions": 16, "dot dimensions": 30, "replica groups": 49,
     "feature groups": 50, "batch groups": 58, "device list": 87, "device iota": 92, "device mesh": 93,
 }  # fmt: skip
 """Fields of HloInstructionProto that are kept as they are."""
@@ -322,7 +324,14 @@ def _instruction(data: bytes) -> Instruction:
         frame=number(metadata.get(15)),
         attributes={key: fields[key][-1] for key in ATTRIBUTES.values() if key in fields},
         origins=_origins(op_name) if is_numbered else (),
+        slices=tuple(_slice(item) for item in fields.get(17, [])),
     )
+
+
+def _slice(data: int | bytes) -> tuple[int, int, int]:
+    assert isinstance(data, bytes)
+    fields = message(data)
+    return number(fields.get(1)), number(fields.get(2)), number(fields.get(3))
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,8 @@ everything else on the chip would move them. A kernel that walks over an operand
 moves less. Two corrections to XLA's own generic count, in which a launch that is not a fusion is right or wrong as a
 whole:
 
-* an operand of which a fusion uses only a slice counts with what the slice reads, not in full;
+* an operand of which a fusion uses only slices counts with what these read, not in full, and what several of them read
+  counts once;
 * the operands and results of a custom call (a library call, a Pallas kernel) count, where XLA's analysis says zero.
 
 An update in place (`dynamic-update-slice`, `scatter`) counts with what it updates; that the rest had to be copied
@@ -16,12 +17,19 @@ On a TPU only what lies in HBM is traffic: a copy into VMEM reads HBM once, and 
 There an array comes in tiles (8 x 128 elements of 32 bits), and what fills these up is moved with it.
 """
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
 from normbench.fusion.hlo import Computation, Instruction, Module, Shape
 
 _SLICES = ("slice", "dynamic-slice", "gather")
 _ONE_TO_ONE = ("bitcast", "reshape", "transpose", "copy", "convert", "negate", "abs", "exponential", "rsqrt", "sqrt")
 _STARTS = {"copy-start": 0, "all-gather-start": 1, "collective-permute-start": 1, "recv": 0, "send": 0}
 _LIBRARIES = ("__cublas$", "__cudnn$")
+_MOST_CELLS = 2**20
+"""Between the edges of slices: where there are more, what several slices read counts with each."""
 
 
 def operand_bytes(module: Module, computation: Computation, launch: Instruction) -> tuple[int, ...]:
@@ -142,12 +150,28 @@ def _used_elements(module: Module, fused: Computation, value: Instruction) -> in
     users = fused.users[value.id]
     if value.id == fused.root_id or not users:
         return value.shape.elements
-    used = 0
+    used, boxes = 0, []
     for user in users:
-        used += _elements_read_by(module, fused, user, value)
-        if used >= value.shape.elements:
-            return value.shape.elements
-    return used
+        read = _elements_read_by(module, fused, user, value)
+        if user.slices and read == user.shape.elements and all(step == 1 for _, _, step in user.slices):
+            boxes.append(tuple((first, end) for first, end, _ in user.slices))
+        else:
+            used += read
+    return min(value.shape.elements, used + elements_within(boxes))
+
+
+def elements_within(boxes: Sequence[Sequence[tuple[int, int]]]) -> int:
+    """How many elements lie in any of the boxes, each given as first and end by dimension."""
+    edges = [sorted({edge for box in boxes for edge in box[axis]}) for axis in range(len(boxes[0]) if boxes else 0)]
+    if math.prod(len(each) for each in edges) > _MOST_CELLS:
+        return sum(math.prod(end - first for first, end in box) for box in boxes)
+    cells = np.zeros([len(each) - 1 for each in edges], bool)
+    for box in boxes:
+        within = zip(edges, box, strict=True)
+        cells[tuple(slice(each.index(first), each.index(end)) for each, (first, end) in within)] = True
+    for each in reversed(edges):
+        cells = cells @ np.diff(each)
+    return int(cells) if boxes else 0
 
 
 def _elements_read_by(module: Module, fused: Computation, user: Instruction, value: Instruction) -> int:

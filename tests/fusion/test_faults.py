@@ -91,3 +91,19 @@ def test_few_blocks_are_named_with_both_numbers():
     (hint,) = wide.hints
     assert "multiprocessors (132)" in hint
     assert "(64 blocks, 2.1 MB)" in hint
+
+
+@pytest.mark.parametrize(
+    ("function", "rows"),
+    [
+        (lambda x: x[:400] * 2 + x[200:600], 600),
+        (lambda x: x[:400] * 2 + x[:600][200:], 600),
+        (lambda x: x[::2] + x[1::2], 1000),
+        (lambda x: sum(x[10 * place : 500 + 10 * place] for place in range(20)), 690),
+    ],
+)
+def test_what_several_slices_read_is_read_once(function, rows):
+    """800 rows were said of the first two, 1000 of the last."""
+    report = explain(function, array(1000, 4096))
+    result = jax.eval_shape(function, array(1000, 4096))
+    assert report.bytes == report.minimum_bytes == (rows + result.shape[0]) * 4096 * 2

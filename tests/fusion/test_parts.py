@@ -2,6 +2,7 @@
 
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from normbench.errors import UserError
 from normbench.fusion import ptx, refusals, wire
 from normbench.fusion.targets import deviceless_target
+from normbench.fusion.traffic import elements_within
 from normbench.schema import DEVICELESS_TARGETS, TPU_TARGETS
 
 
@@ -136,3 +138,14 @@ def test_targets_state_plausible_hardware(name):
 def test_an_unknown_target_is_an_error():
     with pytest.raises(UserError, match="h200"):
         deviceless_target("h300")
+
+
+intervals = st.tuples(st.integers(0, 7), st.integers(0, 7)).map(sorted)
+
+
+@given(st.integers(1, 3).flatmap(lambda ndim: st.lists(st.tuples(*[intervals] * ndim), max_size=6)))
+def test_elements_that_lie_in_several_boxes_count_once(boxes):
+    marked = np.zeros((8,) * len(boxes[0]) if boxes else (), bool)
+    for box in boxes:
+        marked[tuple(slice(first, end) for first, end in box)] = True
+    assert elements_within(boxes) == marked.sum()

@@ -30,7 +30,7 @@ def _identity(node: Node, parameters: dict[int, int], before: list[int]) -> Hash
     operands = tuple(before[operand] for operand in node.operands)
     if node.opcode in (CARRIED, "constant", "iota"):
         return node.opcode, node.shape.dimensions, operands, node.instruction.attributes.get(ATTRIBUTES["literal"])
-    return node.opcode, operands, node.instruction.attributes.get(ATTRIBUTES["slice"]), node.instruction.tuple_index
+    return node.opcode, operands, node.instruction.slices, node.instruction.tuple_index
 
 
 def same_values(earlier: Program, later: Program) -> dict[int, int]:

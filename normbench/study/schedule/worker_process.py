@@ -72,8 +72,8 @@ class Settings:
             if self.kind == "attribute":  # in a command buffer the instructions cannot be told apart
                 variables["XLA_FLAGS"] = f"{variables.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer=".strip()
             return variables
-        # One worker compiles on one core, which is how `workers` and Ray count them; a second thread costs an eighth more
-        # and makes no case sooner.
+        # One worker compiles on one core, which is how `workers` and Ray count them: a second thread makes no case
+        # sooner, and costs an eighth more.
         return {**variables, **compile_environment(threads=1 if self.kind == "compile" else None)}
 
 
