@@ -77,8 +77,8 @@ written.
 ![Bytes moved over the minimum, by operator, layout, pass and variant, on the H200](images/traffic.svg)
 
 Bytes moved ÷ minimum bytes of the preset `standard` in bfloat16, compiled for the H200 with JAX 0.10.2; 1.00 is least,
-the least of a row is framed. Nothing in it is a timing. It is the file `atlas-bfloat16.svg` of
-`normbench report results/runs/standard --plots DIR`.
+the least of a row is framed, of what computes all of its problems. Nothing in it is a timing. It is the file
+`atlas-bfloat16.svg` of `normbench report results/runs/standard --plots DIR`.
 
 Made by `python -m analysis.pages.traffic`.
 """

@@ -142,6 +142,16 @@ def test_the_picture_frames_the_best_and_holds_the_medians(run):
         assert len(axes.patches) == 2 * known["best"].sum()
 
 
+def test_the_picture_has_in_brackets_what_computes_only_some_of_the_problems(tmp_path):
+    """By these, one that refuses the hard problems would look as if it were the best."""
+    cases = [case_row("batch_norm", "naive", shape=shape) for shape in ("8x16x32x32", "8x16x64x64")]
+    leaner = {**cases[0], "variant": "leaner", "case": "leaner", "baseline": False}
+    compiled = [*(_compiled(case, 1, 1.5, "h200") for case in cases), _compiled(leaner, 1, 1.0, "h200")]
+    figure = plots.atlas(_table(tmp_path, [*cases, leaner], compiled), "caption")
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["(1.00)", "1.50"]
+    assert "In brackets" in " ".join(text.get_text() for text in figure.texts)
+
+
 def test_many_variants_and_targets_are_stacked(tmp_path):
     names = [f"variant_{number}" for number in range(15)]
     cases = [{**case_row("batch_norm", "naive"), "variant": name, "case": name, "baseline": False} for name in names]

@@ -155,7 +155,8 @@ def traffic_ratio(summary: pd.DataFrame, caption: str) -> Figure | None:
 
 def atlas(table: pd.DataFrame, caption: str) -> Figure | None:
     """Heat map of median traffic ratios: a panel per target, a row per operator, layout, pass and context, a column per
-    variant; the best of each row is framed.
+    variant; the best of each row is framed. What was compiled for fewer of the row's problems than another does not
+    compete, and is in brackets.
 
     Args:
       table: rows of `normbench.report.data.atlas.atlas`, of one dtype.
@@ -167,6 +168,7 @@ def atlas(table: pd.DataFrame, caption: str) -> Figure | None:
     variants = list(known["variant"].unique())
     labels = [group_label({name: str(row[name]) for name in GROUP}) for row in known[GROUP].to_dict("records")]
     known = known.assign(label=known["operator"].astype(str) + " · " + labels)
+    known = known.assign(fewer=known["n"] < known.groupby(["target", "label"])["n"].transform("max"))
     rows = known.drop_duplicates("label")[["label"]].reset_index(drop=True).assign(problem=lambda frame: frame["label"])
     beside = len(targets) if len(variants) * CELL_IN * len(targets) <= MAX_WIDTH_IN else 1
     with mpl.rc_context(STYLE):
@@ -174,7 +176,8 @@ def atlas(table: pd.DataFrame, caption: str) -> Figure | None:
         norm = LogNorm(1.0, max(2.0, float(known["traffic_ratio"].max())))
         for place, (axes, target) in enumerate(zip(panels.flat, targets, strict=True)):
             part = known[known["target"] == target]
-            _draw_cells(axes, part.pivot_table("traffic_ratio", "label", "variant"), rows, variants, norm, absent="")
+            cells, fewer = (part.pivot_table(what, "label", "variant") for what in ("traffic_ratio", "fewer"))
+            _draw_cells(axes, cells, rows, variants, norm, absent="", bracketed=fewer)
             _frame(axes, part[part["best"]], list(rows["label"]), variants)
             label_rows(axes, rows, place % beside == 0, offset=0.5)
             above = _name_above(axes, variants) if place < beside and len(rows) > TALL else None
@@ -184,7 +187,8 @@ def atlas(table: pd.DataFrame, caption: str) -> Figure | None:
             size=9,
         )
         _arrange_cells(figure, panels, list(rows["label"]), variants)
-        add_caption(figure, caption)
+        some = "In brackets: of some of the row's problems only, and so not compared. " if known["fewer"].any() else ""
+        add_caption(figure, some + caption)
     return figure
 
 
@@ -221,15 +225,21 @@ def _arrange_cells(figure: Figure, panels: np.ndarray, labels: list[str], varian
 
 
 def _draw_cells(
-    axes: Axes, table: pd.DataFrame, problems: pd.DataFrame, variants: list[str], norm: LogNorm, absent: str = "–"
-) -> None:
-    values = table.reindex(index=problems["problem"], columns=variants).to_numpy(dtype=float)
+    axes: Axes, table: pd.DataFrame, problems: pd.DataFrame, variants: list[str], norm: LogNorm, absent: str = "–",
+    bracketed: pd.DataFrame | None = None,
+) -> None:  # fmt: skip
+    """`bracketed`: like `table`, above 0 where a value stands in brackets."""
+    shown = table.reindex(index=problems["problem"], columns=variants)
+    values = shown.to_numpy(dtype=float)
+    within = shown.isna().to_numpy() if bracketed is None else bracketed.reindex_like(shown).to_numpy(dtype=float) > 0
     colours = mpl.colormaps["Oranges"]
     # Cells of their own rather than an image: sharp at any size, and no picture data in the page.
     axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="none")
     for (line, column), value in np.ndenumerate(values):
-        shade = np.dot(to_rgb(colours(norm(value))), (0.3, 0.59, 0.11)) if np.isfinite(value) else 0.0
-        text, colour = (f"{value:.2f}", "black" if shade > 0.5 else "white") if np.isfinite(value) else (absent, INK)
+        text, colour = absent, INK
+        if np.isfinite(value):
+            text = f"({value:.2f})" if within[line, column] else f"{value:.2f}"
+            colour = "black" if np.dot(to_rgb(colours(norm(value))), (0.3, 0.59, 0.11)) > 0.5 else "white"
         if text:
             cell = axes.text(column + 0.5, line + 0.5, text, ha="center", va="center", color=colour, fontsize=8)
             cell.set_in_layout(False)  # it lies within the axes: the layout need not measure it
