@@ -6,6 +6,8 @@ twice, and so has the clock, the loop goes on like that until one of the compari
 up to there it is skipped.
 """
 
+import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,19 +98,32 @@ class Repeats:
 
 
 def _changes(compare: Compare, before: tuple[int, int], now: tuple[int, int]) -> int | None:
-    """Periods until a comparison of two numbers that grow steadily has another outcome; None: never."""
+    """Periods until a comparison of two numbers that grow steadily has another outcome, or one of them goes round;
+    None: never."""
     f, bits, sign = compare
-    mask = (1 << bits) - 1
-    (a, b), (x, y) = ([signed(v, bits) if sign else v & mask for v in pair] for pair in (before, now))
-    distance, step = x - y, (x - y) - (a - b)
-    if step == 0:
-        return None
+    numbers, least = 1 << bits, -(1 << bits - 1) if sign else 0
+    x, y = (signed(v, bits) if sign else v % numbers for v in now)
+    steps = [signed(v - was, bits) for v, was in zip(now, before, strict=True)]
+    distance, step = x - y, steps[0] - steps[1]
+    if f in (operator.eq, operator.ne):
+        return _until_equal(distance, step, numbers) if distance else 1 if step % numbers else None
     # Where the distance reaches zero and beyond is where the outcome can change: next to there, or at once.
-    crossing = -distance // step
-    for periods in (1, crossing - 1, crossing, crossing + 1, crossing + 2):
-        if periods >= 1 and f(distance + periods * step, 0) != f(distance, 0):
-            return periods
-    return None
+    crossing = -distance // step if step else 0
+    near = (1, crossing - 1, crossing, crossing + 1, crossing + 2)
+    found = [n for n in near if n >= 1 and f(distance + n * step, 0) != f(distance, 0)][:1]
+    ends = (least + numbers - 1 if each > 0 else least for each in steps)
+    found += [(end - v) // each + 1 for v, each, end in zip((x, y), steps, ends, strict=True) if each]
+    return min(found, default=None)
+
+
+def _until_equal(distance: int, step: int, numbers: int) -> int | None:
+    """Periods until two of so many numbers, which go round, are equal; None: never. A loop that ends where its counter
+    is 0 may count up from below 0."""
+    common = math.gcd(step, numbers)
+    if distance % common:
+        return None
+    turns = numbers // common
+    return -distance // common * pow(step // common, -1, turns) % turns or turns
 
 
 def _skip(state: "State", middle: _Turn, last: _Turn, periods: int) -> None:
