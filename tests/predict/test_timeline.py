@@ -1,5 +1,7 @@
 """Walks over PTX written for the purpose: what is counted, what is waited for, and that skipped loops lose nothing."""
 
+import operator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from normbench.fusion.targets import deviceless_target
 from normbench.predict import repeats
 from normbench.predict.devices import device_of
+from normbench.predict.integers import signed
 from normbench.predict.ptx import decode
 from normbench.predict.timeline import Walk
 from normbench.predict.trace import trace_of
@@ -46,7 +49,7 @@ $L__inner:
 	@%p1 bra 	$L__inner;
 	add.s32 	%r2, %r2, {step};
 	add.s32 	%r8, %r8, 1;
-	setp.{compare}.s32 	%p2, %r2, {bound};
+	setp.{compare} 	%p2, %r2, {bound};
 	@%p2 bra 	$L__outer;
 	st.global.b32 	[%rd4], %r16;
 	ret;
@@ -66,13 +69,18 @@ def turns(start, step, bound, compare):
 
 
 @settings(max_examples=25, deadline=None)
-@given(inner=st.integers(1, 200), outer=st.integers(1, 60), step=st.sampled_from([1, 3, -1, -2]))
-def test_skipped_loops_lose_nothing(inner, outer, step):
-    compare = "lt" if step > 0 else "gt"
-    bound = outer * step
-    text = LOOP.format(start=0, inner=inner, step=step, bound=bound, compare=compare)
+@given(
+    inner=st.integers(1, 200), outer=st.integers(1, 60), step=st.sampled_from([1, 3, -1, -2]),
+    start=st.sampled_from([0, 7, -1, -64, -1000]), ends_at_0=st.booleans(), kind=st.sampled_from(["s32", "b32", "u32"]),
+)  # fmt: skip
+def test_skipped_loops_lose_nothing(inner, outer, step, start, ends_at_0, kind):
+    """Among them such as count up from below 0 and end there, as LLVM likes to write them."""
+    start = -outer * step if ends_at_0 else start
+    bound = start + outer * step
+    compare = "ne" if kind != "s32" else "lt" if step > 0 else "gt"
+    text = LOOP.format(start=start, inner=inner, step=step, bound=bound, compare=f"{compare}.{kind}")
     found = trace_of(text, "264", "128", H200)
-    times = inner * turns(0, step, bound, compare)
+    times = inner * turns(start, step, bound, compare)
     assert found.loaded == 20 * times
     assert found.loaded_of_all == 4 * times  # its address is the same for all blocks
     assert found.stored == 4
@@ -82,7 +90,7 @@ def test_skipped_loops_lose_nothing(inner, outer, step):
 
 
 def test_a_loop_is_skipped_and_takes_as_long(monkeypatch):
-    text = LOOP.format(start=0, inner=300, step=1, bound=20, compare="lt")
+    text = LOOP.format(start=0, inner=300, step=1, bound=20, compare="lt.s32")
     executed = []
     plain = Walk._execute
     monkeypatch.setattr(Walk, "_execute", lambda self, step: (executed.append(step), plain(self, step)))
@@ -96,7 +104,7 @@ def test_a_loop_is_skipped_and_takes_as_long(monkeypatch):
 
 
 def test_a_loop_that_never_ends_is_left():
-    text = LOOP.format(start=0, inner=2, step=0, bound=5, compare="lt")
+    text = LOOP.format(start=0, inner=2, step=0, bound=5, compare="lt.s32")
     assert not trace_of(text, "1", "128", H200).truncated
 
 
@@ -163,3 +171,24 @@ def test_bulk_copies_are_waited_for_by_their_barrier():
     arrival = H200.memory_cycles + H200.bulk_cycles + 64 * 128 / H200.bulk_bytes_per_cycle
     assert found.waits["copy in"] == pytest.approx(arrival, rel=0.01)
     assert found.waits["copy out"] == pytest.approx(H200.store_cycles + 4096 / H200.bulk_bytes_per_cycle, rel=0.01)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge]), st.booleans(),
+    *[st.integers(0, 255)] * 2, *[st.integers(-9, 9)] * 2,
+)  # fmt: skip
+def test_a_comparison_is_foreseen_as_it_comes_out(f, sign, a, b, grows_a, grows_b):
+    """Numbers of 8 bits that go round: never later than the outcome changes."""
+
+    def outcome(periods):
+        x, y = a + periods * grows_a, b + periods * grows_b
+        return f(signed(x, 8), signed(y, 8)) if sign else f(x % 256, y % 256)
+
+    now = ((a + grows_a) % 256, (b + grows_b) % 256)
+    foreseen = repeats._changes((f, 8, sign), (a, b), now)
+    changes = next((n for n in range(1, 600) if outcome(1 + n) != outcome(1)), None)
+    if f in (operator.eq, operator.ne):
+        assert foreseen == changes
+    else:
+        assert changes is None or foreseen <= changes
