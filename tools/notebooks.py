@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,14 +43,6 @@ def _timed(source: Path):
     return source, executed(source), time.perf_counter() - start
 
 
-def _all(sources: list[Path], at_once: int) -> Iterator[tuple]:
-    with ThreadPoolExecutor(at_once) as threads:
-        try:
-            yield from threads.map(_timed, sources)
-        finally:
-            threads.shutdown(cancel_futures=True)
-
-
 def main() -> int:
     import nbformat
 
@@ -61,12 +52,12 @@ def main() -> int:
     parsed = parser.parse_args()
     chosen = [FOLDER / f"{name}.py" for name in parsed.names] or sorted(FOLDER.glob("n[0-9]*.py"))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(FOLDER.parents[1]), os.environ.get("PYTHONPATH", "")])
-    # What a notebook times, and what is written of it, wants the machine for itself. The last ones take longest.
-    at_once = (os.cpu_count() or 1) if parsed.check else 1
-    for path, notebook, seconds in _all(chosen[::-1], at_once):
-        if not parsed.check:
-            nbformat.write(notebook, path.with_suffix(".ipynb"))
-        print(f"{path.stem}: {seconds:.0f} s", flush=True)
+    # What is written holds times of the machine, which a notebook then wants for itself.
+    with ThreadPoolExecutor((os.cpu_count() or 1) if parsed.check else 1) as threads:
+        for path, notebook, seconds in threads.map(_timed, chosen[::-1]):  # one of the last takes longest
+            if not parsed.check:
+                nbformat.write(notebook, path.with_suffix(".ipynb"))
+            print(f"{path.stem}: {seconds:.0f} s", flush=True)
     return 0
 
 

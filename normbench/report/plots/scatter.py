@@ -231,7 +231,9 @@ def _draw_cells(
     """`bracketed`: like `table`, above 0 where a value stands in brackets."""
     shown = table.reindex(index=problems["problem"], columns=variants)
     values = shown.to_numpy(dtype=float)
-    within = shown.isna().to_numpy() if bracketed is None else bracketed.reindex_like(shown).to_numpy(dtype=float) > 0
+    within = np.zeros(shown.shape, bool)
+    if bracketed is not None:
+        within = bracketed.reindex_like(shown).to_numpy(dtype=float) > 0
     colours = mpl.colormaps["Oranges"]
     # Cells of their own rather than an image: sharp at any size, and no picture data in the page.
     axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="none")

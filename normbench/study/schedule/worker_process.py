@@ -72,8 +72,7 @@ class Settings:
             if self.kind == "attribute":  # in a command buffer the instructions cannot be told apart
                 variables["XLA_FLAGS"] = f"{variables.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer=".strip()
             return variables
-        # One worker compiles on one core, which is how `workers` and Ray count them: a second thread makes no case
-        # sooner, and costs an eighth more.
+        # One worker compiles on one core, which is how `workers` and Ray count them.
         return {**variables, **compile_environment(threads=1 if self.kind == "compile" else None)}
 
 
