@@ -119,7 +119,8 @@ class Walk:
         for name, value in special.items():
             kernel.names.initial[kernel.names.of(name)] = value
         self.steps = _steps(kernel)
-        self.by_block = _varying(kernel)
+        self.by_block = _varying(kernel, ("%ctaid", "%clusterid", "%smid"))
+        self.by_thread = _varying(kernel, ("%tid", "%laneid"), "elect")
         count = len(kernel.names.initial)
         self.state = State(list(kernel.names.initial), [0.0] * count, [""] * count)
         self.truncated = False
@@ -218,10 +219,10 @@ def _special(block: int, grid: tuple[int, ...], threads: tuple[int, ...]) -> dic
     return found
 
 
-def _varying(kernel: Kernel) -> frozenset[int]:
-    """The values that depend on which block it is, in whatever way."""
-    names = kernel.names.index
-    found = {index for name, index in names.items() if name.startswith(("%ctaid", "%clusterid", "%smid"))}
+def _varying(kernel: Kernel, registers: tuple[str, ...], op: str = "") -> frozenset[int]:
+    """The values that depend, in whatever way, on special registers of these names or on what an instruction gives."""
+    found = {index for name, index in kernel.names.index.items() if name.startswith(registers)}
+    found.update(out for instruction in kernel.instructions if instruction.parts[0] == op for out in instruction.outs)
     before = -1
     while len(found) != before:
         before = len(found)
@@ -349,8 +350,9 @@ def _place(address: tuple[int, int], walk: Walk) -> int:
 def _memory_barrier(step: Step, walk: Walk, start: float) -> float:
     state, parts = walk.state, step.instruction.parts
     if "expect_tx" in parts:
-        each = state.values[step.instruction.groups[-1][-1]] or 0
-        state.expected = each * (walk.threads if step.instruction.guard < 0 else 1)
+        told = step.instruction.groups[-1][-1]
+        by_one = step.instruction.guard >= 0 or told in walk.by_thread
+        state.expected = (state.values[told] or 0) * (1 if by_one else walk.threads)
     if "try_wait" in parts or "test_wait" in parts:
         state.values[step.instruction.outs[0]] = 1
         key = _place(next(_addresses(step.instruction)), walk)

@@ -163,6 +163,13 @@ def test_a_run_is_as_long_as_its_copy_says_however_its_barrier_is_told():
     assert trace_of(RUN, "8", "128", H200).bulk == 8160
 
 
+def test_a_tile_is_as_large_as_the_one_thread_says_that_tells_its_barrier():
+    tile = RUN.replace("bulk.shared::cta", "bulk.tensor.1d.shared::cta").replace(
+        "[%rd1], %r5, [slot]", "[%rd1, {%r2}], [slot]"
+    )
+    assert trace_of(tile, "8", "128", H200).bulk == 8160
+
+
 def test_bulk_copies_are_waited_for_by_their_barrier():
     found = trace_of(SPIN, "8", "128", H200)
     assert (found.bulk, found.bulk_of_all) == (64 * 128, 0)  # each of 128 threads expects 64 bytes

@@ -92,11 +92,12 @@ def moves_more(
     passes = forward + residual[0] * added
     if problem.pass_ == "forward_backward":
         passes += backward + residual[1] * added
-    if least is None or passes <= least:
-        return None
     outside = added and residual == OUTSIDE
+    if least is None or passes < least or (passes == least and not outside):
+        return None
+    more = "more than XLA" if passes > least else "as much as XLA, in a launch more"
     why = "it adds the residual itself" if outside else "it has x and dy at hand together"
-    return f"moves more than XLA: {passes} passes over tensors of x's size, XLA's best variant {least}, as {why}"
+    return f"moves {more}: {passes} passes over tensors of x's size, XLA's best variant {least}, as {why}"
 
 
 TABLE = "predicted.csv"
@@ -179,6 +180,10 @@ class Prediction:
     instead: str
 
     @property
+    def has_residual(self) -> bool:
+        return self.geometry.context == "residual"
+
+    @property
     def excess(self) -> float:
         """The logarithm of the time against XLA's, beyond the error: above 0 the kernel is told to be slower."""
         return math.log(self.kernel_s / self.xla_s / self.error)
@@ -217,8 +222,11 @@ def slower_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]
 
 
 def quicker_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> bool:
-    """Whether a problem of this geometry is predicted to take less time than by XLA's best, be it within the error."""
-    near = _near(variant, where, table)
+    """Whether a problem of this geometry is predicted to take less time than by XLA's best, be it within the error.
+
+    With a residual by others that have one: what has none knows nothing of the launch that adds it.
+    """
+    near = _near(variant, where, tuple(one for one in table if one.has_residual == (where.context == "residual")))
     return bool(near) and _log_ratio(near) < 0
 
 

@@ -34,6 +34,8 @@ def test_group_norm_is_right(dtype, context):
     [
         ("instance_norm", "float32", "gelu", (1, 16, 16, 8), ()),
         ("group_norm", "float32", "alone", (2, 16, 20, 8), (("groups", 2),)),
+        ("group_norm", "bfloat16", "alone", (1, 13, 10, 24), (("groups", 1),)),
+        ("group_norm", "float32", "relu", (1, 13, 10, 24), (("groups", 12),)),  # more than are summed one by one
     ],
 )
 def test_channels_that_come_last(operator, dtype, context, shape, options):

@@ -50,6 +50,8 @@ CHUNK = 1024
 """Elements in registers at a time: eight for each thread, of some ten arrays in float32."""
 PIECE = 16384
 """Elements of a piece, where the positions come in pieces."""
+TOGETHER = 40
+"""Scalars that are read before the first of them is waited for."""
 LEAST_POSITIONS = 256
 """Two sums in float32 for each image and channel are then 1.6 % of it in bfloat16."""
 
@@ -151,8 +153,11 @@ def columns_of(images: int, positions: int, channels: int, each: int, dtypes: tu
 
 
 def _chunk(positions: int, width: int) -> int:
-    """Positions of a chunk: the most in whole warpgroups; half as many, where these divide all positions."""
+    """Positions of a chunk: the most in whole warpgroups, twice as many, where threads then take more at once; half as
+    many, where these divide all positions."""
     longest = max(power_of_two_to(CHUNK // width), WARPGROUP // math.gcd(width, WARPGROUP))
+    if longest * width % CHUNK and 2 * longest * width <= PER_THREAD * WARPGROUP:
+        longest *= 2
     exact = min(positions & -positions, longest)
     return exact if 2 * exact >= longest and exact * width % WARPGROUP == 0 else longest
 
@@ -213,14 +218,21 @@ class Columns:
         """Its first channel."""
         return mosaic_program() % self.config.blocks * self.config.width
 
-    def spread(self, ref: Any, work: Any) -> jax.Array:
-        """What belongs to channels, in all positions of a chunk."""
-        return _spread(lambda channel: ref[self.first + channel], work, self.config)
+    def spread(self, refs: tuple, work: Any) -> list[jax.Array]:
+        """Of two arrays what belongs to channels, or to the groups of images, in all positions of a chunk."""
+        config, image, first = self.config, self.image, self.first
+        mosaic_clear(work, slice(None))
 
-    def spread_groups(self, ref: Any, work: Any) -> jax.Array:
-        """The same of what belongs to groups of an image."""
-        each = self.config.each
-        return _spread(lambda channel: ref[self.image, (self.first + channel) // each], work, self.config)
+        def get(channel):
+            at = first + channel
+            return [ref[at] if len(ref.shape) == 1 else ref[image, at // config.each] for ref in refs]
+
+        def put(channel, found):
+            for index, value in enumerate(found):
+                work[index * config.chunk, channel] = value.astype(jnp.float32)
+
+        _each(config.width, get, put)
+        return [over_positions(half, work) for half in (work[: config.chunk], work[config.chunk :])]
 
     def bring(self, piece: Any) -> None:
         """Begins to bring a piece; `wait` waits for it."""
@@ -305,44 +317,46 @@ class Columns:
         """Folds `step(at, keep, carry)` over the chunks of a piece; `keep` makes 0 of what does not count."""
         config, place = self.config, self._place(piece)
 
-        def one(index, carry):
+        def one(masked, index, carry):
             at = (mosaic_slice(place + index * config.chunk, config.chunk),)
-            return step(at, partial(self._keep, piece, index), carry)
+            return step(at, partial(self._keep, piece, index) if masked else lambda values: values, carry)
 
-        return jax.lax.fori_loop(0, config.chunks, one, carry)
+        whole = config.piece // config.chunk * (config.positions % config.piece == 0)
+        for masked, first, last in ((False, 0, whole), (True, whole, config.chunks)):
+            if first < last:
+                carry = jax.lax.fori_loop(first, last, partial(one, masked), carry)
+        return carry
 
     def _keep(self, piece: Any, index: Any, values: jax.Array) -> jax.Array:
         config = self.config
         seen = self.start(piece) + index * config.chunk + jax.lax.broadcasted_iota(jnp.int32, values.shape, 0)
-        if config.resident:
-            return values if config.positions % config.chunk == 0 else jnp.where(seen < config.positions, values, 0.0)
-        return jnp.where(seen >= piece * config.piece, values, 0.0)
+        return jnp.where(seen < config.positions if config.resident else seen >= piece * config.piece, values, 0.0)
 
     def zeros(self) -> jax.Array:
         return jnp.zeros((self.config.chunk, self.config.width), jnp.float32)
-
-
-def _spread(value: Callable[[Any], jax.Array], work: Any, config: ColumnsConfig) -> jax.Array:
-    """`value` of each channel, a scalar, in all positions of a chunk."""
-    mosaic_clear(work, slice(0, config.chunk))
-
-    def step(channel, carry):
-        work[0, channel] = value(channel).astype(jnp.float32)
-        return carry
-
-    jax.lax.fori_loop(0, config.width, step, 0)
-    return over_positions(work[: config.chunk], work)
 
 
 def _write_out(values: jax.Array, work: Any, ref: Any, start: tuple, each: int, config: ColumnsConfig) -> None:
     """Writes one value of every `each` channels to device memory, from `start`."""
     work[: config.chunk] = values
 
-    def step(index, carry):
-        ref[*start[:-1], start[-1] + index] = work[0, index * each].astype(ref.dtype)
+    def put(index, found):
+        ref[*start[:-1], start[-1] + index] = found.astype(ref.dtype)
+
+    _each(config.width // each, lambda index: work[0, index * each], put)
+
+
+def _each(count: int, get: Callable, put: Callable) -> None:
+    """`put(index, get(index))` of each index, `TOGETHER` at a time."""
+    together = max(n for n in range(1, TOGETHER + 1) if count % n == 0)
+
+    def step(first, carry):
+        found = [(index, get(index)) for index in (first * together + n for n in range(together))]
+        for index, value in found:
+            put(index, value)
         return carry
 
-    jax.lax.fori_loop(0, config.width // each, step, 0)
+    jax.lax.fori_loop(0, count // together, step, 0)
 
 
 def _forward_kernel(x_ref, *refs: Any, plan: Plan, config: ColumnsConfig) -> None:
@@ -353,7 +367,7 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, config: ColumnsConfig) -> Non
     y, columns = others[0] if others else x, Columns(config, ((x_ref, x),), arrived)
     if config.resident:
         columns.bring(0)
-    gamma, beta = (columns.spread(ref, work) for ref in (gamma_ref, beta_ref))
+    gamma, beta = columns.spread((gamma_ref, beta_ref), work)
     if config.resident:
         columns.wait(0)
     near, offset, squares = _moments(columns, x, work)
@@ -375,8 +389,9 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, config: ColumnsConfig) -> Non
     for values, ref in ((mean, found[0]), (r, found[1])):
         _write_out(values, work, ref, start, config.each, config)
     if plan.momentum is not None:
-        for values, old, ref in zip((mean, squares / (config.elements - 1)), running, found[2:], strict=True):
-            moved = (1 - plan.momentum) * columns.spread(old, work) + plan.momentum * values
+        old = columns.spread(tuple(running), work)
+        for values, before, ref in zip((mean, squares / (config.elements - 1)), old, found[2:], strict=True):
+            moved = (1 - plan.momentum) * before + plan.momentum * values
             _write_out(moved, work, ref, (columns.first,), 1, config)
     mosaic_await_sent()
 
@@ -388,30 +403,30 @@ def _moments(columns: Columns, x: Any, work: Any) -> tuple[jax.Array, jax.Array,
     """
     config = columns.config
 
-    def total(piece, term):
+    def total(piece, terms):
         def step(at, keep, lanes):
-            return lanes + keep(term(x[at].astype(jnp.float32)))
+            return tuple(map(jnp.add, lanes, map(keep, terms(x[at].astype(jnp.float32)))))
 
-        return over_positions(columns.over_chunks(piece, step, columns.zeros()), work)
+        lanes = columns.over_chunks(piece, step, (columns.zeros(),) * len(terms(columns.zeros())))
+        return [over_positions(lane, work) for lane in lanes]
+
+    def around(middle):
+        return lambda v: (v - middle, (v - middle) * (v - middle))
 
     if config.resident:
-        near = over_groups(total(0, lambda v: v), work, config.each) / config.elements
-        offset = over_groups(total(0, lambda v: v - near), work, config.each) / config.elements
-        return (
-            near,
-            offset,
-            over_groups(total(0, lambda v: (v - near - offset) * (v - near - offset)), work, config.each),
-        )
+        near = over_groups(total(0, lambda v: (v,))[0], work, config.each) / config.elements
+        left, squares = (over_groups(each, work, config.each) for each in total(0, around(near)))
+        offset = left / config.elements
+        return near, offset, jnp.maximum(squares - left * offset, 0.0)
 
     def merge(piece, carry):
         count, base, offset, squares = carry
         here = jnp.minimum(config.piece, config.positions - piece * config.piece).astype(jnp.float32)
-        middle = total(piece, lambda v: v) / here
-        left = total(piece, lambda v: v - middle) / here
-        around = total(piece, lambda v: (v - middle - left) * (v - middle - left))
+        middle = total(piece, lambda v: (v,))[0] / here
+        left, of_piece = total(piece, around(middle))
         base = base + jnp.where(count == 0, 1.0, 0.0) * (middle - base)  # Mosaic selects no arrays by a scalar
-        share, distance = here / (count + here), (middle - base) + left - offset
-        squares = squares + around + distance * distance * (count * share)
+        share, distance = here / (count + here), (middle - base) + left / here - offset
+        squares = squares + jnp.maximum(of_piece - left * (left / here), 0.0) + distance * distance * (count * share)
         return count + here, base, offset + distance * share, squares
 
     zeros = columns.zeros()
@@ -449,8 +464,8 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, config: ColumnsConfi
     columns = Columns(config, ((x_ref, x), (dy_ref, dy)), arrived)
     if config.resident:
         columns.bring(0)
-    gamma, beta = (columns.spread(ref, work) for ref in (gamma_ref, beta_ref))
-    mean, r = (columns.spread_groups(ref, work) for ref in (mean_ref, r_ref))
+    gamma, beta = columns.spread((gamma_ref, beta_ref), work)
+    mean, r = columns.spread((mean_ref, r_ref), work)
     if config.resident:
         columns.wait(0)
 

@@ -63,17 +63,28 @@ def moments(
     return base, offset, squares
 
 
+WAYS = 8
+"""So many positions are added up between two barriers."""
+
+
 def over_positions(values: jax.Array, work: Any) -> jax.Array:
     """The sum over the positions of (positions, channels), a power of two of them, in each of them: what is turned by
-    half of them is added, then what is turned by a quarter, and so on. `work` has room for two such arrays."""
-    positions = values.shape[0]
-
-    def step(index, values):
+    an eighth of them and its multiples is added, then what is turned by an eighth of that, and so on. `work` has room
+    for two such arrays."""
+    positions = apart = values.shape[0]
+    while apart > 1:
+        ways = min(apart, WAYS)
+        apart //= ways
         work[:positions] = values
         work[positions:] = values
-        return values + work[mosaic_slice(positions >> (index + 1), positions)]
+        for way in range(1, ways):
+            values = values + work[mosaic_slice(apart * way, positions)]
+    return values
 
-    return jax.lax.fori_loop(0, positions.bit_length() - 1, step, values)
+
+FEW_GROUPS = 8
+"""So many are summed by all threads together, one after the other; more channel by channel, which takes as long for a
+channel as for a group of many."""
 
 
 def over_groups(values: jax.Array, work: Any, each: int) -> jax.Array:
@@ -81,6 +92,8 @@ def over_groups(values: jax.Array, work: Any, each: int) -> jax.Array:
     if each == 1:
         return values
     positions, channels = values.shape
+    if channels // each <= FEW_GROUPS:
+        return _over_few_groups(values, each) / positions
     work[positions:] = values
     mosaic_clear(work, slice(0, positions))
 
@@ -98,6 +111,15 @@ def over_groups(values: jax.Array, work: Any, each: int) -> jax.Array:
 
     jax.lax.fori_loop(0, channels // each, step, 0)
     return over_positions(work[:positions], work)
+
+
+def _over_few_groups(values: jax.Array, each: int) -> jax.Array:
+    """The sum over the positions and the channels of each group, in all of them."""
+    group = jax.lax.broadcasted_iota(jnp.int32, values.shape, 1) // each
+    found = jnp.zeros(values.shape, jnp.float32)
+    for index in range(values.shape[1] // each):
+        found = jnp.where(group == index, jnp.sum(jnp.where(group == index, values, 0.0)), found)
+    return found
 
 
 FEW = 32
