@@ -72,7 +72,10 @@ CASES = {
 """Columns, channels and positions."""
 ON_REQUEST = {
     ("layer_norm", (3, 127)),
+    ("rms_norm", (1, 16385)),
     ("rms_norm", (1, 65537)),
+    ("batch_norm", (1, 16385)),
+    ("batch_norm", (1, 1, 65537)),
     ("batch_norm_training", (16384, 8)),
     ("batch_norm_training", (1, 1, 65537)),
     ("instance_norm", (1, 2, 127)),

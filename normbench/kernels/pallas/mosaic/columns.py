@@ -50,7 +50,7 @@ CHUNK = 1024
 """Elements in registers at a time: eight for each thread, of some ten arrays in float32."""
 PIECE = 16384
 """Elements of a piece, where the positions come in pieces."""
-TOGETHER = 40
+TOGETHER = 8
 """Scalars that are read before the first of them is waited for."""
 LEAST_POSITIONS = 256
 """Two sums in float32 for each image and channel are then 1.6 % of it in bfloat16."""

@@ -63,13 +63,13 @@ def moments(
     return base, offset, squares
 
 
-WAYS = 8
+WAYS = 4
 """So many positions are added up between two barriers."""
 
 
 def over_positions(values: jax.Array, work: Any) -> jax.Array:
     """The sum over the positions of (positions, channels), a power of two of them, in each of them: what is turned by
-    an eighth of them and its multiples is added, then what is turned by an eighth of that, and so on. `work` has room
+    a quarter of them and its multiples is added, then what is turned by a quarter of that, and so on. `work` has room
     for two such arrays."""
     positions = apart = values.shape[0]
     while apart > 1:
@@ -82,7 +82,7 @@ def over_positions(values: jax.Array, work: Any) -> jax.Array:
     return values
 
 
-FEW_GROUPS = 8
+FEW_GROUPS = 2
 """So many are summed by all threads together, one after the other; more channel by channel, which takes as long for a
 channel as for a group of many."""
 
