@@ -101,7 +101,7 @@ def other_kernels(folder):
     return path
 
 
-@pytest.fixture(scope="module", params=["theirs first", "ours first"])
+@pytest.fixture(scope="module", params=["theirs first", pytest.param("ours first", marks=pytest.mark.torture)])
 def environment(request, wheel, tmp_path_factory):
     """A virtual environment with both wheels, which finds what else is needed where this test's interpreter does."""
     folder = tmp_path_factory.mktemp("environment")

@@ -47,6 +47,13 @@ class Target:
     cores: int
     platform: str = CUDA
 
+    @property
+    def capability(self) -> tuple[int, int]:
+        """Compute capability, major and minor; (0, 0) where the facts name none."""
+        block = re.search(r"cuda_compute_capability\s*\{([^}]*)\}", self.config)
+        numbers = dict(re.findall(r"(major|minor):\s*(\d+)", block[1])) if block else {}
+        return int(numbers.get("major", 0)), int(numbers.get("minor", 0))
+
 
 def check_target(name: str) -> str:
     """Returns `name`, or raises UserError for a target that does not exist."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from normbench.jax_compat.embedded import without_source_lines
 from normbench.jax_compat.meshes import absent_mesh, settle_devices
+from normbench.jax_compat.parsing import parsing
 from normbench.jax_compat.tpu_targets import absent_device
 
 _FINGERPRINT = re.compile(r'fingerprint_before_lhs="\w*"')
@@ -224,13 +225,12 @@ def module_bytecode(lowered: Any) -> bytes:
 
 def module_text(bytecode: bytes) -> str:
     """A StableHLO module as text without source locations."""
-    from jax._src.interpreters import mlir
     from jaxlib.mlir import ir
 
     if b"mosaic_gpu" in bytecode:
         import jax.experimental.mosaic.gpu  # noqa: F401  (the library that its kernels are printed with)
 
-    with mlir.make_ir_context():
+    with parsing(bytecode):
         return str(ir.Module.parse(bytecode).operation.get_asm(enable_debug_info=False))
 
 
@@ -241,7 +241,6 @@ def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load
     `hlo_modules()` and `get_compiled_memory_stats()`.
     """
     from jax._src import compiler
-    from jax._src.interpreters import mlir
     from jax._src.lib import _jax
     from jaxlib.mlir import ir
 
@@ -259,7 +258,7 @@ def compile_bytecode(bytecode: bytes, client: Any, options: dict[str, Any], load
     if partitions > 1:
         compile_options.executable_build_options.use_spmd_partitioning = True
         compile_options.executable_build_options.use_shardy_partitioner = True
-    with mlir.make_ir_context():
+    with parsing(bytecode):
         module = ir.Module.parse(bytecode)
         compile_module = client.compile_and_load if load else client.compile
         return compile_module(module, devices, compile_options)

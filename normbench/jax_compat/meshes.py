@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from normbench.jax_compat.parsing import parsing
 from normbench.jax_compat.tpu_targets import absent_device
 
 _MESH = re.compile(r"sdy\.mesh @\S+ = <\[(?P<axes>[^\]]*)\](?:, device_ids=\[(?P<ids>[\d, ]*)\])?>")
@@ -47,10 +48,9 @@ def settle_devices(lowered: Any) -> int:
 
 def mesh_of(bytecode: bytes) -> Mesh:
     """The mesh for which a StableHLO module is, from its bytecode; without axes where it names none."""
-    from jax._src.interpreters import mlir
     from jaxlib.mlir import ir
 
-    with mlir.make_ir_context():
+    with parsing(bytecode):
         return _partition(ir.Module.parse(bytecode))
 
 

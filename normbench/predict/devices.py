@@ -14,7 +14,6 @@ Sources, by letter in the comments:
 | U | not checked against the datasheet: listings by others were seen for 16 bits, and for 8 on Hopper and Blackwell |
 """
 
-import re
 from dataclasses import dataclass, replace
 
 from normbench.fusion.targets import Target
@@ -147,7 +146,7 @@ def device_of(target: Target) -> Device | None:
     known = next((device for device in _DEVICES if device.name == target.device_name), None)
     if known is not None:
         return known
-    like = _BY_CAPABILITY.get(_capability(target))
+    like = _BY_CAPABILITY.get(target.capability)
     if like is None:
         return None
     return replace(
@@ -157,9 +156,3 @@ def device_of(target: Target) -> Device | None:
         memory_bytes_per_s=target.memory_bandwidth,
         l2_bytes=target.l2_bytes,
     )
-
-
-def _capability(target: Target) -> tuple[int, int]:
-    block = re.search(r"cuda_compute_capability\s*\{([^}]*)\}", target.config)
-    numbers = dict(re.findall(r"(major|minor):\s*(\d+)", block[1])) if block else {}
-    return int(numbers.get("major", 0)), int(numbers.get("minor", 0))

@@ -6,6 +6,7 @@ many instructions looks nothing up by name. Labels of inline assembly are local 
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
 SYMBOL_STEP = 1 << 48
 """Distance between the made-up addresses of two symbols, parameters among them: far above what an offset adds."""
@@ -47,7 +48,7 @@ class Instruction:
         """Of the first argument: where most instructions put their result."""
         return self.groups[0] if self.groups else ()
 
-    @property
+    @cached_property
     def sources(self) -> tuple[int, ...]:
         """Of the other arguments."""
         return tuple(index for group in self.groups[1:] for index in group)

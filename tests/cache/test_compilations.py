@@ -11,6 +11,7 @@ from normbench.cache import toolchain as toolchain_module
 from normbench.cache.compilations import Compilations, Kept
 from normbench.cache.store import Cache
 from normbench.cases.case import Case
+from normbench.fusion.targets import deviceless_target
 from normbench.kernels import Problem
 from normbench.study.machine.environment import lowering_context
 from normbench.study.schedule.study import StudyConfig, study
@@ -62,7 +63,7 @@ def test_a_second_time_nothing_is_compiled_nor_lowered(tmp_path, compiled, monke
 
 
 @pytest.mark.parametrize("problem", [PROBLEM, replace(PROBLEM, pass_="backward", dtype="bfloat16")])
-def test_a_program_without_a_kernel_of_its_own_is_lowered_once_for_all_devices(tmp_path, monkeypatch, problem):
+def test_a_program_is_lowered_once_for_all_devices_or_once_for_an_architecture(tmp_path, monkeypatch, problem):
     """And is the same as if it had been lowered for each."""
     lower_now, lowered, names = worker.lower_to_bytecode, [], kernels.variants("batch_norm")
 
@@ -80,10 +81,9 @@ def test_a_program_without_a_kernel_of_its_own_is_lowered_once_for_all_devices(t
             if kernels.get("batch_norm", name).supports(problem, target) is None:
                 program = kernels.program(problem, name)
                 digests[name, target, shared] = lowerings.of(case, program, target)[1]
-        with_kernel = [code for code in lowered if any(mark in code for mark in worker.KERNELS)]
-        every = len({(name, target) for name, target, _ in digests})
-        alone = len({name for name, _, _ in digests if not name.startswith("pallas")})
-        assert len(lowered) == (alone + len(with_kernel) if shared else every)
+        every = {(name, target) for name, target, _ in digests}
+        once = {(name, name.startswith("pallas") and deviceless_target(target).capability) for name, target in every}
+        assert len(lowered) == len(once if shared else every)
     for name, target, _ in digests:
         assert digests[name, target, True] == digests[name, target, False]
 

@@ -75,7 +75,7 @@ def test_programs_are_as_the_goldens_say(arguments):
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-@pytest.mark.parametrize("target", ["v6e", "tpu7x"])
+@pytest.mark.parametrize("target", [pytest.param("v6e", marks=pytest.mark.torture), "tpu7x"])
 def test_programs_for_a_tpu_are_as_the_goldens_say(target):
     pytest.importorskip("libtpu")
     if not (GOLDEN / target).is_dir():

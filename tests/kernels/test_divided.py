@@ -19,7 +19,10 @@ from normbench.errors import UserError
 from normbench.kernels.problem import Problem
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERPRETERS = [sys.executable, *(str(path) for path in sorted(ROOT.glob(".venv-0.12*/bin/python")))]
+INTERPRETERS = [
+    sys.executable,
+    *(pytest.param(str(path), marks=pytest.mark.torture) for path in sorted(ROOT.glob(".venv-0.12*/bin/python"))),
+]
 EXACT = ("merged", "sums")
 """Right to a few roundings of float32, on data that they can do with; the textbook formula keeps what its rounded mean
 leaves: 6e-5 of a deviation of 1e-2."""

@@ -10,7 +10,7 @@ from normbench import jax_compat, kernels
 from normbench.cache.compilations import Compilations, Kept
 from normbench.cases.case import Case
 from normbench.fusion.compilation import compile_bytecode_for, lower_to_bytecode
-from normbench.fusion.targets import platform_of
+from normbench.fusion.targets import deviceless_target, platform_of
 from normbench.goldens.program import program_digest
 from normbench.kernels import Program
 from normbench.predict.program import predicted_rows
@@ -19,12 +19,13 @@ from normbench.study.schedule.units import Unit
 from normbench.study.worker.compiled_case import Refusal, compile_case, outcome_of, require_all_inputs, unsupported
 
 KERNELS = (b"mosaic", b"triton", b"tpu_custom_call")
-"""What the bytecode of a program with a kernel of Pallas has in it: its block sizes may be the device's."""
+"""What the bytecode of a program with a kernel of Pallas has in it: its instructions are of an architecture."""
 REMEMBERED = 64
 
 
 class Lowerings:
-    """The programs of the last cases, so that one is not traced and lowered again for the next device of a platform.
+    """The programs of the last cases, so that one is not traced and lowered again for the next device of a platform;
+    with a kernel of Pallas, of a compute capability.
 
     Args:
       shared: whether the variants are all this package's: another's may do as it likes with the device's name.
@@ -32,17 +33,20 @@ class Lowerings:
 
     def __init__(self, shared: bool):
         self._shared = shared
-        self._known: OrderedDict[tuple[str, str], tuple[bytes, str]] = OrderedDict()
+        self._known: OrderedDict[tuple, tuple[bytes, str]] = OrderedDict()
 
     def of(self, case: Case, program: Program, target: str) -> tuple[bytes, str]:
         """The bytecode of a program for a target, and its digest."""
-        key = case.slug, platform_of(target)
-        if key in self._known:
-            return self._known[key]
+        of_platform = case.slug, platform_of(target)
+        of_architecture = *of_platform, deviceless_target(target).capability
+        for key in (of_platform, of_architecture):
+            if key in self._known:
+                return self._known[key]
         bytecode, _ = lower_to_bytecode(program.function, program.inputs, target)
         found = bytecode, program_digest(bytecode, jax_compat.module_text(bytecode))
-        if self._shared and not any(mark in bytecode for mark in KERNELS):
-            self._known[key] = found
+        if self._shared:
+            with_kernel = any(mark in bytecode for mark in KERNELS)
+            self._known[of_architecture if with_kernel else of_platform] = found
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return found

@@ -267,8 +267,15 @@ BESIDE_FLOAT64 = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("operator", "variant"), BESIDE_FLOAT64)
-@pytest.mark.parametrize("narrow", NARROW)
+NARROW_TOO = [
+    pytest.param(*pair, narrow, marks=[pytest.mark.torture] * (number % len(NARROW) != place))
+    for number, pair in enumerate(BESIDE_FLOAT64)
+    for place, narrow in enumerate(NARROW)
+]
+"""Of the three dtypes one for each variant, in turn; `make torture` has the others."""
+
+
+@pytest.mark.parametrize(("operator", "variant", "narrow"), NARROW_TOO)
 def test_every_variant_is_right_to_float64_beside_narrow_parameters_or_says_that_it_is_not(operator, variant, narrow):
     options = (("groups", 4),) if operator == "group_norm" else ()
     layout = "nhwc" if operator in ("layer_norm", "rms_norm") else "nchw"
