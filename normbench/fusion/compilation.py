@@ -19,6 +19,7 @@ from typing import Any
 from normbench import jax_compat
 from normbench.errors import UserError
 from normbench.fusion.hlo import read_module, without_numbers
+from normbench.fusion.machine_code.assembly import KERNEL_CACHE
 from normbench.fusion.machine_code.mosaic import MOSAIC_PRINTED
 from normbench.fusion.program.partition import ONE, Partition
 from normbench.fusion.program.repeated import repeated_cost
@@ -163,6 +164,8 @@ def _compile_bytecode(
     with tempfile.TemporaryDirectory(prefix="normbench-") as folder:
         dump = Path(folder) if platform_of(target) == CUDA else None  # libtpu writes none
         options = {**_options(dump), **more}
+        if dump is not None:
+            options["xla_gpu_kernel_cache_file"] = str(dump / KERNEL_CACHE)
         facts = facts_of(target)
         partition = Partition(*mesh_of(bytecode))
         client = _client(facts, partition) if facts else _present(name, partition)

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from normbench.fusion.machine_code.assembly import machine_code as sections
+from normbench.fusion.machine_code.cubin import kernels_of_cubin
 from normbench.fusion.ptx import find_ptxas
 from normbench.predict.sass import machine_code
 
@@ -33,9 +33,7 @@ def assembled(body, tmp_path):
     source, binary = tmp_path / "k.ptx", tmp_path / "k.cubin"
     source.write_text(HEAD + body + "ret;\n}\n")
     subprocess.run([ptxas, "-arch=sm_90", str(source), "-o", str(binary)], check=True)
-    ((name, code),) = sections(binary.read_bytes())
-    assert name == "k"
-    return machine_code(code)
+    return machine_code(kernels_of_cubin(binary.read_bytes())["k"].sass)
 
 
 def loads(width, count):
