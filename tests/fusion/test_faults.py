@@ -61,11 +61,11 @@ def test_products_in_a_row_are_not_consumers_of_what_comes_after_them():
     assert all(consumer > one.producer for one in reading.refusals for consumer in one.consumers)
 
 
-def test_the_assembler_runs_only_where_its_columns_are_asked_for(monkeypatch):
+def test_machine_code_is_read_only_where_its_columns_are_asked_for(monkeypatch):
     from normbench.fusion.machine_code import assembly
 
     asked = []
-    monkeypatch.setattr(assembly, "_assemble", lambda ptxas, file: asked.append(file) or {})
+    monkeypatch.setattr(assembly, "_code", lambda ptxas, known, file: asked.append(file) or {})
     report = explain(lambda x: jnp.tanh(x) + 3, array(1 << 12))
     assert report.hints is not None
     assert report.compilation.launch_rows(assembled=False)[0]["registers"] is None

@@ -169,7 +169,10 @@ def libtpu_check(libtpu: str | None, wanted: str | None, jax: str | None) -> Che
 def ptxas_check(path: str | None) -> Check:
     if path is None:
         return Check(
-            "ptxas", "missing", "not found", "no registers and spills without it: pip install nvidia-cuda-nvcc"
+            "ptxas",
+            "missing",
+            "not found",
+            "no registers, spills and machine code of Mosaic's kernels without it: pip install nvidia-cuda-nvcc",
         )
     return Check("ptxas", "ok", path)
 

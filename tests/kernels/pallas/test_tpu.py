@@ -40,13 +40,20 @@ def test_every_size_is_among_the_cases():
     assert {size for _, shape, *_ in CASES for size in shape} >= SIZES
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{'x'.join(map(str, case[1]))}")
-def test_forward_and_gradients_in_many_pieces(case, monkeypatch):
+IN_TURN = [
+    pytest.param(case, pass_, id=f"{case[0]}-{case[1]}-{pass_}", marks=[pytest.mark.torture] * ((number + place) % 2))
+    for number, case in enumerate(CASES)
+    for place, pass_ in enumerate(("backward", "forward_backward"))
+]
+"""One pass of each case; `make torture` has the other."""
+
+
+@pytest.mark.parametrize(("case", "pass_"), IN_TURN)
+def test_forward_and_gradients_in_many_pieces(case, pass_, monkeypatch):
     """The last of which is not full; what lies beyond the end is no number where it is interpreted."""
     monkeypatch.setattr(pieces, "BLOCK_ELEMENTS", 5 * 2**12)
     monkeypatch.setattr(rows, "BLOCK_ELEMENTS", 2**11)
-    for pass_ in ("backward", "forward_backward"):
-        check(problem_of(*case, pass_), "pallas_tpu")
+    check(problem_of(*case, pass_), "pallas_tpu")
 
 
 @pytest.mark.parametrize(
