@@ -88,6 +88,16 @@ def test_a_program_is_lowered_once_for_all_devices_or_once_for_an_architecture(t
         assert digests[name, target, True] == digests[name, target, False]
 
 
+def test_a_kernel_is_lowered_for_each_tpu_and_each_compute_capability(monkeypatch):
+    lowered = []
+    monkeypatch.setattr(worker, "lower_to_bytecode", lambda *call: (lowered.append(call[2]) or b"tpu_custom_call", 0.0))
+    monkeypatch.setattr(worker.jax_compat, "module_text", lambda _: "")
+    lowerings, program = worker.Lowerings(shared=True), kernels.program(PROBLEM, "naive")
+    for target in ("v5e", "v6e", "tpu7x", "v6e", "h200", "h100", "b200", "a100"):
+        lowerings.of(Case(PROBLEM, "naive"), program, target)
+    assert lowered == ["v5e", "v6e", "tpu7x", "h200", "b200", "a100"]
+
+
 def test_a_variant_that_is_the_same_program_is_not_compiled_again(tmp_path, compiled, monkeypatch):
     """Where the source is named by the program, it is not that of another variant."""
     found = rows(tmp_path / "cache", tmp_path / "a", names=("naive", "naive_promoting"))

@@ -10,7 +10,7 @@ from normbench import jax_compat, kernels
 from normbench.cache.compilations import Compilations, Kept
 from normbench.cases.case import Case
 from normbench.fusion.compilation import compile_bytecode_for, lower_to_bytecode
-from normbench.fusion.targets import deviceless_target, platform_of
+from normbench.fusion.targets import TPU, deviceless_target, platform_of
 from normbench.goldens.program import program_digest
 from normbench.kernels import Program
 from normbench.predict.program import predicted_rows
@@ -25,7 +25,7 @@ REMEMBERED = 64
 
 class Lowerings:
     """The programs of the last cases, so that one is not traced and lowered again for the next device of a platform;
-    with a kernel of Pallas, of a compute capability.
+    with a kernel of Pallas, of a compute capability, or for the same TPU.
 
     Args:
       shared: whether the variants are all this package's: another's may do as it likes with the device's name.
@@ -38,7 +38,8 @@ class Lowerings:
     def of(self, case: Case, program: Program, target: str) -> tuple[bytes, str]:
         """The bytecode of a program for a target, and its digest."""
         of_platform = case.slug, platform_of(target)
-        of_architecture = *of_platform, deviceless_target(target).capability
+        facts = deviceless_target(target)
+        of_architecture = *of_platform, facts.name if facts.platform == TPU else facts.capability
         for key in (of_platform, of_architecture):
             if key in self._known:
                 return self._known[key]
