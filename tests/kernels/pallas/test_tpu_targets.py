@@ -59,7 +59,7 @@ CASES = [
     ("group_norm", (16, 28, 28, 320), "nhwc", "forward_backward", (("groups", 32),)),
 ]
 TOPOLOGIES = ("v6e:2x2", *(pytest.param(name, marks=pytest.mark.torture) for name in ("v5e:2x2", "tpu7x:2x2x1")))
-"""`make torture` asks the compiler for the others, which make the same of these programs."""
+"""`make torture` asks the compiler for the others, too."""
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
