@@ -6,11 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from normbench.cli.collecting import collected_rarely
 from normbench.errors import UserError
 
 
-@collected_rarely()
 def run(parsed: argparse.Namespace) -> int:
     from normbench.report import load_run, write_plots, write_report
 

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 from normbench.cases.case import Case
 from normbench.cli.arguments import OF_A_PROBLEM, check_compilers, chosen_cases, chosen_preset, chosen_targets
 from normbench.cli.cache import cache_folder
-from normbench.cli.collecting import collected_rarely
 from normbench.errors import UserError
 from normbench.run_folder.resume import resume_command
 from normbench.study.schedule.units import MAX_PROCESSES, is_peer, shard
@@ -117,7 +116,6 @@ def _conclude_unless_interrupted(carry_out: Callable[[], Path], parsed: argparse
         return 130
 
 
-@collected_rarely()
 def _conclude(folder: Path, full: bool) -> int:
     from normbench.report import load_run, terminal_answer, terminal_table, write_report
 
