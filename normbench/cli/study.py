@@ -133,7 +133,7 @@ def any_failed(finished) -> bool:
     bad = {
         slug
         for table in tables
-        for slug in table["case"][~table["status"].fillna("ok").isin(("ok", "unsupported", "impossible"))]
+        for slug in table["case"][table["status"].notna() & ~table["status"].isin(("ok", "unsupported", "impossible"))]
     }
     return any(not is_peer(Case.from_slug(slug)) for slug in bad)
 

@@ -66,7 +66,9 @@ def listing(words: list[str]) -> str:
 
 def printable(text: str) -> str:
     """One line without control characters: what a compiler says may hold any byte."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(text.split())
 
 
 def shorten(text: str, width: int) -> str:

@@ -1,6 +1,7 @@
 """Pieces of a fusion picture: words, sizes, colours, and SVG elements of them."""
 
 import textwrap
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -33,13 +34,14 @@ def wrap(words: str, width: float, lines: int) -> list[str]:
 
 def tag(name: str, content: str = "", **attributes: Any) -> str:
     """An SVG element; underscores in attribute names become hyphens, and numbers are rounded to a tenth."""
-    pairs = (
-        f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
+    pairs = [f' {_attribute(key)}="{_value(value)}"' for key, value in attributes.items() if value is not None]
     head = f"<{name}{''.join(pairs)}"
     return f"{head}>{content}</{name}>" if content else f"{head}/>"
+
+
+@cache
+def _attribute(key: str) -> str:
+    return key.rstrip("_").replace("_", "-")
 
 
 def _value(value: Any) -> str:

@@ -7,7 +7,7 @@ log of a study that is not finished.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,16 +78,20 @@ class RunFolder:
             return None
         return f"run {str(self.path)!r} has schema version 1, which has no checksums: its files are read unchecked"
 
-    def table(self, name: str) -> pa.Table:
+    def table(self, name: str, categories: Collection[str] = ()) -> pa.Table:
         """A table of a complete run as it was written; without rows where the run was made before there was such a
         table.
+
+        Args:
+          name: of the table.
+          categories: columns of words that are read as Arrow's dictionaries: each word once, and its number a row.
 
         Raises:
           UserError: where it is missing or cannot be read.
         """
         file = self.path / f"{name}.parquet"
         try:
-            return unpack_table(read_bytes(file, MAX_FILE_BYTES))
+            return unpack_table(read_bytes(file, MAX_FILE_BYTES), categories)
         except Unreadable as error:
             if name in LATER_TABLES and not file.is_symlink() and not file.exists():
                 return pa.table({})

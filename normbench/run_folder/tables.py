@@ -1,5 +1,7 @@
 """The tables of a complete run: their columns, and reading one whose size was checked before it is unpacked."""
 
+from collections.abc import Collection
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,8 +20,8 @@ def arrow_schema(table: str) -> pa.Schema:
     return pa.schema([pa.field(name, _ARROW[kind]) for name, kind in TABLES[table].items()])
 
 
-def unpack_table(data: bytes) -> pa.Table:
-    """Reads a Parquet file from memory.
+def unpack_table(data: bytes, categories: Collection[str] = ()) -> pa.Table:
+    """Reads a Parquet file from memory; `categories` are the columns that become dictionaries.
 
     Raises:
       Unreadable: where it is none, or unpacks to more than a table of its size can hold.
@@ -29,6 +31,9 @@ def unpack_table(data: bytes) -> pa.Table:
         rows = file.metadata.num_rows
         if rows > max(ROWS_AT_LEAST, ROWS_PER_BYTE * len(data)):
             raise Unreadable(f"says that it has {rows:,} rows in {len(data):,} bytes, more than a table can")
+        named = [name for name in file.schema_arrow.names if name in categories]
+        if named:
+            file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=named)
         size, batches = 0, []
         for batch in file.iter_batches(_BATCH_ROWS):
             size += batch.nbytes

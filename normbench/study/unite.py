@@ -79,7 +79,7 @@ class Source:
             return
         try:
             for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
-                rows = conform(pa.Table.from_batches([batch]), table)
+                rows = conform(pa.Table.from_batches([batch]), arrow_schema(table))
                 yield _with_host(rows, next(iter(self.environments)) if len(self.environments) == 1 else None)
         except (OSError, pa.ArrowException, ValueError) as error:
             raise UserError(f"table {str(file)!r} cannot be read: {' '.join(str(error).split())[:200]}") from error

@@ -7,6 +7,7 @@ import pytest
 from normbench.predict.known_error import told_apart
 from normbench.report.data.frames import conform
 from normbench.report.findings.foretold import foretold, foretold_lines
+from normbench.run_folder import arrow_schema
 
 
 def summary(*variants, problem="a"):
@@ -54,6 +55,6 @@ def test_what_has_no_prediction_is_left_out():
 
 @pytest.mark.parametrize("table", ["compiled", "launches"])
 def test_an_older_run_s_prediction_was_by_bytes(table):
-    old = conform(pa.table({"case": ["a"], "predicted_s": [1e-6]}), table)
+    old = conform(pa.table({"case": ["a"], "predicted_s": [1e-6]}), arrow_schema(table))
     assert old.column("bytes_s").to_pylist() == [1e-6]
     assert old.column("predicted_s").to_pylist() == [None]

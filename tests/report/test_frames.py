@@ -33,7 +33,7 @@ def test_empty_tables_are_typed_like_full_ones(full_run, make_run):
     empty, full = load_run(make_run({})), load_run(full_run)
     for name in TABLES:
         assert len(empty.tables[name]) == 0
-        assert dict(empty.tables[name].dtypes) == dict(full.tables[name].dtypes)
+        assert empty.tables[name].dtypes.map(str).to_dict() == full.tables[name].dtypes.map(str).to_dict()
 
 
 def test_what_was_not_measured_is_null(full_run):

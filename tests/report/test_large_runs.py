@@ -85,7 +85,7 @@ def test_a_case_takes_so_much_of_the_report_and_no_more(runs, monkeypatch):
 
 def test_a_case_takes_so_much_memory_and_no_more(runs):
     held = {cases: sum(t.memory_usage().sum() for t in load_run(path).tables.values()) for cases, path in runs.items()}
-    assert max(marginal(held)) * CASES < 0.4 * MOST_MEMORY_BYTES
+    assert max(marginal(held)) * CASES < 0.2 * MOST_MEMORY_BYTES  # 0.36 where every sample has its words anew
 
 
 def test_the_work_of_a_report_is_in_proportion_to_the_cases(runs):

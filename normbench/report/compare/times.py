@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from normbench.report.compare.verdict import AMBIGUOUS, FASTER, SLOWER, Noise, Samples, Sides, judge, noise_of
-from normbench.report.data.frames import Run
+from normbench.report.data.frames import Run, is_ok
 from normbench.report.findings.noise_floor import noise_floors
 
 _TIMED = ("case", "device", "clock", "cache")
@@ -47,8 +47,8 @@ def _series(run: Run) -> Series:
     """Seconds by process; empty for a series that could not be timed."""
     calls = run.timings[run.timings["stage"] == "call"]
     found: Series = {}
-    for key, group in calls.groupby(list(_TIMED), sort=False):
-        good = group[group["seconds"].notna() & (group["status"].fillna("ok") == "ok")]
+    for key, group in calls.groupby(list(_TIMED), sort=False, observed=True):
+        good = group[group["seconds"].notna() & is_ok(group["status"])]
         found[key] = _by_process(good)
     return found
 

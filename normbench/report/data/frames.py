@@ -14,6 +14,9 @@ from normbench.run_folder import RunFolder, arrow_schema, read_run
 from normbench.schema import TABLES
 
 _PANDAS = {pa.string(): pd.StringDtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+_SAMPLES = "timings"
+"""The table of a row per sample. Its words are categories: each is held once, where the samples are millions."""
+_CATEGORY = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +111,14 @@ def _require_names(path: Path, cases: pd.DataFrame) -> None:
 
 
 def _read_tables(folder: RunFolder) -> dict[str, pd.DataFrame]:
-    return {name: _read_table(folder, name) for name in TABLES}
+    frames = {name: _read_table(folder, name) for name in TABLES}
+    pa.default_memory_pool().release_unused()  # Arrow keeps what it read the columns into: more than the frames take
+    return frames
 
 
 def _read_table(folder: RunFolder, name: str) -> pd.DataFrame:
     try:
-        return _to_pandas(conform(folder.table(name), name), name)
+        return _to_pandas(conform(folder.table(name, _categories(name)), _frame_schema(name)), name)
     except (pa.ArrowException, ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
@@ -130,27 +135,42 @@ def _read_parts(folder: RunFolder) -> dict[str, pd.DataFrame]:
     return {name: _to_pandas(_from_rows(found, name, folder.path / "parts"), name) for name, found in rows.items()}
 
 
+def _categories(name: str) -> list[str]:
+    return [column for column, kind in TABLES[name].items() if kind == "string"] if name == _SAMPLES else []
+
+
+def _frame_schema(name: str) -> pa.Schema:
+    """Arrow's types of the columns of a frame."""
+    words = _categories(name)
+    return pa.schema([field.with_type(_CATEGORY) if field.name in words else field for field in arrow_schema(name)])
+
+
 def _from_rows(rows: list[dict[str, Any]], name: str, folder: Path) -> pa.Table:
     try:
-        return pa.Table.from_pylist(rows, schema=arrow_schema(name))
+        return pa.Table.from_pylist(rows, schema=_frame_schema(name))
     except (pa.ArrowException, TypeError, AttributeError) as error:
         raise UserError(f"parts in {str(folder)!r} do not fit table {name!r}: {_one_line(error)}") from error
 
 
-def conform(table: pa.Table, name: str) -> pa.Table:
-    """The schema's columns in its order and types; a column that an older writer did not know is null."""
+def is_ok(statuses: pd.Series) -> pd.Series:
+    """Where a row's status is ok, or not told: rows of a version before statuses."""
+    return ~(statuses.notna() & (statuses != "ok"))
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema in its order and types; a column that an older writer did not know is null."""
     if "predicted_s" in table.column_names and "bytes_s" not in table.column_names:
         # Before predictions were made from the compiled code, the prediction was what is now `bytes_s`.
         table = table.rename_columns({"predicted_s": "bytes_s"})
     if len(set(table.column_names)) < len(table.column_names):
         raise ValueError("it has several columns of one name")
     columns = []
-    for field in arrow_schema(name):
+    for field in schema:
         if field.name in table.column_names:
             columns.append(table.column(field.name).cast(field.type))
         else:
             columns.append(pa.nulls(table.num_rows, field.type))
-    return pa.table(columns, schema=arrow_schema(name))
+    return pa.table(columns, schema=schema)
 
 
 def _to_pandas(table: pa.Table, name: str) -> pd.DataFrame:

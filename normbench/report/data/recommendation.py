@@ -10,6 +10,7 @@ The baseline stands unless another is better by more than the noise of the times
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,11 @@ SERIES = ("device_kernels_cold", "device_kernels_warm", "wall_cold", "wall_warm"
 SAME_BYTES = 0.01
 """Programs whose bytes differ by less move the same: parameters that were folded into fewer arrays."""
 _LARGE_MEAN, _LOST = 1e3, 100.0
+_MEASURED = {series: [f"{series}_{name}" for name in ("ratio", "ratio_low", "ratio_high")] for series in SERIES}
+_PREDICTED = ["predicted_s", "predicted_low_s", "predicted_high_s"]
+_TIMES = [name for names in (*_MEASURED.values(), _PREDICTED) for name in names]
+_COMPARED = ["case", "target", "problem", "variant", "baseline", *_TIMES, "bytes"]
+"""The columns of the summary that a recommendation rests on."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +101,17 @@ class Recommendation:
         return tuple(each for each in self.others if each.reason and each.ratio < self.chosen.low)
 
 
-def recommendations(digest: Digest, by: Sequence[str] = BY_PASS) -> list[Recommendation]:
+def recommendations(digest: Digest, by: Sequence[str] = BY_PASS) -> tuple[Recommendation, ...]:
     """One per group of the columns `by` and target, in the order of the run; none where fewer than two variants can be
     compared. Cases whose result is wrong, on whatever device, are left out."""
+    return _recommendations(digest, tuple(by))
+
+
+@lru_cache(maxsize=2)  # of one digest: the terminal and the page ask for the same, the atlas by its own columns
+def _recommendations(digest: Digest, by: tuple[str, ...]) -> tuple[Recommendation, ...]:
     rows = digest.summary
     rows = rows[~rows["case"].isin(rows.loc[rows["status"] == "wrong", "case"])]
-    rows = rows[rows["target"].notna()]
+    rows = rows.loc[rows["target"].notna(), list(dict.fromkeys([*by, *_COMPARED]))]
     floors = noise_floors(digest.run)
     order = {target: place for place, target in enumerate(dict.fromkeys(rows["target"]))}
     found = []
@@ -108,7 +119,7 @@ def recommendations(digest: Digest, by: Sequence[str] = BY_PASS) -> list[Recomme
         targets = sorted(part.groupby("target", sort=False), key=lambda item: order[item[0]])
         made = (_recommend(str(target), tuple(map(str, key)), mine, floors) for target, mine in targets)
         found += [one for one in made if one is not None]
-    return found
+    return tuple(found)
 
 
 def _recommend(
@@ -130,13 +141,11 @@ def _recommend(
 
 def _known(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """What the run knows of a target, best first: the basis, its series, and `value`, `low`, `high` by case."""
-    for series in SERIES:
-        names = [f"{series}_{name}" for name in ("ratio", "ratio_low", "ratio_high")]
+    for series, names in _MEASURED.items():
         if rows[names[0]].notna().any():
             yield MEASURED, series, _values(rows, names)
-    names = ["predicted_s", "predicted_low_s", "predicted_high_s"]
     if rows["predicted_s"].notna().any():
-        yield PREDICTED, "", _values(rows, names)
+        yield PREDICTED, "", _values(rows, _PREDICTED)
     if rows["bytes"].notna().any():
         yield TRAFFIC, "", _values(rows, ["bytes"] * 3)
 
@@ -154,21 +163,24 @@ def _contenders(rows: pd.DataFrame, values: pd.DataFrame) -> tuple[list[Contende
     """The variants with a value for the most problems, over those problems; and the baseline's name."""
     counts = values.groupby("variant", sort=False)["problem"].nunique()
     competing = list(counts[counts == counts.max()].index)
-    mine = values[values["variant"].isin(competing)]
-    tables = {name: mine.pivot(index="problem", columns="variant", values=name) for name in ("value", "low", "high")}
-    common = tables["value"].dropna().index
-    if not len(common):
+    columns = pd.Index(competing).get_indexer(values["variant"])
+    mine, columns = values[columns >= 0], columns[columns >= 0]
+    places, problems = pd.factorize(mine["problem"])
+    logs = np.full((3, len(problems), len(competing)), math.nan)
+    logs[:, places, columns] = np.log(mine[["low", "value", "high"]].to_numpy().T)
+    logs = logs[:, ~np.isnan(logs[1]).any(axis=1)]
+    common = logs.shape[1]
+    if not common:
         return [], 0, ""
-    logs = {name: np.log(table.loc[common]) for name, table in tables.items()}
     bases = list(dict.fromkeys(rows.loc[rows["baseline"].fillna(False).astype(bool), "variant"]))
     baseline = next((name for name in bases if name in competing), competing[0])
-    scale = logs["value"][baseline]
+    ratios = np.exp((logs - logs[1][:, [competing.index(baseline)]]).mean(axis=1)).T
+    cases = mine["case"].to_numpy()
     found = []
-    for variant in competing:
-        low, ratio, high = (float(np.exp((logs[name][variant] - scale).mean())) for name in ("low", "value", "high"))
-        reasons = map(_unfit, mine.loc[mine["variant"] == variant, "case"])
-        found.append(Contender(str(variant), ratio, low, high, next(filter(None, reasons), "")))
-    return found, len(common), str(baseline)
+    for column, (variant, (low, ratio, high)) in enumerate(zip(competing, ratios.tolist(), strict=True)):
+        reason = next(filter(None, map(_unfit, cases[columns == column])), "")
+        found.append(Contender(str(variant), ratio, low, high, reason))
+    return found, common, str(baseline)
 
 
 def _choose(

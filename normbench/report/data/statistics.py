@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from normbench.report.data.frames import is_ok
+
 SERIES = ["case", "device", "stage", "clock", "cache"]
 """What one series of samples is measured for."""
 
@@ -43,29 +45,30 @@ def time_statistics(timings: pd.DataFrame) -> pd.DataFrame:
     """
     if timings.empty:  # pandas cannot take quantiles of no groups
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _STATISTICS.items()})
-    groups = timings.groupby(SERIES, sort=False, dropna=False)
+    series = _numbers(timings[SERIES])
+    groups = timings.groupby(series)
     seconds = groups["seconds"]
-    table = pd.DataFrame(
-        {
-            "median_s": seconds.median(),
-            "q1_s": seconds.quantile(0.25),
-            "q3_s": seconds.quantile(0.75),
-            "minimum_s": seconds.min(),
-            "n": seconds.count(),
-            "outliers": groups["outlier"].sum(),
-        }
+    by_process = timings["seconds"].dropna().groupby([series, timings["process"]], dropna=False).median()
+    levels = by_process.groupby(level=0)
+    troubled = timings.loc[~is_ok(timings["status"]), ["status", "reason"]].astype("string").groupby(series)
+    table = (
+        timings.loc[~series.duplicated(), SERIES]
+        .reset_index(drop=True)
+        .assign(
+            median_s=seconds.median(),
+            q1_s=seconds.quantile(0.25),
+            q3_s=seconds.quantile(0.75),
+            minimum_s=seconds.min(),
+            n=seconds.count(),
+            outliers=groups["outlier"].sum(),
+            processes=levels.count().reindex(range(len(seconds)), fill_value=0),
+            process_spread=levels.max() / levels.min() - 1,
+            bimodal=[is_bimodal(part) for part in _parts(timings["seconds"], series)],
+            status=troubled["status"].first(),
+            reason=troubled["reason"].first(),
+        )
     )
-    timed = timings[[*SERIES, "process", "seconds"]].dropna(subset=["seconds"])
-    by_process = timed.groupby([*SERIES, "process"], dropna=False)["seconds"].median()
-    levels = by_process.groupby(level=SERIES, dropna=False)
-    table["processes"] = levels.count().reindex(table.index).fillna(0).astype("int64")
-    table["process_spread"] = (levels.max() / levels.min() - 1).reindex(table.index)
-    table["bimodal"] = [is_bimodal(part) for part in _parts(timings["seconds"], groups.ngroup())]
-    bad = timings["status"].fillna("ok") != "ok"
-    troubled = timings.loc[bad, [*SERIES, "status", "reason"]].groupby(SERIES, sort=False, dropna=False)
-    table["status"] = troubled["status"].first().reindex(table.index).fillna("ok")
-    table["reason"] = troubled["reason"].first().reindex(table.index)
-    return table.reset_index().astype(_STATISTICS)
+    return table.fillna({"status": "ok"}).astype(_STATISTICS)
 
 
 def is_bimodal(seconds: np.ndarray) -> bool:
@@ -98,7 +101,7 @@ def ratios(timings: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     problem are interleaved within a process; processes that timed only one of the two are left out, unless none timed
     both.
     """
-    ok = timings["seconds"].notna() & (timings["status"].fillna("ok") == "ok")
+    ok = timings["seconds"].notna() & is_ok(timings["status"])
     calls = timings.loc[ok & (timings["stage"] == "call"), [*_CALLS, "process", "seconds"]].dropna(subset=_CALLS)
     samples = _samples(calls)
     known = cases.drop_duplicates("case").set_index("case")[["problem", "baseline"]]
@@ -129,12 +132,17 @@ def _samples(calls: pd.DataFrame) -> dict[tuple, dict[int, np.ndarray]]:
     """Seconds by process, by case, device, clock and cache."""
     calls = calls.assign(process=calls["process"].fillna(0))
     keys = [*_CALLS, "process"]
-    parts = _parts(calls["seconds"], calls.groupby(keys, sort=False).ngroup())
+    parts = _parts(calls["seconds"], _numbers(calls[keys]))
     samples: dict[tuple, dict[int, np.ndarray]] = {}
     distinct = calls[keys].drop_duplicates()
     for (*key, process), seconds in zip(distinct.itertuples(index=False, name=None), parts, strict=True):
         samples.setdefault(tuple(key), {})[int(process)] = np.sort(seconds)
     return samples
+
+
+def _numbers(keys: pd.DataFrame) -> pd.Series:
+    """Of each row the number of its group, 0, 1, ..., in the order in which the groups appear."""
+    return keys.groupby(list(keys), sort=False, dropna=False, observed=True).ngroup()
 
 
 def _parts(values: pd.Series, numbers: pd.Series) -> list[np.ndarray]:

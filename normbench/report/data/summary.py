@@ -39,7 +39,7 @@ _ACCURACY = ["max_abs", "max_rel", "max_ulp", "ulp_dtype"]
 _SERIES = ["median_s", "q1_s", "q3_s", "minimum_s", "n", "processes", "process_spread", "bimodal"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Digest:
     """A run with everything that is computed from it once and shown in several places.
 
@@ -126,7 +126,7 @@ def _places(run: Run) -> pd.DataFrame:
     asked = cases[["case"]].merge(pd.DataFrame({"target": list(run.targets)}, dtype="string"), how="cross")
     found = [run.compiled[["case", "target"]]]
     found += [frame[["case", "device"]].rename(columns={"device": "target"}) for frame in (run.timings, run.accuracy)]
-    places = pd.concat([asked, *found]).drop_duplicates()
+    places = pd.concat([asked, *(one.drop_duplicates().astype("string") for one in found)]).drop_duplicates()
     return cases.merge(places, on="case", how="left")
 
 

@@ -1,6 +1,7 @@
 """What stands below a recommendation: what its figures are, how far to trust them, what failed, what to do next."""
 
 import textwrap
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -17,7 +18,7 @@ _LOUD = 0.05
 _MOST_FAILURES = 4
 
 
-def basis_lines(told: list[Recommendation]) -> list[str]:
+def basis_lines(told: Sequence[Recommendation]) -> list[str]:
     """What the figures are, by basis: over the baseline's, on which targets, and how far they can be trusted."""
     if not told:
         return []
@@ -34,7 +35,7 @@ def basis_lines(told: list[Recommendation]) -> list[str]:
     return [*lines, *_passed_over(told)]
 
 
-def _measured(mine: list[Recommendation]) -> str:
+def _measured(mine: Sequence[Recommendation]) -> str:
     clock, cache = clock_and_cache(mine[0].series)
     floor = mine[0].floor
     noise = f"the same program timed twice differs by up to {100 * floor:.1f} %" if floor is not None else _UNTRIED
@@ -44,17 +45,17 @@ def _measured(mine: list[Recommendation]) -> str:
 _UNTRIED = "what a program differs from itself by was not tried"
 
 
-def _predicted(mine: list[Recommendation]) -> str:
+def _predicted(mine: Sequence[Recommendation]) -> str:
     widths = [one.chosen.high / one.chosen.low for one in mine if one.chosen.low > 0]
     off = f"; the model's known error leaves a factor of up to {max(widths):.1f} between low and high" if widths else ""
     return f"{PREDICTED} (from the compiled code, never measured here){off}."
 
 
-def _traffic(mine: list[Recommendation]) -> str:
+def _traffic(mine: Sequence[Recommendation]) -> str:
     return f"{TRAFFIC} alone (neither timed nor predicted in this run): fewer bytes are not always faster."
 
 
-def _passed_over(told: list[Recommendation]) -> list[str]:
+def _passed_over(told: Sequence[Recommendation]) -> list[str]:
     """Variants that look better and were not recommended, with the reason of each."""
     found: dict[str, dict[str, None]] = {}
     for one in told:
@@ -90,7 +91,7 @@ def failures(data: Digest) -> list[str]:
     return lines or ["Nothing failed."]
 
 
-def next_steps(data: Digest, told: list[Recommendation]) -> list[str]:
+def next_steps(data: Digest, told: Sequence[Recommendation]) -> list[str]:
     """What to do next, each with its command."""
     steps = []
     if not data.run.complete:

@@ -117,7 +117,7 @@ def _states(run: Run) -> Iterator[Told]:
 
 def _held_back(run: Run) -> Iterator[Told]:
     timed = run.timings[run.timings["throttled"].notna()]
-    for device, part in timed.groupby("device", sort=False):
+    for device, part in timed.groupby("device", sort=False, observed=True):
         marked = part[part["throttled"].astype(bool)]
         if len(marked):
             states = run.device_states[run.device_states["device"] == device]["throttled"].dropna().unique()

@@ -93,7 +93,7 @@ def _timed(run: Run, device: str, clock: str, cache: str) -> pd.DataFrame:
     for name, value in wanted.items():
         chosen &= (run.timings[name] == value).fillna(False).astype(bool)
     rows = run.timings.loc[chosen, ["case", "seconds"]]
-    return rows.groupby("case")["seconds"].median().rename("measured_s").reset_index()
+    return rows.groupby("case", observed=True)["seconds"].median().rename("measured_s").reset_index()
 
 
 def _joined(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The first thing on the page: which variant to use, as a table, and what to know about it."""
 
+from collections.abc import Sequence
 from html import escape
 
 from normbench.report.data.choice import Choice, bases_of, by_group, choices, columns_of, group_name
@@ -11,7 +12,7 @@ from normbench.report.page.markup import details, listed, scrolling
 NOTHING = "No two variants of a problem were compiled or timed: there is nothing to choose."
 
 
-def answer_section(data: Digest, told: list[Recommendation]) -> str:
+def answer_section(data: Digest, told: Sequence[Recommendation]) -> str:
     """The section's body: a row per group, a column per kind of evidence; what failed; what to do next."""
     text = _table(told) if told else f"<p>{NOTHING}</p>"
     troubles = failures(data)
@@ -22,7 +23,7 @@ def answer_section(data: Digest, told: list[Recommendation]) -> str:
     return text + (details("What to do next", f"<ul>{''.join(steps)}</ul>", opened=True) if steps else "")
 
 
-def _table(told: list[Recommendation]) -> str:
+def _table(told: Sequence[Recommendation]) -> str:
     columns = columns_of(told)
     head = "".join(
         f'<th scope="col">{escape(" ".join(column))}<small>by {" or ".join(bases_of(told, column))}</small></th>'

@@ -58,8 +58,11 @@ def dtype_label(row: Any) -> str:
     return str(row.dtype) if same else f"{row.dtype}, {row.param_dtype} parameters"
 
 
+_LABELLED = ["problem", "shape", "layout", "context", "options", "dtype", "param_dtype"]
+
+
 def with_labels(frame: pd.DataFrame) -> pd.DataFrame:
-    problems = frame.drop_duplicates("problem").set_index("problem")
+    problems = frame[_LABELLED].drop_duplicates("problem").set_index("problem")
     labels = {row.Index: problem_label(row) for row in problems.itertuples()}
     dtypes = {row.Index: dtype_label(row) for row in problems.itertuples()}
     return frame.assign(label=frame["problem"].map(labels), dtypes=frame["problem"].map(dtypes))
@@ -79,11 +82,12 @@ def time_by_variant(summary: pd.DataFrame, clock: str, caption: str) -> Figure |
     Args:
       summary: rows of `normbench.report.data.summary.summary`, of one operator and one device.
     """
-    timed = with_labels(summary[summary["status"] == "ok"])
+    timed = summary[summary["status"] == "ok"]
     caches = [cache for cache in CACHES if timed[f"{clock}_{cache}_median_s"].notna().any()]
     timed = timed[timed[[f"{clock}_{cache}_median_s" for cache in caches]].notna().any(axis=1)]
     if not caches or timed.empty:
         return None
+    timed = with_labels(timed)
     parts = list(timed.groupby("dtypes", sort=False))
     rows = [chosen_problems(part, "elements") for _, part in parts]
     with mpl.rc_context(STYLE):

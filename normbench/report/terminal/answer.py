@@ -32,7 +32,7 @@ def terminal_answer(run: Run, width: int) -> str:
     return "\n".join([*head, *_table(told, width, room), "", *below]) + "\n"
 
 
-def _table(told: list[Recommendation], width: int, room: int) -> list[str]:
+def _table(told: Sequence[Recommendation], width: int, room: int) -> list[str]:
     groups = by_group(told)
     if not groups:
         return textwrap.wrap("No two variants of a problem were compiled or timed: there is nothing to choose.", width)
@@ -51,7 +51,7 @@ def _table(told: list[Recommendation], width: int, room: int) -> list[str]:
     return lines
 
 
-def _heading(told: list[Recommendation], column: Sequence[str], wide: int) -> list[str]:
+def _heading(told: Sequence[Recommendation], column: Sequence[str], wide: int) -> list[str]:
     where, what = " ".join(column), f"by {' or '.join(bases_of(told, column))}"
     together = f"{where}, {what}"
     return [together] if len(together) <= wide else [*textwrap.wrap(where, wide), *textwrap.wrap(what, wide)]
