@@ -35,7 +35,7 @@ def predictions_svg(judged: Sequence[Judged]) -> str:
         figure.legend(
             handles=_legend(),
             loc="lower center",
-            ncols=4,
+            ncols=3,
             bbox_to_anchor=(0.53, 0.0),
             columnspacing=1.2,
             handletextpad=0.2,
