@@ -7,7 +7,7 @@ analysis.pages.kernels_limits` makes it. It decides for Hopper and newer. Of a p
 decides: the kernel is refused where it is slower by more than the model's error. Of another one its neighbours do:
 problems of the same operator, side of the channels and pass, near in the number of runs, in their length, alignment and
 width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the squared distance. There a
-tenth is enough, as what neighbours tell is in doubt itself: of what is slower by more than the error, half went
+twentieth is enough, as what neighbours tell is in doubt itself: of what is slower by more than the error, half went
 unrefused when they had to tell as much. The device that is present measures instead: on "gpu" nothing is refused.
 
 Bytes decide where times do not: for other targets, and where a kernel is not predicted to be quicker. They are counted
@@ -101,12 +101,12 @@ def moves_more(
 
 
 TABLE = "predicted.csv"
-NEIGHBOURS = 4
-SLOWER = 1.1
+NEIGHBOURS = 8
+SLOWER = 1.05
 """How many times as long as XLA's best a kernel takes, by its neighbours, before it is refused."""
 REACH = 8.0
 """The distance, in doublings, beyond which a problem is no neighbour."""
-OTHER_ALIGNMENT, OTHER_INPUTS, OTHER_CONTEXT = 2.0, 2.0, 0.25
+OTHER_ALIGNMENT, OTHER_INPUTS, OTHER_CONTEXT = 2.0, 2.0, 1.0
 """In doublings: runs of whole warpgroups, of whole 16 bytes and others take other ways; a residual is a tensor more; an
 activation or a cast costs instructions."""
 _WARPGROUP, _VECTOR_BYTES = 128, 16
