@@ -128,7 +128,7 @@ def test_a_study_on_ray_is_the_local_study_though_a_node_is_lost(cluster, tmp_pa
     assert_each_device_was_held_by_one(measured)
     compiled = pd.read_parquet(run / "compiled.parquet")
     stored = {path.name.removesuffix(".pb.zst") for path in (run / "hlo").rglob("*.pb.zst")}
-    assert stored >= set(compiled["hlo_sha256"].dropna())
+    assert stored >= set(compiled["module_sha256"].dropna())
 
 
 def assert_each_device_was_held_by_one(measured):
