@@ -113,7 +113,9 @@ register_variant(
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU where channels come last, gradient by hand",
-        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported, _pallas_mosaic.more),
+        supports_problem=unless_slower(
+            "pallas_mosaic", _pallas_mosaic.unsupported, _pallas_mosaic.more, _pallas_mosaic.idle
+        ),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

@@ -9,7 +9,7 @@ from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
-from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
+from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more, too_few_programs
 from normbench.kernels.pallas.mosaic import rows_given, slabs
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.row_norm import LEAST_COLUMNS
@@ -56,11 +56,24 @@ def unsupported(problem: Problem, target: str) -> str | None:
     """The reason why the kernel cannot compute `problem` on `target`, or None."""
     if refused := not_for_mosaic(target):
         return refused
+    asked = _asked(problem)
+    return _refusal(*asked) or _too_short(*asked)
+
+
+def idle(problem: Problem) -> str | None:
+    """The reason why half of the device would have no program, or None: where channels come last partial sums are kept
+    few."""
+    view, dtypes, plan, backward = _asked(problem)
+    rows = _cut(view, dtypes, plan, backward) if backward and len(view) == 2 else None
+    return too_few_programs(problem, None, rows if isinstance(rows, Rows) else None)
+
+
+def _asked(problem: Problem) -> tuple[tuple[int, ...], tuple[str, ...], Plan, bool]:
+    """The view of x, the dtypes of x and the parameters, what is computed, and whether backward."""
     dtype = CAST_DTYPES[problem.dtype] if problem.context == "cast" else problem.dtype
     plan = _plan(problem.epsilon, activation_of(problem.context), dtype)
-    axis, backward = problem.channel_axis % len(problem.shape), problem.pass_ != "forward"
-    view, dtypes = _view(problem.shape, axis), (problem.dtype, *(problem.param_dtype,) * 4)
-    return _refusal(view, dtypes, plan, backward) or _few(view, dtypes, plan, backward)
+    view = _view(problem.shape, problem.channel_axis % len(problem.shape))
+    return view, (problem.dtype, *(problem.param_dtype,) * 4), plan, problem.pass_ != "forward"
 
 
 def more(problem: Problem) -> str | None:
@@ -68,7 +81,7 @@ def more(problem: Problem) -> str | None:
     return moves_more(problem, 2, 3, INFERENCE)
 
 
-def _few(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> str | None:
+def _too_short(view: tuple[int, ...], dtypes: tuple[str, ...], plan: Plan, backward: bool) -> str | None:
     """Why so few elements are left to XLA although the kernels take them."""
     if 0 in view:
         return None

@@ -10,7 +10,7 @@ from normbench.errors import UserError
 from normbench.kernels.batch_norm_training.arguments import Outputs, checked
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
-from normbench.kernels.pallas.left_to_xla import TRAINING, moves_more, passes_of, too_few_programs
+from normbench.kernels.pallas.left_to_xla import TRAINING, few_that_wait, leaves_idle, moves_more, passes_of
 from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
@@ -82,12 +82,17 @@ def unsupported(problem: Problem, target: str) -> str | None:
     of_image = math.prod(problem.shape[2:])
     if isinstance(forward, Slabs) and of_image < WARPGROUP and not forward.runs.copied_in_bulk(problem.dtype):
         return f"{of_image} positions of an image; allowed for pallas_mosaic: {WARPGROUP} or more, of 128 at a time"
-    return too_few_programs(problem, forward, backward)
+    return few_that_wait(problem, forward, backward)
 
 
 def more(problem: Problem) -> str | None:
     """The reason why XLA moves less, or None."""
     return moves_more(problem, *passes_of(*_cuts(problem)), TRAINING)
+
+
+def idle(problem: Problem) -> str | None:
+    """The reason why half of the device would have nothing to do, or None."""
+    return leaves_idle(problem, *_cuts(problem))
 
 
 def _cuts(problem: Problem) -> tuple[Any, Any]:

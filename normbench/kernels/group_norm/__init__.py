@@ -128,7 +128,9 @@ for _variant in (
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU for groups that fit on chip, gradient by hand",
-        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported, _pallas_mosaic.more),
+        supports_problem=unless_slower(
+            "pallas_mosaic", _pallas_mosaic.unsupported, _pallas_mosaic.more, _pallas_mosaic.idle
+        ),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": _pallas_mosaic.pallas_mosaic},

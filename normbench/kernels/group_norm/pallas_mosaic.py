@@ -10,7 +10,7 @@ from normbench.errors import UserError
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.group_norm.arguments import checked
 from normbench.kernels.pallas.hardware import not_for_mosaic
-from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, moves_more, passes_of, too_few_programs
+from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, few_that_wait, leaves_idle, moves_more, passes_of
 from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of
 from normbench.kernels.pallas.mosaic.plan import Plan, dtype_refusal
@@ -68,13 +68,18 @@ def unsupported(problem: Problem, target: str) -> str | None:
     refused = refused or _few(problem.shape, axis, groups)
     if refused:
         return refused
-    return too_few_programs(problem, *_cuts(problem))
+    return few_that_wait(problem, *_cuts(problem))
 
 
 def more(problem: Problem) -> str | None:
     """The reason why XLA moves less, or None."""
     first = problem.channel_axis % len(problem.shape) == 1
     return moves_more(problem, *passes_of(*_cuts(problem)), TRAINING if first else LAST)
+
+
+def idle(problem: Problem) -> str | None:
+    """The reason why half of the device would have nothing to do, or None."""
+    return leaves_idle(problem, *_cuts(problem))
 
 
 def _cuts(problem: Problem) -> tuple[Any, Any]:

@@ -107,7 +107,9 @@ for _variant in (
         "pallas_mosaic",
         pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU for channels that fit on chip, gradient by hand",
-        supports_problem=unless_slower("pallas_mosaic", _groups_mosaic.unsupported, _groups_mosaic.more),
+        supports_problem=unless_slower(
+            "pallas_mosaic", _groups_mosaic.unsupported, _groups_mosaic.more, _groups_mosaic.idle
+        ),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"cast": pallas_mosaic},

@@ -8,7 +8,8 @@ decides: the kernel is refused where it is slower by more than the model's error
 problems of the same operator, side of the channels and pass, near in the number of runs, in their length, alignment and
 width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the squared distance. There a
 twentieth is enough, as what neighbours tell is in doubt itself: of what is slower by more than the error, half went
-unrefused when they had to tell as much. The device that is present measures instead: on "gpu" nothing is refused.
+unrefused when they had to tell as much. What they cannot see is how a kernel cuts x: where that leaves half of the
+device idle it is refused, too. The device that is present measures instead: on "gpu" nothing is refused.
 
 Bytes decide where times do not: for other targets, and where a kernel is not predicted to be quicker. They are counted
 in passes over tensors of x's size. Two things keep kernels behind: a residual that Mosaic's add in a launch of its own
@@ -31,9 +32,19 @@ from normbench.kernels.contexts import residuals_of
 from normbench.kernels.pallas.hardware import MULTIPROCESSORS, not_for_mosaic
 from normbench.kernels.problem import ACTIVATIONS, Problem
 
-INFERENCE = {("forward_backward", "alone"): 4, ("forward", "residual"): 4, ("forward_backward", "residual"): 8}
+INFERENCE = {
+    ("forward_backward", "alone"): 4,
+    ("forward", "residual"): 4,
+    ("backward", "residual"): 5,
+    ("forward_backward", "residual"): 8,
+}
 """XLA's passes over the data for inference batch norm, by pass and context; "alone" stands for "cast", too."""
-TRAINING = {("forward_backward", "alone"): 6, ("forward", "residual"): 5, ("forward_backward", "residual"): 10}
+TRAINING = {
+    ("forward_backward", "alone"): 6,
+    ("forward", "residual"): 5,
+    ("backward", "residual"): 6,
+    ("forward_backward", "residual"): 10,
+}
 """The same for batch norm in training, and for group and instance norm where channels come first."""
 LAST = {**TRAINING, ("forward_backward", "alone"): 7}
 """The same for group and instance norm where channels come last: dy is written once more in another layout."""
@@ -42,17 +53,24 @@ OUTSIDE, WITHIN = (3, 3), (2, 1)
 """Passes of a residual that is added in a launch of its own, or in the kernel's, and of its gradient."""
 
 
-class Cut(Protocol):
-    """How a kernel shares x out among programs, whose parts lie on the chip or come piece by piece."""
-
-    @property
-    def resident(self) -> bool: ...
+class Shares(Protocol):
+    """How a kernel shares x out among programs."""
 
     @property
     def programs(self) -> int: ...
 
 
-def too_few_programs(problem: Problem, forward: Cut | None, backward: Cut | None) -> str | None:
+class Cut(Shares, Protocol):
+    """The same where parts lie on the chip, or come piece by piece."""
+
+    @property
+    def resident(self) -> bool: ...
+
+    @property
+    def piece_elements(self) -> int: ...
+
+
+def few_that_wait(problem: Problem, forward: Cut | None, backward: Cut | None) -> str | None:
     """The reason to leave `problem` to XLA, by how Mosaic cuts x in each pass; None as a cut: what fits on the chip.
 
     What does not fit comes in pieces, and once more for the output; one program of a multiprocessor then waits for each
@@ -65,6 +83,39 @@ def too_few_programs(problem: Problem, forward: Cut | None, backward: Cut | None
                 f"{MULTIPROCESSORS} or more, one for each multiprocessor"
             )
     return None
+
+
+LEAST_PIECE = 4096
+"""Elements of a piece: two are in flight for each program, and each takes about a microsecond. Batch norm of channels
+of 115,000 elements in bfloat16 is predicted to take 28 times as long as XLA's best in pieces of 128, 11 to 15 times in
+pieces of 256, 2.3 to 3.5 times in pieces of 1000 to 1700, and 1.1 times in pieces of 6400."""
+
+
+def leaves_idle(problem: Problem, forward: Cut | None, backward: Cut | None) -> str | None:
+    """The reason to leave `problem` to XLA where nobody predicted it, by how Mosaic cuts x in each pass: too few
+    programs, or pieces so short that memory waits for the programs."""
+    if reason := too_few_programs(problem, forward, backward):
+        return reason
+    for name, cut in (("forward", forward), ("backward", backward)):
+        if cut and not cut.resident and name in problem.pass_ and cut.piece_elements < LEAST_PIECE:
+            return (
+                f"x comes in pieces of {cut.piece_elements} elements; allowed for pallas_mosaic where nobody predicted "
+                f"it: {LEAST_PIECE} or more"
+            )
+    return None
+
+
+def too_few_programs(problem: Problem, forward: Shares | None, backward: Shares | None) -> str | None:
+    """The reason to leave `problem` to XLA where nobody predicted it, by how Mosaic cuts x in each pass: more than half
+    of the multiprocessors have no program. XLA shares out among all of them what has statistics of its own, too."""
+    cuts = (("forward", forward), ("backward", backward))
+    programs = min((cut.programs for name, cut in cuts if cut and name in problem.pass_), default=MULTIPROCESSORS)
+    if programs >= MULTIPROCESSORS // 2:
+        return None
+    return (
+        f"{programs} programs for {MULTIPROCESSORS} multiprocessors; allowed for pallas_mosaic where nobody predicted "
+        f"it: {MULTIPROCESSORS // 2} or more"
+    )
 
 
 def passes_of(forward: Cut | None, backward: Cut | None) -> tuple[int, int]:
@@ -82,16 +133,15 @@ def moves_more(
 ) -> str | None:
     """The reason to leave `problem` to XLA, of kernels that pass over x `forward` and `backward` times, or None.
 
-    `xla` is one of the tables above, `residual` one of the places where it is added. The backward pass alone is never
-    refused.
+    `xla` is one of the tables above, `residual` one of the places where it is added. The backward pass alone is refused
+    with a residual only.
     """
     if problem.context in ACTIVATIONS:
         return None
     added = residuals_of(problem.context)
     least = xla.get((problem.pass_, "residual" if added else "alone"))
-    passes = forward + residual[0] * added
-    if problem.pass_ == "forward_backward":
-        passes += backward + residual[1] * added
+    both = ("forward", forward + residual[0] * added), ("backward", backward + residual[1] * added)
+    passes = sum(of_pass for name, of_pass in both if name in problem.pass_)
     outside = added and residual == OUTSIDE
     if least is None or passes < least or (passes == least and not outside):
         return None
@@ -250,13 +300,22 @@ def _log_ratio(near: list[tuple[float, Prediction]]) -> float:
     return sum(weight * log for weight, log in zip(weights, logs, strict=True)) / sum(weights)
 
 
+def _unless_predicted(reason: str | None, variant: str, where: Geometry) -> str | None:
+    """`reason`, with what to use instead; None where the problem has a line of its own."""
+    near = _near(variant, where, predictions()) if reason else []
+    if not reason or _own(near):
+        return None
+    return f"{reason}; use {near[0][1].instead}" if near else reason
+
+
 def unless_slower(
     variant: str,
     unsupported: Callable[[Problem, str], str | None],
     more: Callable[[Problem], str | None] = lambda _: None,
+    idle: Callable[[Problem], str | None] = lambda _: None,
 ) -> Callable[[Any, str], str | None]:
-    """`unsupported`, and then the reason why a problem that the kernel could compute is left to XLA; `more` says of
-    such a problem why the kernel moves more than XLA, or None."""
+    """`unsupported`, and then the reason why a problem that the kernel could compute is left to XLA; of such a problem
+    `more` says why the kernel moves more than XLA, and `idle` that it leaves much of the device idle, or None."""
 
     def supports(problem: Any, target: str) -> str | None:
         if refused := unsupported(problem, target):
@@ -266,7 +325,8 @@ def unless_slower(
             return None
         if not_for_mosaic(target):  # what is older than Hopper
             return more(problem)
-        if slower := slower_than_xla(variant, where, predictions()):
+        slower = slower_than_xla(variant, where, predictions()) or _unless_predicted(idle(problem), variant, where)
+        if slower:
             return slower
         moves = more(problem)
         if moves is None or quicker_than_xla(variant, where, predictions()):

@@ -1,6 +1,7 @@
 """Batch norm in training in Mosaic GPU: interpreted, with races looked for, and compiled for absent GPUs."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import Problem
-from normbench.kernels.batch_norm_training.pallas_mosaic import pallas_mosaic
+from normbench.kernels.batch_norm_training.pallas_mosaic import idle, pallas_mosaic
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True
@@ -59,6 +60,7 @@ def test_what_it_does_not_take_is_refused_with_a_reason(shape, layout, dtype, wo
     [
         ((8, 64, 160, 160), "nchw", "64 programs"),
         ((32, 56, 56, 64), "nhwc", "2 programs"),
+        ((60, 192, 56, 56), "nchw", "pieces of 1664 elements"),
         ((8, 64, 7, 7), "nchw", "392 elements"),
         ((0, 64, 7, 7), "nchw", "0 elements"),
     ],
@@ -66,6 +68,19 @@ def test_what_it_does_not_take_is_refused_with_a_reason(shape, layout, dtype, wo
 def test_what_leaves_most_of_the_device_idle_is_left_to_xla(shape, layout, word):
     problem = Problem("batch_norm_training", shape, layout, "bfloat16", "float32")
     assert word in kernels.get("batch_norm_training", "pallas_mosaic").supports(problem, "h200")
+
+
+def test_half_a_device_without_programs_is_left_to_xla_where_nobody_predicted_it():
+    variant = kernels.get("batch_norm_training", "pallas_mosaic")
+    problem = Problem("batch_norm_training", (5, 48, 128, 128), "nchw", "bfloat16")
+    for target in ("h200", "b200"):
+        assert variant.supports(problem, target).startswith("48 programs for 132 multiprocessors; allowed")
+    assert "; use " in variant.supports(problem, "h200")
+    assert variant.supports(problem, "gpu") is None
+    assert idle(replace(problem, shape=(5, 66, 128, 128))) is None
+    predicted = Problem("batch_norm_training", (41, 32, 40, 40), "nchw", "bfloat16", context="gelu")
+    assert idle(predicted).startswith("32 programs")
+    assert variant.supports(predicted, "h200") is None  # within the model's error
 
 
 def test_it_is_for_hopper_and_newer_and_what_xla_does_better_is_refused():

@@ -41,7 +41,7 @@ from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import power_of_two_to
 from normbench.kernels.pallas.mosaic.activations import activate, pulled
 from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, LINE, PER_THREAD, WARPGROUP, Plan, room_bytes
-from normbench.kernels.pallas.mosaic.sums import over_groups, over_positions, sum_partials
+from normbench.kernels.pallas.mosaic.sums import one_by_one, over_groups, over_positions, sum_partials
 
 WIDE_BYTES = 64
 """Of a line, where that fits: two sectors of 32 bytes, which device memory reads at once. More would only make fewer
@@ -50,8 +50,6 @@ CHUNK = 1024
 """Elements in registers at a time: eight for each thread, of some ten arrays in float32."""
 PIECE = 16384
 """Elements of a piece, where the positions come in pieces."""
-TOGETHER = 8
-"""Scalars that are read before the first of them is waited for."""
 LEAST_POSITIONS = 256
 """Two sums in float32 for each image and channel are then 1.6 % of it in bfloat16."""
 
@@ -92,6 +90,10 @@ class ColumnsConfig:
     @property
     def resident(self) -> bool:
         return self.piece == self.positions
+
+    @property
+    def piece_elements(self) -> int:
+        return self.piece * self.width
 
     @property
     def pieces(self) -> int:
@@ -231,7 +233,7 @@ class Columns:
             for index, value in enumerate(found):
                 work[index * config.chunk, channel] = value.astype(jnp.float32)
 
-        _each(config.width, get, put)
+        one_by_one(config.width, get, put)
         return [over_positions(half, work) for half in (work[: config.chunk], work[config.chunk :])]
 
     def bring(self, piece: Any) -> None:
@@ -343,20 +345,7 @@ def _write_out(values: jax.Array, work: Any, ref: Any, start: tuple, each: int, 
     def put(index, found):
         ref[*start[:-1], start[-1] + index] = found.astype(ref.dtype)
 
-    _each(config.width // each, lambda index: work[0, index * each], put)
-
-
-def _each(count: int, get: Callable, put: Callable) -> None:
-    """`put(index, get(index))` of each index, `TOGETHER` at a time."""
-    together = max(n for n in range(1, TOGETHER + 1) if count % n == 0)
-
-    def step(first, carry):
-        found = [(index, get(index)) for index in (first * together + n for n in range(together))]
-        for index, value in found:
-            put(index, value)
-        return carry
-
-    jax.lax.fori_loop(0, count // together, step, 0)
+    one_by_one(config.width // each, lambda index: work[0, index * each], put)
 
 
 def _forward_kernel(x_ref, *refs: Any, plan: Plan, config: ColumnsConfig) -> None:

@@ -87,6 +87,10 @@ class Slabs:
         return self.runs.resident
 
     @property
+    def piece_elements(self) -> int:
+        return self.runs.piece
+
+    @property
     def elements(self) -> int:
         """Of a program."""
         return self.runs.count * self.runs.length

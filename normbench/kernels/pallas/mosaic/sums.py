@@ -144,3 +144,20 @@ def sum_partials(
             tuple(partials), zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), dimensions=axes
         )
     return tuple(s.reshape(-1).astype(dtype) for s, dtype in zip(summed, dtypes, strict=True))
+
+
+TOGETHER = 8
+"""Scalars that are read before the first of them is waited for."""
+
+
+def one_by_one(count: int, get: Callable, put: Callable) -> None:
+    """`put(index, get(index))` of each index, `TOGETHER` at a time."""
+    together = max(n for n in range(1, TOGETHER + 1) if count % n == 0)
+
+    def step(first, carry):
+        found = [(index, get(index)) for index in (first * together + n for n in range(together))]
+        for index, value in found:
+            put(index, value)
+        return carry
+
+    jax.lax.fori_loop(0, count // together, step, 0)
