@@ -135,7 +135,7 @@ def _finish(config: pytest.Config, session: "Session") -> bool:
     return True
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     session, told = config.stash[_SESSION], config.stash[_TOLD]
     if not session.checks and not told:
         return
