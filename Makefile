@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	if $$p -c '$(SUPPORTED)' 2>/dev/null; then command -v $$p; break; fi; done)
 BIN = .venv/bin
 
-.PHONY: study gpu check test torture lint site notebooks goldens peers tpus matrix validate clean
+.PHONY: study gpu check test torture oldest lint site notebooks goldens peers tpus matrix validate clean
 
 study: .venv/study
 	$(BIN)/normbench study --preset $(PRESET) $(ARGS)
@@ -59,6 +59,13 @@ tpus: .venv/test
 # The tests of the compiler's output also run under every other JAX for which there is a `.venv-<version>`.
 matrix:
 	tools/matrix.sh $(ARGS) 0.11.2 0.12.0.1
+
+# Tests under the oldest of what the package asks for: make oldest ARGS="tests/report tests/cli"
+oldest:
+	$(PYTHON) -m venv build/oldest
+	build/oldest/bin/python -m pip install -q --disable-pip-version-check -e '.[test,gpu-targets]' \
+		$$($(PYTHON) tools/oldest.py)
+	JAX_PLATFORMS=cpu build/oldest/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # What each JAX here (.venv and every .venv-<version>) makes of the presets standard and smoke, into results/golden, and
 # docs/history.md; compiles only what changed. The cases of the asv classes are renewed with them.

@@ -169,13 +169,21 @@ def test_labels_do_not_lie_on_each_other_or_outside(drawn):
     renderer = FigureCanvasAgg(figure).get_renderer()
     _, height = figure.canvas.get_width_height()
     for axes in figure.axes:
-        boxes = [tick.label1.get_window_extent(renderer) for tick in axes.yaxis.get_major_ticks()
+        ticks = (*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks())
+        boxes = [tick.label1.get_window_extent(renderer) for tick in ticks
                  if tick.label1.get_visible() and tick.label1.get_text() and axes.yaxis.get_visible()]  # fmt: skip
         shown = sorted((box for box in boxes if 0 <= box.y0 <= height), key=lambda box: box.y0)
         assert all(upper.y0 > lower.y0 + 0.5 * lower.height for lower, upper in pairwise(shown))
         assert min([box.x0 for box in shown], default=0) > -2
         if axes.get_title(loc="left"):
             assert axes.get_window_extent(renderer).y1 < height
+
+
+def test_no_label_is_written_as_a_formula(drawn):
+    """Which the style leaves as it is: the ticks that matplotlib labels itself."""
+    _, figure = drawn
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        assert not [text.get_text() for text in axis.get_ticklabels(which="both") if "$" in text.get_text()]
 
 
 def test_its_caption_names_its_source_and_its_axes_what_they_show(drawn):

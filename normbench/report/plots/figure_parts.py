@@ -4,13 +4,14 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -163,9 +164,14 @@ def time_tick(seconds: float) -> str:
     return f"{seconds / 1e-9:.2g} ns"
 
 
-def minor_tick(axes: Axes, seconds: float) -> str:
-    """Labels at 2 and 5 where the axis spans too little for the powers of ten to say much."""
-    low, high = axes.get_xlim()
-    leading = round(seconds / 10 ** np.floor(np.log10(seconds)), 6)
-    wanted = () if high / low > 300 else (2.0, 5.0) if high / low > 12 else (1.5, 2.0, 3.0, 5.0, 7.0)
-    return time_tick(seconds) if leading in wanted else ""
+def log_ticks(axis: Axis, label: Callable[[float], str]) -> None:
+    """Labels a logarithmic axis at powers of ten, and at 2 and 5 where it spans too little for these to say much."""
+
+    def minor(value: float, _: Any) -> str:
+        low, high = sorted(axis.get_view_interval())
+        leading = round(value / 10 ** np.floor(np.log10(value)), 6)
+        wanted = () if high / low > 300 else (2.0, 5.0) if high / low > 12 else (1.5, 2.0, 3.0, 5.0, 7.0)
+        return label(value) if leading in wanted else ""
+
+    axis.set_major_formatter(lambda value, _: label(value))
+    axis.set_minor_formatter(minor)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from normbench.display.palette import style
-from normbench.report.plots.figure_parts import STYLE, add_caption, add_legend, arrange, make_panels
+from normbench.report.plots.figure_parts import STYLE, add_caption, add_legend, arrange, log_ticks, make_panels
 
 
 def pareto(summary: pd.DataFrame, series: str) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def error_by_offset(table: pd.DataFrame, caption: str) -> Figure | None:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else f"1e{np.log10(value):.0f}")
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+            log_ticks(axes.yaxis, "{:.0e}".format)
             axes.set_title(str(dtype), loc="left")
             axes.set_xlabel("mean of the data ÷ its deviation")
             axes.grid()

@@ -11,9 +11,9 @@ from normbench.report.plots.figure_parts import (
     add_caption,
     arrange,
     label_rows,
+    log_ticks,
     longest_in,
     make_panels,
-    minor_tick,
     panel_height_in,
     time_tick,
 )
@@ -63,8 +63,7 @@ def _dots(table: pd.DataFrame, label: str, panel: str, x_label: str, caption: st
                 axes.hlines(y, mine["low_us"], mine["high_us"], color=colour, linewidth=1.6)
                 axes.plot(mine["median_us"], y, linestyle="none", marker=marker, color=colour, markersize=5)
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: time_tick(value))
-            axes.xaxis.set_minor_formatter(lambda value, _, axes=axes: minor_tick(axes, value))
+            log_ticks(axes.xaxis, time_tick)
             axes.tick_params(axis="x", which="minor", labelsize=7)
             axes.grid()
             label_rows(axes, pd.DataFrame({"label": list(order)}), column == 0)

@@ -29,9 +29,9 @@ from normbench.report.plots.figure_parts import (
     add_legend,
     arrange,
     label_rows,
+    log_ticks,
     longest_in,
     make_panels,
-    minor_tick,
     panel_height_in,
     time_tick,
 )
@@ -123,8 +123,7 @@ def _draw_times(axes: Axes, part: pd.DataFrame, problems: pd.DataFrame, series: 
         axes.hlines(y, mine[f"{series}_q1_s"], mine[f"{series}_q3_s"], color=colour, linewidth=1.6)
         axes.plot(mine[f"{series}_median_s"], y, linestyle="none", marker=marker, color=colour, markersize=5)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: time_tick(value))
-    axes.xaxis.set_minor_formatter(lambda value, _: minor_tick(axes, value))
+    log_ticks(axes.xaxis, time_tick)
     axes.tick_params(axis="x", which="minor", labelsize=7.5)
     axes.grid(axis="x", which="major")
 

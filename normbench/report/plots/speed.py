@@ -24,9 +24,9 @@ from normbench.report.plots.figure_parts import (
     add_legend,
     arrange,
     label_rows,
+    log_ticks,
     longest_in,
     make_panels,
-    minor_tick,
     panel_height_in,
     time_tick,
 )
@@ -126,7 +126,7 @@ def fold_cost(paid: pd.DataFrame, caption: str) -> Figure | None:
             axes.plot(span, calls * span, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
             _label_diagonal(axes, calls)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: time_tick(value))
+            log_ticks(axis, time_tick)
         axes.set_xlabel("saved per call, against the baseline (left edge: nothing saved)")
         axes.set_ylabel("cost of the work ahead")
         axes.grid()
@@ -207,8 +207,7 @@ def predicted_against_measured(summary: pd.DataFrame, series: str, caption: str)
         axes.set_ylim(*ends)
         _log_axes(axes)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: time_tick(value))
-            axis.set_minor_formatter(lambda value, _: minor_tick(axes, value))
+            log_ticks(axis, time_tick)
         axes.set_xlabel("measured time per call")
         axes.set_ylabel("predicted time per call")
         legend_in = add_legend(figure, list(known["variant"].unique()))
@@ -226,4 +225,4 @@ def _log_axes(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.grid()
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        log_ticks(axis, "{:g}".format)
