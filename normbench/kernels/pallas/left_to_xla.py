@@ -76,13 +76,19 @@ def few_that_wait(problem: Problem, forward: Cut | None, backward: Cut | None) -
     What does not fit comes in pieces, and once more for the output; one program of a multiprocessor then waits for each
     of them: with fewer it would take longer yet.
     """
-    for name, cut in (("forward", forward), ("backward", backward)):
-        if cut and not cut.resident and name in problem.pass_ and cut.programs < MULTIPROCESSORS:
+    for cut in _in_pieces(problem, forward, backward):
+        if cut.programs < MULTIPROCESSORS:
             return (
                 f"{cut.programs} programs that bring x piece by piece; allowed for pallas_mosaic: "
                 f"{MULTIPROCESSORS} or more, one for each multiprocessor"
             )
     return None
+
+
+def _in_pieces(problem: Problem, forward: Cut | None, backward: Cut | None) -> list[Cut]:
+    """How x is cut in the passes of `problem` that bring it piece by piece."""
+    cuts = (("forward", forward), ("backward", backward))
+    return [cut for name, cut in cuts if cut and not cut.resident and name in problem.pass_]
 
 
 LEAST_PIECE = 4096
@@ -96,8 +102,8 @@ def leaves_idle(problem: Problem, forward: Cut | None, backward: Cut | None) -> 
     programs, or pieces so short that memory waits for the programs."""
     if reason := too_few_programs(problem, forward, backward):
         return reason
-    for name, cut in (("forward", forward), ("backward", backward)):
-        if cut and not cut.resident and name in problem.pass_ and cut.piece_elements < LEAST_PIECE:
+    for cut in _in_pieces(problem, forward, backward):
+        if cut.piece_elements < LEAST_PIECE:
             return (
                 f"x comes in pieces of {cut.piece_elements} elements; allowed for pallas_mosaic where nobody predicted "
                 f"it: {LEAST_PIECE} or more"
