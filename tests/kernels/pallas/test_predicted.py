@@ -15,9 +15,9 @@ from normbench.kernels.problem import Problem
 TABLE = predictions()
 PROBLEMS = problems()
 UNREFUSED = 0.05
-"""Of the lines left out that are slower by more than the error, those that their neighbours do not refuse, at most."""
+"""Of the lines left out that are slower by more than the error, those that `supports` does not refuse, at most."""
 LOST = 0.01
-"""Of the problems left out, those whose neighbours refuse a kernel without which they take 3 % longer, at most."""
+"""Of the problems left out, those of which `supports` refuses a kernel without which they take 3 % longer, at most."""
 
 
 def supports(variant, problem, target="h200"):
