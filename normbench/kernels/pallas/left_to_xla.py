@@ -93,10 +93,10 @@ def _in_pieces(problem: Problem, forward: Cut | None, backward: Cut | None) -> l
 
 LEAST_PIECE = 4096
 """Elements of a piece: two are in flight for each program, and each takes about a microsecond. Batch norm in training
-of 192 channels of 115,000 to 200,000 elements in bfloat16, forward, is predicted for the H200 to take 28 times as long as
-XLA's best in pieces of 128 (the model's error: 2.1 times), 11 to 15 times in pieces of 256, 8 in pieces of 512, 2.3 to
-3.5 in pieces of 1024 and 1664, 1.1 in pieces of 6400 and 2.4 in pieces of 6656 (`lines` in
-analysis/pages/kernels_limits.py, of 700x192x14x14 to 16x192x112x112)."""
+of 192 channels of 137,000 to 201,000 elements in bfloat16, forward, is predicted for the H200 to take 28 times as long
+as XLA's best in pieces of 128 (the model's error: 2.0 to 2.1 times, 1.3 in pieces of 6400), 11 to 15 times in pieces of
+256, 8 in pieces of 512, 2.3 to 3.5 in pieces of 1024 and 1664, 1.1 in pieces of 6400 and 2.4 in pieces of 6656: `lines`
+in analysis/pages/kernels_limits.py, of 700x192x14x14 to 16x192x112x112."""
 
 
 def leaves_idle(problem: Problem, forward: Cut | None, backward: Cut | None) -> str | None:
