@@ -100,6 +100,16 @@ def mosaic_slice(start: Any, size: int) -> Any:
     return pallas.ds(start, size)
 
 
+def mosaic_at_any_address(values: jax.Array) -> jax.Array:
+    """What is loaded, element by element: a warpgroup else takes several of each thread from an address that it expects
+    to be a multiple of their size. What is stored of it goes the same way."""
+    from jax.experimental.pallas import mosaic_gpu
+
+    if mosaic_interpreted():
+        return values
+    return mosaic_gpu.layout_cast(values, mosaic_gpu.Layout.WG_STRIDED(values.shape, vec_size=1))
+
+
 def mosaic_clear(ref: Any, at: Any) -> None:
     """Sets part of float32 scratch to zero.
 

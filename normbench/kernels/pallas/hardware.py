@@ -31,7 +31,7 @@ WORKSPACE_SHARE = 0.11
 """Partial sums may take this share of the tensor: written and read they then add at most 7.4 % to the three tensors
 that a gradient moves. They stay in the L2 cache, where they cost less than multiprocessors without a program."""
 
-WALK_BYTES = 96 * 1024
+WALK_BYTES = 4 * 1024
 """Of a tensor: the most that a program walks over for the sake of few partial sums, where that leaves half of the
 multiprocessors without one. Beyond, each gets a program, and partial sums take the bytes that this needs: layer norm of
 512 x 4096 in bfloat16, backward, moves 1.7 times the least, not 1.07, and is predicted at 11.6 us (6.7 to 16.4) in the

@@ -1,5 +1,7 @@
 """The Pallas Triton kernels of inference batch norm, interpreted: gradients, and what is refused."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from analysis.pages.kernels_against_xla import kernel_bytes
 from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.pallas.triton import inference
 from normbench.kernels.pallas.triton.channel_tiles import View
 from normbench.kernels.pallas.triton.training_shares import batch_config
 from normbench.kernels.problem import Problem
@@ -31,6 +34,27 @@ CASES = [
 @pytest.mark.parametrize(("shape", "layout", "dtype", "context"), CASES)
 def test_gradients_of_x_and_of_all_parameters(shape, layout, dtype, context):
     check(Problem("batch_norm", shape, layout, dtype, "float32", "forward_backward", context), "pallas_triton")
+
+
+@pytest.mark.parametrize("context", ["gelu", "residual"])
+@pytest.mark.parametrize(
+    ("shape", "layout", "rows"), [((24, 5, 7, 7), "nchw", 3), ((72, 9, 9, 3), "nhwc", 9), ((40, 571), "nc", 5)]
+)
+def test_rows_that_have_all_channels_some_times_over(shape, layout, rows, context, monkeypatch):
+    """Where the channels are no whole vectors: of 5 x 49 elements eight images, of three channels eight positions."""
+    monkeypatch.setattr(inference, "LEAST_REPEATED", 1)
+    config = inference.choose(shape, 1 if layout == "nchw" else len(shape) - 1, 2)
+    assert config.channel_of == "repeated"
+    assert config.columns % config.vector == 0
+    assert config.rows * config.columns == math.prod(shape)
+    assert config.rows % rows == 0
+    check(Problem("batch_norm", shape, layout, "bfloat16", "float32", "forward", context), "pallas_triton")
+
+
+def test_the_flat_view_is_kept_where_no_number_of_positions_makes_up_whole_vectors():
+    assert inference.choose((31, 7, 7, 61), 3, 2).channel_of == "flat"
+    assert inference.choose((32, 7, 7, 61), 3, 2).channel_of == "flat"  # few programs
+    assert inference.choose((3200, 7, 7, 61), 3, 2).channel_of == "repeated"
 
 
 def test_a_residual_is_added_in_the_same_launch_and_what_reaches_the_sum_reaches_x():

@@ -11,6 +11,7 @@ from normbench import kernels
 from normbench.errors import UserError
 from normbench.kernels.group_norm.pallas_triton import pallas_triton
 from normbench.kernels.pallas.hardware import MULTIPROCESSORS
+from normbench.kernels.pallas.triton import groups_config
 from normbench.kernels.pallas.triton.channel_tiles import View
 from normbench.kernels.pallas.triton.groups_config import WIDEST, backward_config, forward_config
 from normbench.kernels.problem import Problem
@@ -98,6 +99,31 @@ def test_groups_that_do_not_fit_are_shared_out_among_programs(shape, layout, gro
     )
     options = (("groups", groups),)
     check(Problem("group_norm", shape, layout, dtype, "float32", "forward_backward", options=options), "pallas_triton")
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_what_shares_leave_is_read_in_parts_where_registers_do_not_hold_it(layout, groups, monkeypatch):
+    """Of one group it is a value for each share; of channels, and of several groups, one for each lane."""
+    monkeypatch.setattr(groups_config, "PARTIALS", 16)
+    shape = (2, 12, 131, 101) if layout == "nchw" else (2, 131, 101, 12)
+    view = View(2, 12, 131 * 101, layout == "nhwc")
+    forward, backward = forward_config(view, groups, "float32"), backward_config(view, groups, "float32", 4)
+    assert forward.is_of_one(forward.each) == (groups == 1 or layout == "nchw")
+    assert backward.partial_blocks(1)[0] > 1
+    assert forward.partial_blocks(forward.each)[0] > 1
+    options = (("groups", groups),)
+    check(
+        Problem("group_norm", shape, layout, "float32", "float32", "forward_backward", options=options), "pallas_triton"
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_few_images_of_few_groups_are_shared_out_among_half_of_the_multiprocessors(groups):
+    for last in (False, True):
+        view = View(1, 512, 8192, last)
+        for config in (forward_config(view, groups, "bfloat16"), backward_config(view, groups, "bfloat16", 4)):
+            assert config.blocks * config.shares >= MULTIPROCESSORS // 2
 
 
 @pytest.mark.parametrize(("shape", "last"), [((1, 4, 64), False), ((1, 65536, 4), True)])

@@ -15,6 +15,7 @@ from normbench.kernels.pallas.mosaic import row_norm
 from normbench.kernels.pallas.mosaic import rows as schedule
 from normbench.kernels.pallas.mosaic.plan import Plan
 from normbench.kernels.pallas.mosaic.row_norm import backward_rows, forward_rows
+from normbench.kernels.pallas.mosaic.windows import Runs, _Around
 from tests.kernels.norm_cases import check
 
 READS_PROGRAMS = True
@@ -73,13 +74,40 @@ def test_blocks_of_several_rows_go_round_the_ring(context, monkeypatch):
     interpreted("rms_norm", "bfloat16", context, (40, 531), "forward")
 
 
+@pytest.mark.parametrize("context", ["residual", "cast", "silu"])
+@pytest.mark.parametrize("shape", [(5, 131), (3, 1025)])
+def test_rows_of_any_length_arrive_in_bulk_with_what_is_around_them(context, shape, monkeypatch):
+    """A program has one row after the other; the last ends where no whole 16 bytes do."""
+    monkeypatch.setattr(schedule, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(row_norm, "FORWARD_RESIDENT", 1)
+    monkeypatch.setattr(row_norm, "BACKWARD_RESIDENT", 1)
+    rows = forward_rows(shape, "bfloat16", ("float32",) * 2, PLAN, residual=context == "residual")
+    assert rows.runs.staged
+    assert (rows.programs, rows.runs.count) == (1, 1)
+    interpreted("layer_norm", "bfloat16", context, shape)
+
+
+def test_what_is_around_lies_in_the_array_and_has_all_but_what_ends_it():
+    for length in (*range(17, 150, 13), 4096, 4097):
+        for wanted in (1, 7, 8, 9, length // 2, length):
+            for first in {0, 1, 3, 8, length - wanted} & set(range(length - wanted + 1)):
+                around = _Around(length, first, wanted)
+                start, whole = int(around.start), length // 8 * 8
+                assert start % 8 == around.size % 8 == 0
+                assert 0 <= start <= first
+                assert start + around.size <= length
+                assert start + around.size >= min(first + wanted, whole)
+                room = Runs(1, wanted, True, wanted, 128, 1, staged=True)
+                assert first - start + wanted <= room.room - room.size
+
+
 def test_a_block_has_as_many_rows_as_are_whole_bulk_copies():
     def count(shape, dtype="bfloat16"):
         return forward_rows(shape, dtype, ("float32",), PLAN, residual=False).runs.count
 
-    assert [count(shape) for shape in ((2168, 4100), (2048, 4094), (2048, 1001), (2167, 4100))] == [2, 4, 8, 1]
+    assert [count(shape) for shape in ((2168, 4100), (2048, 3002), (2048, 1001), (2167, 4100))] == [2, 4, 8, 1]
     assert [count((rows, 96)) for rows in (1024, 8192, 65536)] == [1, 8, 16]  # of few rows, more blocks
-    assert count((2048, 16382)) == 1  # four would be, and are more than a program has room for
+    assert [count((2048, columns)) for columns in (4094, 16382)] == [1, 1]  # four would be, and leave no room for more
 
 
 def test_programs_that_stay_fill_the_multiprocessors():
@@ -113,7 +141,7 @@ def test_it_is_for_hopper_and_newer():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("shape", [(8192, 4096), (1576, 384)])
+@pytest.mark.parametrize("shape", [(8192, 4096), (3152, 384)])
 def test_it_moves_the_streaming_minimum_for_the_h200(shape, dtype):
     """Forward in one launch; backward in two, with x, dy and dx and partial sums of at most 11 % of x."""
     pytest.importorskip("jax_cuda13_plugin")

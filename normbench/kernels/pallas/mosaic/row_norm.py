@@ -179,7 +179,7 @@ class _Row:
             self.kept = over_windows(self.runs, slab, 0, lambda window, kept: [*kept, self._read(window)], [], True)
 
     def _read(self, window: Window) -> jax.Array:
-        return self.w[window.at].astype(jnp.float32)
+        return window.read(self.w)
 
     def values(self, window: Window) -> jax.Array:
         return self._read(window) if self.kept is None else self.kept[window.index]
@@ -188,7 +188,7 @@ class _Row:
         """Adds the residual to what has been brought."""
 
         def step(window, carry):
-            store(self.w, window, self._read(window) + self.residual[0][window.at].astype(jnp.float32))
+            store(self.w, window, self._read(window) + window.read(self.residual[0]))
             return carry
 
         if self.residual:
@@ -243,7 +243,7 @@ class _Row:
 
 def normalized(w: jax.Array, window: Window, vectors: Any, statistics: tuple, plan: Plan) -> tuple:
     """h, and h gamma + beta, of a window; `statistics` are the mean, in two parts, and r."""
-    gamma, *beta = (ref[window.of_vector].astype(jnp.float32) for ref in vectors)
+    gamma, *beta = (window.along(ref) for ref in vectors)
     near, offset, r = statistics
     h = (w - near - offset) * r
     scaled = plan.form.rounded_in_mosaic(h) * plan.form.scale(gamma)
@@ -342,19 +342,19 @@ def _pull_row(slab: Any, loads: tuple, dw_ref: Any, statistics: tuple, plan: Pla
 
     def pull(window):
         """h, the cotangent of act's argument, and that of h."""
-        h, z = normalized(w[window.at].astype(jnp.float32), window, vectors, statistics, plan)
-        dz = dy[window.at].astype(jnp.float32)
+        h, z = normalized(window.read(w), window, vectors, statistics, plan)
+        dz = window.read(dy)
         if plan.activation != "none":
             dz = differentiate(z, dz, plan.activation)
-        return h, dz, dz * plan.form.scale(vectors[0][window.of_vector].astype(jnp.float32))
+        return h, dz, dz * plan.form.scale(window.along(vectors[0]))
 
     def visit(slab, piece, lanes):
         def step(window, lanes):
             h, dz, dh = pull(window)
             at = window.of_vector
-            sums[0][at] = sums[0][at] + window.keep(dz * plan.form.rounded_in_mosaic(h), 0.0)
+            sums[0][at] = window.along(sums[0]) + window.keep(dz * plan.form.rounded_in_mosaic(h), 0.0)
             if plan.shifted:
-                sums[1][at] = sums[1][at] + window.keep(dz, 0.0)
+                sums[1][at] = window.along(sums[1]) + window.keep(dz, 0.0)
             return lanes[0] + window.keep(dh, 0.0), lanes[1] + window.keep(dh * h, 0.0)
 
         lanes = over_windows(runs, slab, piece, step, lanes)
@@ -370,7 +370,7 @@ def _pull_row(slab: Any, loads: tuple, dw_ref: Any, statistics: tuple, plan: Pla
         def step(window, carry):
             h, _, dh = pull(window)
             dw = r * (dh - mean_dh - h * mean_dh_h)
-            store(w, window, dw + others[0][window.at].astype(jnp.float32) if others else dw)
+            store(w, window, dw + window.read(others[0]) if others else dw)
             return carry
 
         over_windows(runs, slab, piece, step, 0)

@@ -6,7 +6,7 @@ comes back for the next. A row that shared memory does not hold comes piece by p
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,9 @@ BLOCK = 2048
 """Elements of the rows of a program, where one row has fewer: a window of the longest."""
 BLOCKS = 6 * MULTIPROCESSORS
 """At least before a block has several rows."""
+LONGEST_BLOCK = 12288
+"""Elements of a block of several rows, beyond which single rows are brought, be they no whole bulk copies: layer norm
+of 2032 x 4098 in bfloat16, forward, is predicted to take 15 us so, and 21 by four rows at a time."""
 SHORT = 512
 """Elements of the rows of a block of several, beyond which programs stay forward, too: one that comes and goes waits
 once, but there are twice as many."""
@@ -93,7 +96,7 @@ class Rows:
 
     def places(self, *dtypes: Any) -> tuple:
         """Scratch for tensors of these dtypes."""
-        return tuple(mosaic_shared((self.slots, self.runs.size), dtype) for dtype in dtypes)
+        return tuple(mosaic_shared((self.slots, self.runs.room), dtype) for dtype in dtypes)
 
     def vectors(self, *dtypes: Any) -> tuple:
         """Scratch for what lies along the row."""
@@ -129,9 +132,17 @@ def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str
     for count in _counts(rows, columns, min(map(item_bytes, tensors))):
         runs = runs_of(count, columns, each, room)
         if runs and (runs.resident or count == 1):
+            runs = _staged(runs, tensors, vectors)
             return _shared_out(rows // count, runs, tensors, vectors, staying)
     needed = f"{each} bytes each"
     return f"rows of {columns} elements, {needed}, do not fit into {SHARED_BYTES} bytes of shared memory"
+
+
+def _staged(runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> Runs:
+    """`runs`, of which what the registers would bring arrives in bulk where there is room for it."""
+    staged = replace(runs, staged=True)
+    needed = runs.resident and runs.part >= WARPGROUP and not all(map(runs.copied_in_bulk, tensors))
+    return staged if needed and _shared_bytes(staged, 1, tensors, vectors) <= SHARED_BYTES else runs
 
 
 def _counts(rows: int, columns: int, row_item_bytes: int) -> list[int]:
@@ -140,7 +151,8 @@ def _counts(rows: int, columns: int, row_item_bytes: int) -> list[int]:
     most = 1 if columns % WARPGROUP == 0 else max(1, min(BLOCK // columns, rows // BLOCKS))
     usual = max(n for n in range(1, most + 1) if rows % n == 0)
     copied = [n for n in (usual, *range(1, COPY_BYTES + 1)) if n * columns * row_item_bytes % COPY_BYTES == 0]
-    return [*[n for n in copied if rows % n == 0][:1], usual, 1]
+    fitting = [n for n in copied if rows % n == 0 and (n == 1 or n * columns <= LONGEST_BLOCK)]
+    return [*fitting[:1], usual, 1]
 
 
 def _shared_out(blocks: int, runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...], staying: Staying) -> Rows:
@@ -151,6 +163,8 @@ def _shared_out(blocks: int, runs: Runs, tensors: tuple[str, ...], vectors: tupl
     if runs.resident and (long or staying.most) and all(map(runs.copied_in_bulk, tensors)):
         while slots < staying.slots and _shared_bytes(runs, slots + 1, tensors, vectors) <= SHARED_BYTES:
             slots += 1
+    elif runs.staged:
+        pass
     elif staying.most is None:
         return Rows(blocks, blocks, 1, runs)
     resident = max(1, min(staying.resident, SHARED_BYTES // _shared_bytes(runs, slots, tensors, vectors)))
@@ -160,7 +174,7 @@ def _shared_out(blocks: int, runs: Runs, tensors: tuple[str, ...], vectors: tupl
 
 def _shared_bytes(runs: Runs, slots: int, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> int:
     """Of a program with so many blocks at a time."""
-    sizes = (slots * runs.size, tensors), (runs.windows * runs.window, vectors)
+    sizes = (slots * runs.room, tensors), (runs.windows * runs.window, vectors)
     return RESERVED_BYTES + sum(placed(size * item_bytes(dtype)) for size, dtypes in sizes for dtype in dtypes)
 
 
@@ -194,8 +208,10 @@ def walk(
         load = load_of(index)
         if runs.resident:
             load.wait(runs)
+        if runs.staged:
+            bring_next(index)
         compute(index, load, partial(bring_next, index) if ring and not early else _nothing)
-        if not ring and rows.programs < rows.blocks:
+        if not ring and not runs.staged and rows.programs < rows.blocks:
             bring_next(index)
         return carry
 

@@ -137,12 +137,11 @@ class _Parameters:
         over_windows(self.rows.runs, 0, piece, step, 0)
 
     def centred(self, x: Any, window: Window) -> jax.Array:
-        return x[window.at].astype(jnp.float32) - self.places[2][window.of_vector].astype(jnp.float32)
+        return window.read(x) - window.along(self.places[2])
 
     def shifted(self, centred: jax.Array, window: Window) -> jax.Array:
         """What the activation sees."""
-        at = window.of_vector
-        return centred * self.scale[at] + self.places[1][at].astype(jnp.float32)
+        return centred * window.along(self.scale) + window.along(self.places[1])
 
 
 def _barriers(rows: Rows, channels: int, dtypes: tuple, parameters: tuple) -> tuple:
@@ -286,12 +285,12 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, rows: Rows, channels
     def step(load, taken, window, carry):
         (_, x), (_, dy) = load.pairs
         at = window.of_vector
-        centred, dz = parameters.centred(x, window), dy[window.at].astype(jnp.float32)
+        centred, dz = parameters.centred(x, window), window.read(dy)
         if plan.activation != "none":
             dz = differentiate(parameters.shifted(centred, window), dz, plan.activation)
-        with_x[at] = with_x[at] + dz * centred  # what they see beyond the row is never looked at
-        alone[at] = alone[at] + dz
-        store(x, window, scale[at] * dz)
+        with_x[at] = window.along(with_x) + dz * centred  # what they see beyond the row is never looked at
+        alone[at] = window.along(alone) + dz
+        store(x, window, window.along(scale) * dz)
         return carry
 
     def end(piece):

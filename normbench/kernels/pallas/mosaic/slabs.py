@@ -219,7 +219,7 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, slabs: Slabs) -> None:
     scalars = _begin(runs, load, read)
 
     def values(window):
-        return x[window.at].astype(jnp.float32)
+        return window.read(x)
 
     if not plan.given:
         near, offset, squares = moments(runs, partial(_over_slabs, runs, load), values, slabs.elements)
@@ -305,8 +305,8 @@ def _backward_kernel(
     scalars = _begin(runs, load, read)
 
     def pull(window, gamma, beta):
-        h = (x[window.at].astype(jnp.float32) - mean) * r
-        return h, pulled(h, dy[window.at].astype(jnp.float32), gamma, beta, plan.activation)
+        h = (window.read(x) - mean) * r
+        return h, pulled(h, window.read(dy), gamma, beta, plan.activation)
 
     def of_slab(slab, carry):
         gamma, beta = scalars(slab)
@@ -371,8 +371,8 @@ def _given_backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, slabs: Slabs) 
 
         def visit(slab, piece, sums):
             def step(window, lanes):
-                h = (x[window.at].astype(jnp.float32) - mean) * r
-                dz = pulled(h, dy[window.at].astype(jnp.float32), gamma, beta, plan.activation)
+                h = (window.read(x) - mean) * r
+                dz = pulled(h, window.read(dy), gamma, beta, plan.activation)
                 store(x, window, scale * dz)
                 return lanes[0] + window.keep(dz * h, 0.0), lanes[1] + window.keep(dz, 0.0)
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import (
+    mosaic_at_any_address,
     mosaic_await,
     mosaic_await_sent,
     mosaic_fetch_run,
@@ -33,8 +34,6 @@ VECTOR_ELEMENTS = 4
 """What a thread takes at once of a window of 512 or more: 8 bytes of bfloat16, from an address that is so, too."""
 SCALAR = 1.2
 """How much longer a window takes whose threads do not."""
-MOST_IDLE = 1 / 3
-"""Elements that windows may see beyond a slab, as a share of it, before a shorter window is taken."""
 TENSORS = 4
 """That arrive at one barrier at most."""
 PIECE = 8192
@@ -53,6 +52,8 @@ class Runs:
       window: elements in registers at a time.
       parts: of all slabs together, each of neighbours in device memory, too; a part is brought by one copy.
       places: for pieces in shared memory: 1, or 2, of which one is filled while the other is computed.
+      staged: whether the whole 16 bytes around what is brought arrive in bulk, behind its place, from where the
+        registers copy it there: then the next may be on its way.
     """
 
     count: int
@@ -62,6 +63,7 @@ class Runs:
     window: int
     parts: int
     places: int = 1
+    staged: bool = False
 
     @property
     def part(self) -> int:
@@ -85,6 +87,11 @@ class Runs:
         return (self.count - 1) * self.length + self.stride
 
     @property
+    def room(self) -> int:
+        """The same with what is around, where it arrives there."""
+        return self.size + self.staged * (_whole_around(self.part) + WHOLE)
+
+    @property
     def stride(self) -> int:
         """Elements of a piece in shared memory, with what its last window sees beyond it."""
         return self.windows * self.window
@@ -92,6 +99,11 @@ class Runs:
     def place(self, slab: Any, piece: Any) -> Any:
         """Of a piece, among `places`."""
         return (slab * self.pieces + piece) % self.places if self.places > 1 else 0
+
+    @property
+    def at_any_address(self) -> bool:
+        """Whether slabs begin where threads cannot take several elements at once."""
+        return self.resident and self.count > 1 and self.length % VECTOR_ELEMENTS != 0
 
     @property
     def of_vectors(self) -> "Runs":
@@ -105,7 +117,7 @@ class Runs:
     def copies(self, *dtypes: Any) -> int:
         """Bulk copies that bring what is at hand of tensors of these dtypes."""
         each = self.parts if self.resident else 1
-        return sum(each * self.copied_in_bulk(dtype) for dtype in dtypes)
+        return sum(each * (self.staged or self.copied_in_bulk(dtype)) for dtype in dtypes)
 
 
 def runs_of(
@@ -118,7 +130,7 @@ def runs_of(
     """
     slabs, parts = (1, count) if apart else (count, 1)
     each = count * length // slabs
-    whole = Runs(slabs, each, True, each, _window(each, slabs == 1 or length % VECTOR_ELEMENTS == 0), parts)
+    whole = Runs(slabs, each, True, each, _window(each), parts)
     if whole.size * element_bytes <= room_bytes:
         return whole
     places = places if length % WHOLE == 0 else 1
@@ -141,21 +153,23 @@ def _piece(length: int, most: int) -> tuple[int, int]:
     return piece, -window
 
 
-def _window(length: int, aligned: bool) -> int:
-    """The window of a slab: where slabs begin at any address one element of each thread; else the longest, or one that
-    divides the slab, and spares the threads the question what belongs to it, where that is half as long."""
-    longest = _longest_window(length, PER_THREAD * WARPGROUP if aligned else WARPGROUP)
-    if length % WARPGROUP or not aligned:
+WINDOW = 512
+"""Elements as long as which a window takes beside its own: two barriers for each that is written."""
+
+
+def _window(length: int) -> int:
+    """The window of a slab: one of the longest that divide it, which spares the threads the question what belongs to
+    it, or the one that takes least, with what it sees beyond."""
+    warpgroups = -(-length // WARPGROUP)
+    found = []
+    for each in range(1, PER_THREAD + 1):
+        windows, slower = -(-warpgroups // each), 1 if each % VECTOR_ELEMENTS == 0 else SCALAR
+        found.append((windows * (WARPGROUP * each * slower + WINDOW), each))
+    longest = WARPGROUP * min(found)[1]
+    if length % WARPGROUP:
         return longest
-    exact = WARPGROUP * max(n for n in range(1, PER_THREAD + 1) if length // WARPGROUP % n == 0)
+    exact = WARPGROUP * max(n for n in range(1, PER_THREAD + 1) if warpgroups % n == 0)
     return exact if 2 * exact >= longest else longest
-
-
-def _longest_window(length: int, window: int) -> int:
-    """The longest that a slab fills but for `MOST_IDLE`."""
-    while window > WARPGROUP and -(-length // window) * window > length * (1 + MOST_IDLE):
-        window //= 2
-    return window
 
 
 def bring(ref: Any, start: Any, target: Any, offset: Any, size: int, barrier: Any) -> None:
@@ -175,23 +189,40 @@ def take(source: Any, offset: Any, ref: Any, start: Any, size: int, bulk: bool) 
         _copy(source, offset, ref, start, size)
 
 
+COPIED = 32
+"""Elements of each thread that are on their way at once where the registers copy: all of them wait for memory once."""
+
+
+ELEMENTS = 8
+"""The same of less than a warpgroup, all of which every thread copies."""
+
+
 def _copy(source: Any, first: Any, target: Any, start: Any, size: int) -> None:
-    """By the registers: one element of each thread at a time, as nothing is known about the addresses."""
+    """By the registers, one element of a thread beside that of the next, as nothing is known about the addresses."""
     if size < WARPGROUP:
-
-        def element(index, carry):
-            target[start + index] = source[first + index]
-            return carry
-
-        jax.lax.fori_loop(0, size, element, 0)
+        _copy_elements(source, first, target, start, size)
         return
+    warpgroups = -(-size // WARPGROUP)
+    steps = -(-warpgroups // COPIED)
+    window = min(-(-warpgroups // steps), size // WARPGROUP) * WARPGROUP
 
-    def window(index, carry):
-        at = jnp.minimum(index * WARPGROUP, size - WARPGROUP)
-        target[mosaic_slice(start + at, WARPGROUP)] = source[mosaic_slice(first + at, WARPGROUP)]
+    def step(index, carry):
+        at = jnp.minimum(index * window, size - window)
+        target[mosaic_slice(start + at, window)] = mosaic_at_any_address(source[mosaic_slice(first + at, window)])
         return carry
 
-    jax.lax.fori_loop(0, -(-size // WARPGROUP), window, 0)
+    jax.lax.fori_loop(0, -(-size // window), step, 0)
+
+
+def _copy_elements(source: Any, first: Any, target: Any, start: Any, size: int) -> None:
+    def step(index, carry):
+        at = [jnp.minimum(index * ELEMENTS + n, size - 1) for n in range(min(ELEMENTS, size))]
+        values = [source[first + one] for one in at]
+        for one, value in zip(at, values, strict=True):
+            target[start + one] = value
+        return carry
+
+    jax.lax.fori_loop(0, -(-size // ELEMENTS), step, 0)
 
 
 def over_windows(runs: Runs, slab: Any, piece: Any, step: Callable, carry: Any, unrolled: bool = False) -> Any:
@@ -233,6 +264,18 @@ class Window:
         """In shared memory, of what belongs to the elements of every slab alike."""
         return (mosaic_slice(self.index * self.runs.window, self.runs.window),)
 
+    def read(self, ref: Any) -> jax.Array:
+        """What it sees, in float32."""
+        return self._loaded(ref[self.at])
+
+    def along(self, ref: Any) -> jax.Array:
+        """The same of what belongs to the elements of every slab alike."""
+        return self._loaded(ref[self.of_vector])
+
+    def _loaded(self, values: jax.Array) -> jax.Array:
+        loaded = mosaic_at_any_address(values) if self.runs.at_any_address else values
+        return loaded.astype(jnp.float32)
+
     @property
     def within(self) -> Any:
         """Where in its slab it begins."""
@@ -256,7 +299,33 @@ def store(ref: Any, window: Window, values: jax.Array) -> None:
     """Writes a window in shared memory, and nothing beyond its slab where another one follows."""
     values = values.astype(ref.dtype)
     runs = window.runs
-    ref[window.at] = window.keep(values, ref[window.at]) if runs.resident and runs.count > 1 else values
+    if runs.resident and runs.count > 1:
+        values = window.keep(values, window.read(ref).astype(ref.dtype))
+    ref[window.at] = values
+
+
+def _whole_around(size: int) -> int:
+    """Elements of whole bulk copies around so many, wherever they begin."""
+    return -(-size // WHOLE) * WHOLE + WHOLE
+
+
+class _Around:
+    """Whole 16 bytes around `wanted` elements from `first` of a flat array; what ends the array may be left out."""
+
+    def __init__(self, length: int, first: Any, wanted: int) -> None:
+        self.length, self.first, self.wanted = length, first, wanted
+        self.whole = length // WHOLE * WHOLE
+        self.size = min(_whole_around(wanted), self.whole)
+        self.start = jnp.minimum(first // WHOLE * WHOLE, self.whole - self.size)
+
+    def unpack(self, ref: Any, target: Any, at: int) -> None:
+        """To where `target` begins, from `at` in it; what was left out from the array."""
+        _copy(target, at + self.first - self.start, target, 0, self.wanted)
+        if left := self.length - self.whole:
+
+            @mosaic_when(self.first + self.wanted > self.whole)
+            def _():
+                _copy_elements(ref, self.whole, target, self.whole - self.first, left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +346,10 @@ class Load:
 
     def bring(self, runs: Runs, start: Any, offset: Any, size: int, place: Any = 0) -> None:
         for ref, target in self.pairs:
+            if runs.staged:
+                around = _Around(ref.shape[0], start, size)
+                bring(ref, around.start, target, runs.size, around.size, self.arrived)
+                continue
             bulk = runs.copied_in_bulk(target.dtype)
             bring(ref, start, target, offset, size, self._arrived(runs, place) if bulk else None)
 
@@ -288,6 +361,9 @@ class Load:
     def wait(self, runs: Runs, slab: Any = 0, piece: Any = 0) -> None:
         if self.stack or runs.copies(*(target.dtype for _, target in self.pairs)):
             mosaic_await(self._arrived(runs, runs.place(slab, piece)))
+        if runs.staged:
+            for ref, target in self.pairs:
+                _Around(ref.shape[0], self.starts(slab), runs.part).unpack(ref, target, runs.size)
 
     def _arrived(self, runs: Runs, place: Any) -> Any:
         return self.arrived.at[place] if runs.places > 1 else self.arrived
@@ -299,7 +375,7 @@ def bring_slabs(runs: Runs, load: Load) -> None:
         for ref, target in load.pairs:
             mosaic_fetch_stack(ref.at[*load.stack], target, load.arrived)
         return
-    if not all(runs.copied_in_bulk(target.dtype) for _, target in load.pairs):
+    if runs.staged or not all(runs.copied_in_bulk(target.dtype) for _, target in load.pairs):
         mosaic_settle()
 
     def of_part(part, carry):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from normbench.jax_compat.triton import triton_call, triton_load, triton_program_id, triton_store, triton_when
+from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store, triton_when
 from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.triton.channel_tiles import (
@@ -44,8 +44,8 @@ from normbench.kernels.pallas.triton.groups_config import (
     share_of,
     terms_of,
 )
-from normbench.kernels.pallas.triton.partial_sums import sum_partials
-from normbench.kernels.pallas.triton.tiles import span, where
+from normbench.kernels.pallas.triton.partial_sums import Partials, sum_partials
+from normbench.kernels.pallas.triton.tiles import where
 from normbench.kernels.pallas.tuning import tuned
 
 
@@ -241,18 +241,6 @@ def _statistics_kernel(*refs, plan: GroupPlan, config: GroupConfig) -> None:
         store_statistic(ref, image * config.shares + share, channels, value, config)
 
 
-def _found(refs: tuple, image: Any, channels: Part, each: int, config: GroupConfig) -> list[jax.Array]:
-    """What the shares of an image have left for the channels of a program, or for their groups of `each`, as (shares,
-    channels); zero where there is none."""
-    shares = span(config.padded_shares)
-    mask = jnp.broadcast_to((shares < config.shares)[:, None], (config.padded_shares, config.width))
-    if channels.mask is not None:
-        mask = mask & channels.mask[None, :]
-    first = (image * config.shares + shares) * (config.view.channels // each)
-    index = first[:, None] + (channels.index // each)[None, :]
-    return [triton_load(ref, index, mask, "evict_last") for ref in refs]
-
-
 def _forward_kernel(
     x_ref, gamma_ref, beta_ref, means_ref, squares_ref, y_ref, *saved, plan: GroupPlan, config: GroupConfig, grid: int
 ) -> None:
@@ -260,19 +248,25 @@ def _forward_kernel(
     which the L2 cache may still hold."""
     view, dtype = plan.view, jnp.dtype(plan.dtype)
     image, share, channels = share_of(grid - 1 - triton_program_id(), config)
-    means, squares = _found((means_ref, squares_ref), image, channels, config.each, config)
-    terms = terms_of(span(config.padded_shares), config, dtype)[:, None]
+    partials = Partials((means_ref, squares_ref), image, channels, config.each, config)
 
-    def over_shares(values):
+    def over_shares(value):
         """The mean over the positions of an image; shares that are none have no terms."""
-        return jnp.sum(values, axis=0) / view.spatial
+
+        def of(shares, means, squares):
+            return (value(partials.along(terms_of(shares, config, dtype)), means, squares),)
+
+        return partials.sums(of)[0] / view.spatial
 
     # Around a mean of the data, as a sum of means that are large beside their differences would be rounded.
-    near = over_shares(terms * means)
-    offset = over_shares(terms * (means - near[None, :]))
-    mean = near + offset
-    variance = over_shares(squares / config.each + terms * jnp.square(means - near[None, :] - offset[None, :]))
+    near = over_shares(lambda terms, means, squares: terms * means)
+    offset = over_shares(lambda terms, means, squares: terms * (means - near))
+    variance = over_shares(
+        lambda terms, means, squares: squares / config.each + terms * jnp.square(means - near - offset)
+    )
     r = jax.lax.rsqrt(variance + plan.epsilon)
+    near, offset, r = (jnp.broadcast_to(value, (config.width,)) for value in (near, offset, r))
+    mean = near + offset
     if saved:
 
         @triton_when(share == 0)
@@ -474,7 +468,7 @@ def _dx_kernel(*refs: Any, plan: GroupPlan, config: GroupConfig, grid: int) -> N
 
     def sums_of(image):
         """Of dz h and dz, over the positions of an image."""
-        return tuple(jnp.sum(value, axis=0) for value in _found(refs[4:6], image, known.part, 1, config))
+        return Partials(refs[4:6], image, known.part, 1, config).sums(lambda shares, *found: found)
 
     @triton_when(jnp.logical_and(image == 0, share == 0))
     def _write_gradients() -> None:

@@ -72,8 +72,9 @@ LEAST_STEPS_OF_SUMS = 6
 forward pass, and for each channel in the backward pass."""
 
 PARTIALS = 4096
-"""Of each of two quantities that a program of the second launch reads, at most: 32 for each of its threads; twice as
-many where multiprocessors were idle otherwise."""
+"""Of each of two quantities that a program of the second launch reads, at most: 32 for each of its threads."""
+MORE_PARTIALS, MORE_PARTIALS_OF_SUMS = 8, 32
+"""Times as many, read one part after the other, forward and backward, where multiprocessors were idle otherwise."""
 
 WIDEST = 8192
 """Channels of a group beyond which a tile of one position would not fit."""
@@ -111,9 +112,15 @@ class GroupConfig:
         """How many programs share the positions of a block of one image, where groups are streamed."""
         return -(-self.chunks // self.steps)
 
-    @property
-    def padded_shares(self) -> int:
-        return power_of_two_from(self.shares)
+    def is_of_one(self, each: int) -> bool:
+        """Whether all channels of a program have the same of what belongs to each `each` of them."""
+        return each > 1 and each == self.block
+
+    def partial_blocks(self, each: int) -> tuple[int, int]:
+        """In how many blocks, and of how many shares, a program of the second launch reads what belongs to each `each`
+        channels."""
+        size = min(power_of_two_from(self.shares), _fitting(1 if self.is_of_one(each) else self.width))
+        return -(-self.shares // size), size
 
     @property
     def parts(self) -> int:
@@ -148,14 +155,14 @@ class GroupConfig:
 
 def forward_config(view: View, groups: int, dtype: str) -> GroupConfig:
     """One program for a block of groups of one image; where they do not fit, several that share its positions."""
-    return _resident_config(view, groups, dtype, FORWARD_ELEMENTS) or _shared_config(view, groups, dtype, LEAST_STEPS)
+    return _resident_config(view, groups, dtype, FORWARD_ELEMENTS) or _shared_config(view, groups, dtype, False)
 
 
 def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> GroupConfig:
     """The same, or fewer programs that walk over images, so that their partial sums of `wide_bytes` stay small."""
     config = _resident_config(view, groups, dtype, BACKWARD_ELEMENTS)
     if config is None:
-        return _shared_config(view, groups, dtype, LEAST_STEPS_OF_SUMS)
+        return _shared_config(view, groups, dtype, True)
     item = VECTOR_BYTES // vector_elements(dtype)
     allowed = min(view.images, workspace_programs(view.size * item, 2 * wide_bytes * view.channels))
     enough = min(view.images, -(-8 * MULTIPROCESSORS // config.blocks))
@@ -173,7 +180,7 @@ def _resident_config(view: View, groups: int, dtype: str, most: int) -> GroupCon
     return None
 
 
-def _shared_config(view: View, groups: int, dtype: str, least_steps: int) -> GroupConfig:
+def _shared_config(view: View, groups: int, dtype: str, backward: bool) -> GroupConfig:
     """Programs that share the positions of a block of groups of one image, in tiles of all channels of the block: loops
     over several tiles in a row spill."""
     vector = vector_elements(dtype)
@@ -182,13 +189,19 @@ def _shared_config(view: View, groups: int, dtype: str, least_steps: int) -> Gro
     warps = min(SHARED_WARPS, _most_warps(chunk * width, vector))
     config = GroupConfig(view, view.channels // groups, block, width, chunk, warps, False)
     there = view.images * config.blocks
-    fitting = power_of_two_to(PARTIALS // width)
-    if there * fitting < MULTIPROCESSORS:
-        fitting *= 2
+    fitting = _fitting(1 if not backward and config.is_of_one(config.each) else width)
+    more = power_of_two_from(-(-MULTIPROCESSORS // (there * fitting)))
+    fitting *= min(more, MORE_PARTIALS_OF_SUMS if backward else MORE_PARTIALS)
+    least_steps = LEAST_STEPS_OF_SUMS if backward else LEAST_STEPS
     shares = max(1, min(SHARED_PROGRAMS // there, config.chunks // least_steps, fitting))
     steps = -(-config.chunks // shares)
     together = min(TOGETHER, steps)
     return replace(config, steps=-(-steps // together) * together, together=together)
+
+
+def _fitting(lanes: int) -> int:
+    """Shares of which a program may have what they leave for so many lanes at once."""
+    return power_of_two_to(max(1, PARTIALS // lanes))
 
 
 def _shared_block(view: View, groups: int, vector: int) -> tuple[int, int]:

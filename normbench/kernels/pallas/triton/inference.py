@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import VECTOR_BYTES, power_of_two_from
+from normbench.kernels.pallas.hardware import MULTIPROCESSORS, VECTOR_BYTES, power_of_two_from
 from normbench.kernels.pallas.triton.channel_tiles import channel_sum, load_vector, part, spread, store_tile
 from normbench.kernels.pallas.triton.training_shares import WARPS as SHARE_WARPS
 from normbench.kernels.pallas.triton.training_shares import (
@@ -37,11 +37,16 @@ from normbench.kernels.pallas.tuning import tuned
 WARPS = 4
 """128 threads: 16 programs fill the 2048 thread slots of a multiprocessor, so that a short tail costs little."""
 
-VECTORS_PER_THREAD = {"row": 2, "column": 4, "flat": 1}
+VECTORS_PER_THREAD = {"row": 2, "column": 4, "repeated": 4, "flat": 1}
 """row: two loads in flight per thread, enough to cover HBM latency at full occupancy (2048 threads × 32 B = 64 KiB per
 multiprocessor, above the 36 KB that 4.8 TB/s × 1 µs ÷ 132 asks for). column: four, because each thread also loads the
 parameters of its channels, which the rows of its block share. flat: one, because the look-up of the parameters already
 keeps 4 loads per element in flight."""
+
+LEAST_REPEATED = 4 * MULTIPROCESSORS
+"""Programs of the view "repeated" before it is taken, as each has four times as much to do as one of the flat view."""
+MOST_REPEATS = 16
+"""Times the fewest repeats that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,8 @@ class BlockConfig:
     Attributes:
       rows, columns: the view; rows * columns is the size of x.
       channels, inner: C, and the number of elements behind the channel axis.
-      channel_of: where the channel comes from: "row" (row % C), "column" (the column), "flat" (column // inner % C).
+      channel_of: where the channel comes from: "row" (row % C), "column" (the column), "flat" (column // inner % C, of
+        one row), "repeated" (the same, of rows that have all channels one or several times).
       block_rows, block_columns: powers of two.
       vector: elements in one load of `VECTOR_BYTES`.
       warps: per program.
@@ -85,23 +91,44 @@ def choose(shape: tuple[int, ...], channel_axis: int, itemsize_bytes: int) -> Bl
     """Picks the view in which every thread moves whole vectors, and a block of a fixed number of bytes.
 
     A view by row or column needs a row length of whole vectors, else the rows start unaligned and loads fall back to
-    single elements. The flat view is always aligned, but has to look up the parameters for each element (in L1), so it
-    is kept for the sizes that need it.
+    single elements. Where all channels, some times over, are whole vectors, they are such a row; several rows then
+    share parameters that are looked up for each element of one (in L1). The flat view is always aligned, but looks them
+    up for each element of all, so it is kept for the sizes that need it.
     """
     channels = shape[channel_axis]
     inner = math.prod(shape[channel_axis + 1 :])
     outer = math.prod(shape[:channel_axis])
     vector = VECTOR_BYTES // itemsize_bytes
+
+    def config(rows: int, columns: int, channel_of: str) -> BlockConfig:
+        elements = WARPS * 32 * vector * VECTORS_PER_THREAD[channel_of]
+        most = elements if channel_of != "repeated" else WARPS * 32 * vector
+        block_columns = min(power_of_two_from(columns), most)
+        block_rows = min(power_of_two_from(rows), elements // block_columns)
+        return BlockConfig(rows, columns, channels, inner, channel_of, block_rows, block_columns, vector, WARPS)
+
     if inner == 1 and channels % vector == 0:
-        rows, columns, channel_of = outer, channels, "column"
-    elif inner > 1 and inner % vector == 0:
-        rows, columns, channel_of = outer * channels, inner, "row"
-    else:
-        rows, columns, channel_of = 1, outer * channels * inner, "flat"
-    elements = WARPS * 32 * vector * VECTORS_PER_THREAD[channel_of]
-    block_columns = min(power_of_two_from(columns), elements)
-    block_rows = min(power_of_two_from(rows), elements // block_columns)
-    return BlockConfig(rows, columns, channels, inner, channel_of, block_rows, block_columns, vector, WARPS)
+        return config(outer, channels, "column")
+    if inner > 1 and inner % vector == 0:
+        return config(outer * channels, inner, "row")
+    if repeats := _repeats(outer, channels * inner, vector):
+        repeated = config(outer // repeats, repeats * channels * inner, "repeated")
+        if repeated.grid >= LEAST_REPEATED:
+            return repeated
+    return config(1, outer * channels * inner, "flat")
+
+
+def _repeats(outer: int, period: int, vector: int) -> int | None:
+    """How many times all channels make up a row of whole vectors, of which blocks leave least over; None where no such
+    number divides what is outside of the channels."""
+    fewest = vector // math.gcd(period, vector)
+    counts = [n for n in range(fewest, MOST_REPEATS * fewest + 1, fewest) if outer % n == 0 and n < outer]
+
+    def padded(count: int) -> float:
+        block = min(power_of_two_from(count * period), WARPS * 32 * vector)
+        return -(-count * period // block) * block / (count * period)
+
+    return min(counts, key=padded, default=None)
 
 
 def backward(saved: tuple, cotangents: tuple, plan: BatchPlan) -> tuple[jax.Array, ...]:
