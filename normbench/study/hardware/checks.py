@@ -130,6 +130,8 @@ CHECKS = (
             *_cases("rms_norm", (16, 256), "nc", pass_=FORWARD, variants=BOTH, how=SLICED),
             *_cases("group_norm", (2, 8, 129), "ncl", pass_=FORWARD, variants=BOTH, how=SLICED, groups=2),
             *_cases("batch_norm", (4096, 32), "nc", "float32", FORWARD),
+            *_cases("layer_norm", (1001, 1025), "nc"),
+            *_cases("group_norm", (2, 8, 1023), "ncl", groups=2),
         ),
     ),
     Check(

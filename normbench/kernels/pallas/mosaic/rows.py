@@ -141,7 +141,7 @@ def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str
 def _staged(runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> Runs:
     """`runs`, of which what the registers would bring arrives in bulk where there is room for it."""
     staged = replace(runs, staged=True)
-    needed = runs.resident and runs.part >= WARPGROUP and not all(map(runs.copied_in_bulk, tensors))
+    needed = runs.resident and not all(map(runs.copied_in_bulk, tensors))
     return staged if needed and _shared_bytes(staged, 1, tensors, vectors) <= SHARED_BYTES else runs
 
 

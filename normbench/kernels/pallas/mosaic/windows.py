@@ -89,7 +89,7 @@ class Runs:
     @property
     def room(self) -> int:
         """The same with what is around, where it arrives there."""
-        return self.size + self.staged * (_whole_around(self.part) + WHOLE)
+        return self.size + self.staged * (_whole_around(max(self.part, WARPGROUP)) + WHOLE)
 
     @property
     def stride(self) -> int:
@@ -320,7 +320,8 @@ class _Around:
 
     def unpack(self, ref: Any, target: Any, at: int) -> None:
         """To where `target` begins, from `at` in it; what was left out from the array."""
-        _copy(target, at + self.first - self.start, target, 0, self.wanted)
+        # A warpgroup copies no less than itself; what it copies beyond counts for nothing.
+        _copy(target, at + self.first - self.start, target, 0, max(self.wanted, WARPGROUP))
         if left := self.length - self.whole:
 
             @mosaic_when(self.first + self.wanted > self.whole)

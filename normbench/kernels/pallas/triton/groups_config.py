@@ -17,7 +17,7 @@ from normbench.kernels.pallas.hardware import (
     power_of_two_from,
     power_of_two_to,
     vector_elements,
-    workspace_programs,
+    walking_programs,
 )
 from normbench.kernels.pallas.triton.channel_tiles import Part, View, part
 
@@ -164,7 +164,7 @@ def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> Gro
     if config is None:
         return _shared_config(view, groups, dtype, True)
     item = VECTOR_BYTES // vector_elements(dtype)
-    allowed = min(view.images, workspace_programs(view.size * item, 2 * wide_bytes * view.channels))
+    allowed = min(view.images, walking_programs(view.size * item, 2 * wide_bytes * view.channels, config.blocks))
     enough = min(view.images, -(-8 * MULTIPROCESSORS // config.blocks))
     images_each = -(-view.images // min(allowed, enough))
     return replace(config, splits=-(-view.images // images_each))

@@ -18,7 +18,7 @@ from normbench.kernels.pallas.hardware import (
     WARP,
     power_of_two_from,
     vector_elements,
-    workspace_programs,
+    walking_programs,
 )
 from normbench.kernels.pallas.triton.channel_tiles import Part, View, load_tile, load_vector, over_tiles, part, spread
 from normbench.kernels.pallas.triton.tiles import span
@@ -129,7 +129,7 @@ def batch_config(view: View, dtype: str, activation: str, least_steps: int = LEA
     one = BatchConfig(view, block, chunk, 1, warps)
     wanted = min(MOST_PARTIALS // block, max(1, PROGRAMS // one.blocks), max(1, one.tiles // least_steps))
     # Partial sums of two quantities in float32 or wider; counted at their widest.
-    wanted = min(wanted, workspace_programs(view.size * item, 2 * max(item, 4) * view.channels))
+    wanted = min(wanted, walking_programs(view.size * item, 2 * max(item, 4) * view.channels, one.blocks))
     steps = -(-one.tiles // wanted)
     together = min(TOGETHER, steps) if cheap else 1
     return BatchConfig(view, block, chunk, -(-steps // together) * together, warps, together)
