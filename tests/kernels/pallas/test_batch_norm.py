@@ -55,6 +55,7 @@ def test_the_flat_view_is_kept_where_no_number_of_positions_makes_up_whole_vecto
     assert inference.choose((31, 7, 7, 61), 3, 2).channel_of == "flat"
     assert inference.choose((32, 7, 7, 61), 3, 2).channel_of == "flat"  # few programs
     assert inference.choose((3200, 7, 7, 61), 3, 2).channel_of == "repeated"
+    assert [inference.choose((186, 1024, side, side), 1, 4).channel_of for side in (12, 14)] == ["repeated", "row"]
 
 
 def test_a_residual_is_added_in_the_same_launch_and_what_reaches_the_sum_reaches_x():

@@ -43,8 +43,10 @@ multiprocessor, above the 36 KB that 4.8 TB/s × 1 µs ÷ 132 asks for). column:
 parameters of its channels, which the rows of its block share. flat: one, because the look-up of the parameters already
 keeps 4 loads per element in flight."""
 
-LEAST_REPEATED = 4 * MULTIPROCESSORS
+LEAST_REPEATED = 2 * MULTIPROCESSORS
 """Programs of the view "repeated" before it is taken, as each has four times as much to do as one of the flat view."""
+MOST_PADDED = 1.5
+"""What a block of the view "row" may cover beside its rows, as a share of them, before others are looked at."""
 MOST_REPEATS = 16
 """Times the fewest repeats that are looked at."""
 
@@ -107,15 +109,18 @@ def choose(shape: tuple[int, ...], channel_axis: int, itemsize_bytes: int) -> Bl
         block_rows = min(power_of_two_from(rows), elements // block_columns)
         return BlockConfig(rows, columns, channels, inner, channel_of, block_rows, block_columns, vector, WARPS)
 
+    row = None
     if inner == 1 and channels % vector == 0:
         return config(outer, channels, "column")
     if inner > 1 and inner % vector == 0:
-        return config(outer * channels, inner, "row")
+        row = config(outer * channels, inner, "row")
+        if row.column_blocks * row.block_columns <= MOST_PADDED * inner:
+            return row
     if repeats := _repeats(outer, channels * inner, vector):
         repeated = config(outer // repeats, repeats * channels * inner, "repeated")
         if repeated.grid >= LEAST_REPEATED:
             return repeated
-    return config(1, outer * channels * inner, "flat")
+    return row or config(1, outer * channels * inner, "flat")
 
 
 def _repeats(outer: int, period: int, vector: int) -> int | None:
