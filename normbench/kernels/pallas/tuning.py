@@ -1,19 +1,16 @@
-"""Choices of block sizes that were measured on a device, stored as data; and the search that makes them.
+"""Choices of block sizes that were measured on a device, stored as data.
 
 results/tuning/<device>.json: {"device", "environment", "choices": {key: {"config", "median_s", "candidates", ...}}}.
 A kernel asks `tuned` for its configuration; where nothing is stored for the device that is present, it gets that of its
-heuristic, and `note` says so. The search times every candidate with a cold cache, in turns, because a warm one prefers
-other blocks than those that win when the data comes from device memory.
+heuristic. `normbench.study.tune` makes them.
 """
 
 import json
-import random
 import re
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +59,7 @@ def tuned(config: Config, key: str) -> Config:
         asked_for[key] = config
     fields = (_TRIED.get() or {}).get(key)
     if fields is None:
-        choice = _stored(_present()).get(key)
+        choice = stored(_present()).get(key)
         fields = choice.config if choice else {}
     return replace(config, **fields)  # type: ignore[type-var]
 
@@ -94,7 +91,8 @@ def _present() -> str | None:
 
 
 @cache
-def _stored(device: str | None) -> dict[str, Choice]:
+def stored(device: str | None) -> dict[str, Choice]:
+    """`load`, once in a process."""
     return load(device) if device else {}
 
 
@@ -117,58 +115,3 @@ def load(device: str, folder: Path = FOLDER) -> dict[str, Choice]:
         return {key: Choice(key=key, **choice) for key, choice in stored.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}; tune the device again, or restore the file") from error
-
-
-def chosen(device: str, key: str, folder: Path = FOLDER) -> Choice | None:
-    """The stored choice, or None where the problem is untuned on this device."""
-    return load(device, folder).get(key)
-
-
-def note(device: str, key: str, folder: Path = FOLDER) -> str:
-    """One sentence: what the configuration of a problem rests on."""
-    choice = chosen(device, key, folder)
-    if choice is None:
-        return f"untuned: nothing is stored for {key} on {device}; the block sizes are those of the heuristic"
-    gain = choice.heuristic_s / choice.median_s
-    return f"tuned on {device}: best of {choice.candidates}, {gain:.2f} times as fast as the heuristic"
-
-
-def search(
-    key: str,
-    candidates: Mapping[str, tuple[Mapping[str, Any], Callable[[], float]]],
-    heuristic: str,
-    rounds: int = 9,
-    seed: int = 0,
-) -> Choice:
-    """Times the candidates and returns the best.
-
-    Args:
-      key: of the problem.
-      candidates: by name, the configuration and a function that runs it once with a cold cache and returns seconds.
-      heuristic: the name of the candidate that the heuristic would have taken.
-      rounds: in each, every candidate is timed once, in random order, so that drift meets all alike.
-      seed: of the order.
-    """
-    if heuristic not in candidates:
-        raise UserError(f"the heuristic's candidate {heuristic!r} is not among those to tune: {', '.join(candidates)}")
-    order = random.Random(seed)
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name in order.sample(list(candidates), len(candidates)):
-            seconds[name].append(candidates[name][1]())
-    medians = {name: statistics.median(samples) for name, samples in seconds.items()}
-    best = min(medians, key=medians.__getitem__)
-    return Choice(key, dict(candidates[best][0]), medians[best], medians[heuristic], len(candidates))
-
-
-def store(device: str, choices: Sequence[Choice], environment: Mapping[str, Any], folder: Path = FOLDER) -> Path:
-    """Adds the choices to the file of the device, which is replaced as a whole."""
-    known = {**load(device, folder), **{choice.key: choice for choice in choices}}
-    rows = {key: {k: v for k, v in asdict(choice).items() if k != "key"} for key, choice in sorted(known.items())}
-    path = path_of(device, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"device": device, "environment": dict(environment), "choices": rows}, indent=1))
-    temporary.replace(path)
-    _stored.cache_clear()
-    return path

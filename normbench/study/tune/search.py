@@ -54,8 +54,8 @@ def tune(problem: "Problem", rounds: int) -> list[str]:
     """
     import jax
 
-    from normbench.kernels.pallas import tuning
     from normbench.study.machine.environment import environment
+    from normbench.study.tune import choices
 
     found = candidates(problem)
     if jax.default_backend() != "gpu":
@@ -63,10 +63,10 @@ def tune(problem: "Problem", rounds: int) -> list[str]:
     device, told = jax.devices()[0].device_kind, []
     for key, fields in found.items():
         runs = _runs(problem, key, fields)
-        choice = tuning.search(key, {name: (fields[name], run) for name, run in runs.items()}, HEURISTIC, rounds)
-        path = tuning.store(device, [choice], environment(devices=True))
+        choice = choices.search(key, {name: (fields[name], run) for name, run in runs.items()}, HEURISTIC, rounds)
+        path = choices.store(device, [choice], environment(devices=True))
         wrong = len(fields) - len(runs)
-        told.append(f"{tuning.note(device, key)}; {wrong} candidates were wrong or failed; stored in {path}")
+        told.append(f"{choices.note(device, key)}; {wrong} candidates were wrong or failed; stored in {path}")
     return told
 
 

@@ -19,6 +19,7 @@ from normbench.study.clocks.host import garbage_collection_off
 from normbench.study.clocks.memory import available_bytes, prefault
 from normbench.study.clocks.sampling import Series, StoppingRule, interleave, outliers, two_modes
 from normbench.study.schedule.units import Unit
+from normbench.study.tune import choices
 from normbench.study.worker.aa import against_itself
 from normbench.study.worker.bench import Bench
 from normbench.study.worker.compiled_case import (
@@ -97,7 +98,7 @@ class Measurement:
 
     def _tuned(self, keys: Iterable[str]) -> list[str]:
         """What the block sizes of Pallas kernels rest on, on a GPU."""
-        return [tuning.note(jax.devices()[0].device_kind, key) for key in keys] if self.unit.target == "gpu" else []
+        return [choices.note(jax.devices()[0].device_kind, key) for key in keys] if self.unit.target == "gpu" else []
 
     def _interpreted(self, case: Case) -> bool:
         return self.unit.target == "cpu" and kernels.get(case.operator, case.variant).interpreted_on_cpu

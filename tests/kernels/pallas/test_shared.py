@@ -29,6 +29,7 @@ from normbench.kernels.pallas.hardware import (
 from normbench.kernels.pallas.triton.partial_sums import sum_partials
 from normbench.kernels.pallas.triton.rows_config import forward_config
 from normbench.study.check.accuracy import Oracle
+from normbench.study.tune import choices
 from normbench.study.tune import search as tune
 
 READS_PROGRAMS = True
@@ -96,16 +97,16 @@ def fake(seconds):
 def test_the_search_takes_the_best_median_and_stores_it(tmp_path):
     key = tuning.problem_key("layer_norm.forward", (8192, 4096), "bfloat16")
     runs = {"heuristic": ({}, fake([3.0, 3.0, 3.0])), "8 warps": ({"warps": 8}, fake([2.0, 9.0, 2.0]))}
-    choice = tuning.search(key, runs, "heuristic", rounds=3)
+    choice = choices.search(key, runs, "heuristic", rounds=3)
     assert (choice.config, choice.median_s, choice.heuristic_s, choice.candidates) == ({"warps": 8}, 2.0, 3.0, 2)
-    assert tuning.note("NVIDIA H200", key, tmp_path).startswith("untuned: ")
-    path = tuning.store("NVIDIA H200", [choice], {"driver": "1"}, tmp_path)
+    assert choices.note("NVIDIA H200", key, tmp_path).startswith("untuned: ")
+    path = choices.store("NVIDIA H200", [choice], {"driver": "1"}, tmp_path)
     assert path.name == "nvidia-h200.json"
     assert json.loads(path.read_text())["environment"] == {"driver": "1"}
-    assert tuning.chosen("NVIDIA H200", key, tmp_path) == choice
-    assert "1.50 times as fast as the heuristic" in tuning.note("NVIDIA H200", key, tmp_path)
+    assert choices.chosen("NVIDIA H200", key, tmp_path) == choice
+    assert "1.50 times as fast as the heuristic" in choices.note("NVIDIA H200", key, tmp_path)
     with pytest.raises(UserError, match="'none' is not among those to tune"):
-        tuning.search(key, runs, "none")
+        choices.search(key, runs, "none")
     path.write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         tuning.load("NVIDIA H200", tmp_path)

@@ -72,7 +72,8 @@ LEAST_STEPS_OF_SUMS = 6
 forward pass, and for each channel in the backward pass."""
 
 PARTIALS = 4096
-"""Of each of two quantities that a program of the second launch reads, at most: 32 for each of its threads."""
+"""Of each of two quantities that a program of the second launch reads, at most: 32 for each of its threads; twice as
+many where these are all."""
 MORE_PARTIALS, MORE_PARTIALS_OF_SUMS = 8, 32
 """Times as many, read one part after the other, forward and backward, where multiprocessors were idle otherwise."""
 
@@ -119,7 +120,8 @@ class GroupConfig:
     def partial_blocks(self, each: int) -> tuple[int, int]:
         """In how many blocks, and of how many shares, a program of the second launch reads what belongs to each `each`
         channels."""
-        size = min(power_of_two_from(self.shares), _fitting(1 if self.is_of_one(each) else self.width))
+        all_shares, fitting = power_of_two_from(self.shares), _fitting(1 if self.is_of_one(each) else self.width)
+        size = all_shares if all_shares <= 2 * fitting else fitting
         return -(-self.shares // size), size
 
     @property
