@@ -18,25 +18,13 @@ from normbench.kernels.common.statistics import Axes, centred_twice, inverse_roo
 Forward = Callable[[Any, Any, bool], tuple[Any, Any]]
 
 
-def _arrays(arrays: Any, outputs: Any) -> Any:
-    return arrays
-
-
-def _all(cotangents: Any) -> Any:
-    return cotangents
-
-
-def _same(gradients: Any, cotangents: Any) -> Any:
-    return gradients
-
-
 def twice_differentiable(
     forward: Forward,
     backward: Callable[..., Any],
     plain: Callable[[Any, Any], Any],
-    keep: Callable[[Any, Any], Any] = _arrays,
-    used: Callable[[Any], Any] = _all,
-    expand: Callable[[Any, Any], Any] = _same,
+    keep: Callable[[Any, Any], Any] = lambda arrays, outputs: arrays,
+    used: Callable[[Any], Any] = lambda cotangents: cotangents,
+    expand: Callable[[Any, Any], Any] = lambda gradients, cotangents: gradients,
 ) -> Callable[[Any, Any], Any]:
     """Returns f(arrays, plan) -> outputs, with first and second derivatives in reverse mode.
 

@@ -24,7 +24,7 @@ from normbench.jax_compat.mosaic import (
 )
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS
 from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, RESERVED_BYTES, WARPGROUP, placed, room_bytes
-from normbench.kernels.pallas.mosaic.windows import Load, Runs, bring_slabs, over_windows, runs_of
+from normbench.kernels.pallas.mosaic.windows import WHOLE, Load, Runs, bring_slabs, over_windows, runs_of
 
 BLOCK = 2048
 """Elements of the rows of a program, where one row has fewer: a window of the longest."""
@@ -141,7 +141,7 @@ def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str
 def _staged(runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> Runs:
     """`runs`, of which what the registers would bring arrives in bulk where there is room for it."""
     staged = replace(runs, staged=True)
-    needed = runs.resident and not all(map(runs.copied_in_bulk, tensors))
+    needed = runs.resident and runs.part >= WHOLE and not all(map(runs.copied_in_bulk, tensors))
     return staged if needed and _shared_bytes(staged, 1, tensors, vectors) <= SHARED_BYTES else runs
 
 

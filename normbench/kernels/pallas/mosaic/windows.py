@@ -89,7 +89,7 @@ class Runs:
     @property
     def room(self) -> int:
         """The same with what is around, where it arrives there."""
-        return self.size + self.staged * (_whole_around(max(self.part, WARPGROUP)) + WHOLE)
+        return self.size + self.staged * (_whole_around(max(self.part, WARPGROUP)) + 2 * WHOLE)
 
     @property
     def stride(self) -> int:
@@ -191,8 +191,6 @@ def take(source: Any, offset: Any, ref: Any, start: Any, size: int, bulk: bool) 
 
 COPIED = 32
 """Elements of each thread that are on their way at once where the registers copy: all of them wait for memory once."""
-
-
 ELEMENTS = 8
 """The same of less than a warpgroup, all of which every thread copies."""
 
@@ -309,14 +307,26 @@ def _whole_around(size: int) -> int:
     return -(-size // WHOLE) * WHOLE + WHOLE
 
 
+@dataclass(frozen=True, slots=True)
 class _Around:
     """Whole 16 bytes around `wanted` elements from `first` of a flat array; what ends the array may be left out."""
 
-    def __init__(self, length: int, first: Any, wanted: int) -> None:
-        self.length, self.first, self.wanted = length, first, wanted
-        self.whole = length // WHOLE * WHOLE
-        self.size = min(_whole_around(wanted), self.whole)
-        self.start = jnp.minimum(first // WHOLE * WHOLE, self.whole - self.size)
+    length: int
+    first: Any
+    wanted: int
+
+    @property
+    def whole(self) -> int:
+        """Elements of the array without what is left out."""
+        return self.length // WHOLE * WHOLE
+
+    @property
+    def size(self) -> int:
+        return min(_whole_around(self.wanted), self.whole)
+
+    @property
+    def start(self) -> Any:
+        return jnp.minimum(self.first // WHOLE * WHOLE, self.whole - self.size)
 
     def unpack(self, ref: Any, target: Any, at: int) -> None:
         """To where `target` begins, from `at` in it; what was left out from the array."""
