@@ -63,6 +63,7 @@ _CHANNELS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
 
 DRAWN, SEEDS = 10, (0, 1, 2, 3)
 """Of each operator, order of its axes and pass, by each seed."""
+OF_ANY_SIZE, SEEDS_OF_ANY_SIZE = 300, (202, 303)
 _COLUMNS = (96, 200, 256, 320, 512, 640, 768, 1000, 1024, 1536, 2048, 3000, 4096, 5120, 6144, 8192, 12288, 16384)
 _CHANNEL_COUNTS = (32, 48, 64, 96, 128, 192, 256, 320, 384, 512, 640, 960, 1280, 2048)
 _SIDES = (7, 8, 14, 16, 28, 32, 40, 56, 64, 80, 112, 128)
@@ -110,6 +111,72 @@ def drawn(seed: int) -> Iterator[Problem]:
                     yield Problem(operator, shape, layout, dtype, pass_=pass_, context=context, options=options)
 
 
+def any_size(seed: int) -> Iterator[Problem]:
+    """Problems of every operator, layout and pass, of sizes and numbers of channels that no model need have."""
+    from normbench import kernels
+
+    draw = random.Random(seed)
+    for _ in range(OF_ANY_SIZE):
+        operator = draw.choice(("layer_norm", "rms_norm", *_CHANNELS))
+        pass_, context = draw.choice(PASSES), draw.choice(("alone", "alone", *kernels.operator(operator).contexts))
+        dtype = draw.choice(("bfloat16", "bfloat16", "float16", "float32"))
+        param_dtype = draw.choice(("float32", "float32", dtype))
+        elements = math.exp(draw.uniform(math.log(2**14), math.log(2**27)))
+        of = _rows_of_any_length if operator in ("layer_norm", "rms_norm") else _channels_of_any_number
+        shape, layout, options = of(draw, operator, elements, dtype)
+        yield Problem(operator, shape, layout, dtype, param_dtype, pass_, context, options=options)
+
+
+def _rows_of_any_length(draw: random.Random, operator: str, elements: float, dtype: str) -> tuple:
+    ndim = draw.choice((1, 1, 1, 2))
+    lengths = (1, 300), (300, 3000), (3000, 40000)
+    columns = draw.choice(
+        [*(draw.randint(*of) for of in lengths), 2 ** draw.randint(5, 16), 128 * draw.randint(1, 130)]
+    )
+    options: list[tuple[str, Any]] = []
+    if operator == "rms_norm":
+        form = draw.random()
+        if form < 0.2:
+            options.append(("scale_offset", 1.0))
+        elif form < 0.4 and dtype != "float32":
+            options.append(("hat_dtype", dtype))
+    if ndim == 1:
+        return (max(1, round(elements / columns)), columns), "nc", tuple(options)
+    inner = draw.choice((2, 3, 4, 8, 7))
+    columns = max(1, columns // inner)
+    return (max(1, round(elements / (inner * columns))), inner, columns), "nlc", tuple(sorted([*options, ("ndim", 2)]))
+
+
+def _channels_of_any_number(draw: random.Random, operator: str, elements: float, dtype: str) -> tuple:
+    layouts = ("nchw", "nhwc", "nchw", "nhwc", "ncl", "nlc", "ncdhw", "ndhwc")
+    layout = draw.choice(layouts + ("nc",) * operator.startswith("batch"))
+    channels = draw.choice(
+        (draw.randint(1, 64), draw.randint(16, 600), 16 * draw.randint(1, 128), 2 ** draw.randint(3, 11))
+    )
+    options: tuple[tuple[str, Any], ...] = ()
+    if operator == "group_norm":
+        groups = draw.choice((1, 2, 4, 8, 16, 32))
+        channels, options = max(groups, channels // groups * groups), (("groups", groups),)
+    if layout == "nc":
+        return (max(2, round(elements / channels)), channels), layout, options
+    positions = _positions(draw, len(layout) - 2)
+    images = max(1, round(elements / channels / math.prod(positions)))
+    shape = (images, channels, *positions) if layout[1] == "c" else (images, *positions, channels)
+    return shape, layout, options
+
+
+def _positions(draw: random.Random, rank: int) -> tuple[int, ...]:
+    if rank == 1:
+        return (draw.choice((draw.randint(2, 5000), 2 ** draw.randint(4, 14))),)
+    sides = tuple(
+        draw.choice((draw.randint(1, 20), draw.randint(5, 130), draw.choice((7, 14, 28, 56, 112, 8, 16, 32, 64, 128))))
+        for _ in range(rank)
+    )
+    if rank == 2:
+        return (sides[0],) * 2 if draw.random() < 0.7 else sides
+    return tuple(max(1, side // 3) for side in sides)
+
+
 def _drawn_shape(draw: random.Random, layout: str) -> tuple[int, ...]:
     elements = math.exp(draw.uniform(math.log(_FEWEST), math.log(_MOST)))
     if layout == "nc":
@@ -131,6 +198,7 @@ def problems() -> dict[str, Problem]:
     presets = (cases(preset, variants=KERNELS) for preset in ("standard", "quick", "smoke"))
     found = [case.problem for preset in presets for case in preset if math.prod(case.shape)]
     found += [*between(), *(problem for seed in SEEDS for problem in drawn(seed))]
+    found += [problem for seed in SEEDS_OF_ANY_SIZE for problem in any_size(seed)]
     return {Case(problem, "naive").slug.removesuffix(".naive"): problem for problem in found}
 
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.common.second_order import plain_given, twice_differentiable
 from normbench.kernels.common.statistics import inverse_root
 from normbench.kernels.native import channels
-from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 
 
 def native(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import checked
+from normbench.kernels.common.second_order import plain_given, twice_differentiable
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more, too_few_programs
@@ -16,7 +17,6 @@ from normbench.kernels.pallas.mosaic.row_norm import LEAST_COLUMNS
 from normbench.kernels.pallas.mosaic.rows import Rows
 from normbench.kernels.pallas.mosaic.rows_given import given_rows
 from normbench.kernels.pallas.mosaic.slabs import LEAST_TILE_POSITIONS, Slabs, element_bytes, given_slabs_of
-from normbench.kernels.pallas.second_order import plain_given, twice_differentiable
 from normbench.kernels.problem import Problem
 
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from normbench.kernels.batch_norm_training.arguments import Outputs, checked
+from normbench.kernels.common.second_order import none_for_running, of_first, twice_differentiable, without_running
 from normbench.kernels.native import channels
-from normbench.kernels.pallas.second_order import none_for_running, of_first, twice_differentiable, without_running
 
 
 def native(

@@ -8,6 +8,13 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.batch_norm_training.arguments import Outputs, checked
+from normbench.kernels.common.second_order import (
+    none_for_running,
+    of_first,
+    plain_norm,
+    twice_differentiable,
+    without_running,
+)
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import TRAINING, few_that_wait, leaves_idle, moves_more, passes_of
@@ -15,13 +22,6 @@ from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.slabs import Slabs, element_bytes, slabs_of
-from normbench.kernels.pallas.second_order import (
-    none_for_running,
-    of_first,
-    plain_norm,
-    twice_differentiable,
-    without_running,
-)
 from normbench.kernels.problem import Problem
 
 LEAST_ELEMENTS = 512

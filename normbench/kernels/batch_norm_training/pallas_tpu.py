@@ -7,15 +7,15 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.batch_norm_training.arguments import checked
-from normbench.kernels.contexts import CAST_DTYPES
-from normbench.kernels.pallas.hardware import not_for_tpu
-from normbench.kernels.pallas.second_order import (
+from normbench.kernels.common.second_order import (
     none_for_running,
     of_first,
     plain_norm,
     twice_differentiable,
     without_running,
 )
+from normbench.kernels.contexts import CAST_DTYPES
+from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.tpu import columns, columns_both
 from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan

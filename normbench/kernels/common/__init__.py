@@ -1,1 +1,1 @@
-"""What the plain JAX variants of several operators share."""
+"""What the variants of several operators share, be they plain JAX or kernels."""

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.common.second_order import twice_differentiable
 from normbench.kernels.group_norm.arguments import checked
 from normbench.kernels.native import channels
 from normbench.kernels.native.rows import row_norm
-from normbench.kernels.pallas.second_order import twice_differentiable
 
 
 def native(

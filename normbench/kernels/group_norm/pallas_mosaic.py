@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from normbench.errors import UserError
+from normbench.kernels.common.second_order import plain_norm, twice_differentiable
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.group_norm.arguments import checked
 from normbench.kernels.pallas.hardware import not_for_mosaic
@@ -15,7 +16,6 @@ from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of
 from normbench.kernels.pallas.mosaic.plan import Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.slabs import Slabs, element_bytes, slabs_of
-from normbench.kernels.pallas.second_order import plain_norm, twice_differentiable
 from normbench.kernels.problem import Problem
 
 LEAST_ELEMENTS = 512

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from normbench.kernels.common.checks import compute_dtype
+from normbench.kernels.common.second_order import twice_differentiable
 from normbench.kernels.local_response_norm.arguments import Arguments, checked, reach, shifted_sum
 from normbench.kernels.local_response_norm.naive import divide
 from normbench.kernels.native.call import call
-from normbench.kernels.pallas.second_order import twice_differentiable
 
 
 def native(

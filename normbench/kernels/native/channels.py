@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from normbench.kernels.common.second_order import plain_norm
 from normbench.kernels.native.call import NUMBER_OF_ACTIVATION, call
-from normbench.kernels.pallas.second_order import plain_norm
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype, residual_like
+from normbench.kernels.common.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.native.call import NUMBER_OF_ACTIVATION, call
-from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 
 
 @dataclass(frozen=True, slots=True)

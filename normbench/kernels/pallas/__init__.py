@@ -5,7 +5,6 @@
 | `hardware`    | facts and arithmetic of block sizes that the heuristics of all kernels start from, and targets |
 | `cost`        | the bytes that a launch really moves, declared with it                                         |
 | `pointwise`   | the elementwise work before and after a norm that is done inside its kernel                    |
-| `second_order`| gradients by hand that can be differentiated again                                             |
 | `left_to_xla` | why a problem that a kernel could compute is left to XLA: bytes moved, times predicted         |
-| `tuning`      | choices measured on a device, stored as data, and the search that makes them                   |
+| `tuning`      | choices measured on a device, stored as data                                                   |
 """

@@ -28,6 +28,7 @@ from normbench.jax_compat.mosaic import (
 from normbench.kernels.common.activations import activate as activate_plain
 from normbench.kernels.common.checks import residual_like
 from normbench.kernels.common.form import FP8
+from normbench.kernels.common.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import not_for_mosaic, walking_programs
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
@@ -46,7 +47,6 @@ from normbench.kernels.pallas.mosaic.windows import (
     take_slabs,
     zeros,
 )
-from normbench.kernels.pallas.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.problem import Problem
 
 LEAST_COLUMNS = 64

@@ -6,7 +6,8 @@ there counts for nothing, and is left as it was. A slab that is longer than shar
 which two may be there: one is computed while the next is on its way. Its last piece begins early enough to end with the
 slab, and what was there in the piece before counts for nothing.
 
-Runs of whole 16 bytes move in bulk, others by the registers, 128 elements at a time, of which the last may overlap.
+Runs of whole 16 bytes move in bulk. Of rows that are none, what is around them does, and lies behind their place until
+the registers copy it there. Others go through the registers, of which the last copy may overlap.
 """
 
 from collections.abc import Callable
