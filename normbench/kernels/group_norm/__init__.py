@@ -18,7 +18,7 @@ from normbench.kernels.group_norm.jax_nn import jax_nn
 from normbench.kernels.group_norm.naive import naive
 from normbench.kernels.group_norm.native import native
 from normbench.kernels.group_norm.one_pass import one_pass
-from normbench.kernels.group_norm.pallas_triton import more, pallas_triton, unsupported
+from normbench.kernels.group_norm.pallas_triton import idle, more, pallas_triton, unsupported
 from normbench.kernels.group_norm.pivoted import pivoted
 from normbench.kernels.group_norm.reference import reference
 from normbench.kernels.group_norm.two_pass import two_pass
@@ -119,7 +119,7 @@ for _variant in (
         "pallas_triton",
         pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=unless_slower("pallas_triton", unsupported, more),
+        supports_problem=unless_slower("pallas_triton", unsupported, more, idle),
         interpreted_on_cpu=True,
         fused_contexts={"residual": pallas_triton, "cast": pallas_triton},
     ),

@@ -98,7 +98,7 @@ for _variant in (
         "pallas_triton",
         pallas_triton,
         "one fused kernel in Pallas Triton, gradient by hand",
-        supports_problem=unless_slower("pallas_triton", group_norm.unsupported, group_norm.more),
+        supports_problem=unless_slower("pallas_triton", group_norm.unsupported, group_norm.more, group_norm.idle),
         interpreted_on_cpu=True,
         fused_contexts={"cast": pallas_triton},
     ),

@@ -143,6 +143,16 @@ def test_sizes_that_no_one_predicted_are_decided_and_a_device_that_is_present_me
         assert supports("pallas_triton", problem, target) is None
 
 
+def test_images_shorter_than_a_warp_takes_are_left_to_xla_where_nobody_predicted_them():
+    short, long = (
+        Problem("group_norm", (63149, c, 1, 1), "nchw", "bfloat16", options=(("groups", 8),)) for c in (16, 256)
+    )
+    reason = supports("pallas_triton", short)
+    assert reason.startswith("images of 16 elements")
+    assert supports("pallas_triton", long) is None
+    assert supports("pallas_triton", short, "gpu") is None
+
+
 def test_geometry_counts_runs_as_they_lie_in_memory():
     for operator, shape, layout, options, expected in (
         ("layer_norm", (2, 3, 4, 8), "nhwc", (("ndim", 2),), ("rows", 1, 6, 32)),
