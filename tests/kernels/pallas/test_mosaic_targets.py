@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from normbench import kernels
+from normbench.fusion.compilation import compile_for
+from normbench.kernels import Problem
+
 SCRIPT = """
 import sys
 from functools import partial
@@ -65,3 +69,15 @@ def test_nothing_is_spilled_and_tensors_move_in_bulk(cases, tmp_path):
         if cases is ALIGNED:  # parameters and sums of float32 take the way through the registers
             assert "cp.async.bulk" in ptx
             assert not re.search(r"(ld|st)\.global\.b16", ptx)
+
+
+@pytest.mark.parametrize(("length", "together"), [(1023, False), (1024, True)])
+def test_what_begins_at_any_address_is_loaded_element_by_element(length, together):
+    """Several elements at once from an address that is no multiple of their size would be a fault of the device, which
+    no interpreter sees."""
+    pytest.importorskip("jax_cuda13_plugin")
+    problem = Problem("group_norm", (2, 8, length), "ncl", "bfloat16", options=(("groups", 2),))
+    program = kernels.program(problem, "pallas_mosaic")
+    assembly = compile_for(program.function, program.inputs, "h200").reading.assembly
+    (launch,) = assembly.entries
+    assert bool(re.findall(r"\.shared\.v\d\.b16", assembly.code(launch).ptx)) == together
