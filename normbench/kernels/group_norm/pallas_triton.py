@@ -17,9 +17,10 @@ from normbench.kernels.pallas.triton.groups import GroupPlan, backward, forward
 from normbench.kernels.pallas.triton.groups_config import WIDEST, GroupConfig, backward_config, forward_config
 from normbench.kernels.problem import Problem
 
-LEAST_IMAGE = 128
-"""Elements: group norm of 63149 images of 16 channels, forward, is predicted to take 5.4 times as long as XLA's best;
-of images of 240 to 1000 elements no line of the table takes longer than XLA."""
+LEAST_IMAGE, FEW_IMAGES = 128, 4096
+"""Elements, and images whose programs take no longer than a launch: group norm of 63149 images of 16 channels,
+forward, is predicted to take 5.4 times as long as XLA's best; of images of 240 to 1000 elements no line of the table
+takes longer than XLA."""
 
 
 def pallas_triton(
@@ -78,8 +79,9 @@ def more(problem: Problem) -> str | None:
 
 def idle(problem: Problem) -> str | None:
     """The reason to leave a problem to XLA where nobody predicted it: images too short for a warp each."""
-    elements = math.prod(problem.shape[1:])
-    if elements >= LEAST_IMAGE:
+    images, *others = problem.shape
+    elements = math.prod(others)
+    if images <= FEW_IMAGES or elements >= LEAST_IMAGE:
         return None
     return (
         f"images of {elements} elements, each in a program of its own; allowed for pallas_triton where nobody "

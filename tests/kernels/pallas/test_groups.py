@@ -105,7 +105,7 @@ def test_groups_that_do_not_fit_are_shared_out_among_programs(shape, layout, gro
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_what_shares_leave_is_read_in_parts_where_registers_do_not_hold_it(layout, groups, monkeypatch):
     """Of one group it is a value for each share; of channels, and of several groups, one for each lane."""
-    monkeypatch.setattr(groups_config, "PARTIALS", 16)
+    monkeypatch.setattr(groups_config, "PARTIALS", 4)
     shape = (2, 12, 131, 101) if layout == "nchw" else (2, 131, 101, 12)
     view = View(2, 12, 131 * 101, layout == "nhwc")
     forward, backward = forward_config(view, groups, "float32"), backward_config(view, groups, "float32", 4)
