@@ -2,7 +2,8 @@
 
 Where bulk copies move a block, a program stays, has a ring of places for blocks in shared memory, and brings the next
 ones while it computes one, unless several short rows are a block, forward; elsewhere each program has one block, or
-comes back for the next. A row that shared memory does not hold comes piece by piece.
+comes back for the next; where what is around a row arrives in bulk, the next is on its way as well. A row that shared
+memory does not hold comes piece by piece.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,8 @@ BLOCKS = 6 * MULTIPROCESSORS
 """At least before a block has several rows."""
 LONGEST_BLOCK = 12288
 """Elements of a block of several rows, beyond which single rows are brought, be they no whole bulk copies: layer norm
-of 2032 x 4098 in bfloat16, forward, is predicted to take 15 us so, and 21 by four rows at a time."""
+of 2048 x 4098 in bfloat16, forward, is predicted for the H200 to take 15 us (7 to 19) so, and 21 (11 to 28) by four
+rows at a time."""
 SHORT = 512
 """Elements of the rows of a block of several, beyond which programs stay forward, too: one that comes and goes waits
 once, but there are twice as many."""
@@ -163,9 +165,7 @@ def _shared_out(blocks: int, runs: Runs, tensors: tuple[str, ...], vectors: tupl
     if runs.resident and (long or staying.most) and all(map(runs.copied_in_bulk, tensors)):
         while slots < staying.slots and _shared_bytes(runs, slots + 1, tensors, vectors) <= SHARED_BYTES:
             slots += 1
-    elif runs.staged:
-        pass
-    elif staying.most is None:
+    elif staying.most is None and not runs.staged:
         return Rows(blocks, blocks, 1, runs)
     resident = max(1, min(staying.resident, SHARED_BYTES // _shared_bytes(runs, slots, tensors, vectors)))
     programs = min(blocks, resident * MULTIPROCESSORS, staying.most or blocks)

@@ -214,6 +214,8 @@ def _copy(source: Any, first: Any, target: Any, start: Any, size: int) -> None:
 
 
 def _copy_elements(source: Any, first: Any, target: Any, start: Any, size: int) -> None:
+    """Of fewer than a warpgroup takes: every thread copies all of them."""
+
     def step(index, carry):
         at = [jnp.minimum(index * ELEMENTS + n, size - 1) for n in range(min(ELEMENTS, size))]
         values = [source[first + one] for one in at]
