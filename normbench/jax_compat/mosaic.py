@@ -187,8 +187,9 @@ def mosaic_send_stack(source: Any, target: Any) -> None:
         mosaic_send(source.reshape(*target.shape), target)
 
 
-def mosaic_await_sent(read_only: bool = False) -> None:
-    """Waits until all that was sent has been read from shared memory, or also written to device memory."""
+def mosaic_await_sent(read_only: bool = False, but: int = 0) -> None:
+    """Waits until all that was sent `but` the last copies has been read from shared memory, or also written to device
+    memory."""
     from jax.experimental.pallas import mosaic_gpu
 
-    mosaic_gpu.wait_smem_to_gmem(0, wait_read_only=read_only)
+    mosaic_gpu.wait_smem_to_gmem(but, wait_read_only=read_only)

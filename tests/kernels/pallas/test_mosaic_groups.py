@@ -29,6 +29,13 @@ def test_group_norm_is_right(dtype, context):
     check(replace(problem, options=(("groups", 2),)), "pallas_mosaic")
 
 
+@pytest.mark.parametrize("each", [1, 5, 7, 8])
+def test_the_scalars_of_the_next_channels_are_on_their_way(each):
+    """Channels of a group, of which four, five or one read gamma and beta at once: each has its own."""
+    problem = Problem("group_norm", (1, 2 * each, 144), "ncl", "float32", "float32", "forward_backward", "silu")
+    check(replace(problem, options=(("groups", 2),)), "pallas_mosaic")
+
+
 @pytest.mark.parametrize(
     ("operator", "dtype", "context", "shape", "options"),
     [

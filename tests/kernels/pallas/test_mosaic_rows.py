@@ -11,7 +11,7 @@ from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.layer_norm.pallas_mosaic import pallas_mosaic
-from normbench.kernels.pallas.mosaic import row_norm
+from normbench.kernels.pallas.mosaic import row_norm, sums
 from normbench.kernels.pallas.mosaic import rows as schedule
 from normbench.kernels.pallas.mosaic.plan import Plan
 from normbench.kernels.pallas.mosaic.row_norm import backward_rows, forward_rows
@@ -54,11 +54,16 @@ def test_more_rows_than_programs_with_one_row_in_shared_memory(monkeypatch):
     interpreted("layer_norm", shape=(5, columns))
 
 
+def a_program_for_all(monkeypatch, **fields):
+    monkeypatch.setattr(schedule, "MULTIPROCESSORS", 1)
+    for name in ("FORWARD", "BACKWARD"):
+        monkeypatch.setattr(row_norm, name, replace(getattr(row_norm, name), resident=1, **fields))
+
+
 @pytest.mark.parametrize("context", ["residual", "cast"])
 def test_rows_go_round_the_ring_of_a_program_that_stays(context, monkeypatch):
     """Seven rows in three places: what is brought waits until what was there has been taken away."""
-    monkeypatch.setattr(schedule, "MULTIPROCESSORS", 1)
-    monkeypatch.setattr(row_norm, "FORWARD_RESIDENT", 1)
+    a_program_for_all(monkeypatch)
     rows = forward_rows((7, 128), "bfloat16", ("float32",), PLAN, residual=context == "residual")
     assert (rows.programs, rows.slots, rows.in_registers) == (1, 3, True)
     interpreted("rms_norm", "bfloat16", context, (7, 128), "forward")
@@ -67,20 +72,30 @@ def test_rows_go_round_the_ring_of_a_program_that_stays(context, monkeypatch):
 @pytest.mark.parametrize("context", ["alone", "residual"])
 def test_blocks_of_several_rows_go_round_the_ring(context, monkeypatch):
     """Eight rows of 531 elements are whole bulk copies; the next block is asked for once, not with each of its rows."""
-    monkeypatch.setattr(schedule, "MULTIPROCESSORS", 1)
-    monkeypatch.setattr(row_norm, "FORWARD_RESIDENT", 1)
+    a_program_for_all(monkeypatch)
     rows = forward_rows((40, 531), "bfloat16", ("float32",), PLAN, residual=context == "residual")
     assert (rows.runs.count, rows.blocks, rows.programs, rows.slots) == (8, 5, 1, 3)
     interpreted("rms_norm", "bfloat16", context, (40, 531), "forward")
+
+
+@pytest.mark.parametrize("per_thread", [0, 160])
+@pytest.mark.parametrize("context", ["residual", "gelu"])
+@pytest.mark.parametrize("columns", [256, 200])
+def test_sums_grow_while_blocks_go_round_the_ring(columns, context, per_thread, monkeypatch):
+    """Of fifteen rows three are a block: in registers, and where these have no room in shared memory. Each row has its
+    own statistics, which are on their way while the one before is computed."""
+    a_program_for_all(monkeypatch, blocks=5)
+    monkeypatch.setattr(sums, "SUMS_PER_THREAD", per_thread)
+    rows = backward_rows((15, columns), "float32", ("float32",) * 2, PLAN, residual=context == "residual")
+    assert (rows.runs.count, rows.blocks, rows.programs, rows.slots) == (3, 5, 1, 3)
+    interpreted("layer_norm", "float32", context, (15, columns))
 
 
 @pytest.mark.parametrize("context", ["residual", "cast", "silu"])
 @pytest.mark.parametrize("shape", [(5, 131), (3, 1025), (3, 9)])
 def test_rows_of_any_length_arrive_in_bulk_with_what_is_around_them(context, shape, monkeypatch):
     """A program has one row after the other; the last ends where no whole 16 bytes do."""
-    monkeypatch.setattr(schedule, "MULTIPROCESSORS", 1)
-    monkeypatch.setattr(row_norm, "FORWARD_RESIDENT", 1)
-    monkeypatch.setattr(row_norm, "BACKWARD_RESIDENT", 1)
+    a_program_for_all(monkeypatch)
     rows = forward_rows(shape, "bfloat16", ("float32",) * 2, PLAN, residual=context == "residual")
     assert rows.runs.staged
     assert (rows.programs, rows.runs.count) == (1, 1)
@@ -106,13 +121,18 @@ def test_a_block_has_as_many_rows_as_are_whole_bulk_copies():
         return forward_rows(shape, dtype, ("float32",), PLAN, residual=False).runs.count
 
     assert [count(shape) for shape in ((2168, 4100), (2048, 3002), (2048, 1001), (2167, 4100))] == [2, 4, 8, 1]
-    assert [count((rows, 96)) for rows in (1024, 8192, 65536)] == [1, 8, 16]  # of few rows, more blocks
+    assert [count((rows, 96)) for rows in (1024, 8192, 65536)] == [1, 8, 32]  # of few rows, more blocks
     assert [count((2048, columns)) for columns in (4094, 16382)] == [1, 1]  # four would be, and leave no room for more
 
 
 def test_programs_that_stay_fill_the_multiprocessors():
-    for columns, slots, programs in ((4096, 3, 5 * 132), (16384, 3, 132), (128, 3, 8 * 132)):
-        rows = forward_rows((8192, columns), "bfloat16", ("float32",), PLAN, residual=False)
+    for shape, slots, programs in (
+        ((8192, 4096), 3, 5 * 132),
+        ((8192, 16384), 3, 132),
+        ((65536, 256), 3, 7 * 132),
+        ((8192, 128), 1, 1024),
+    ):
+        rows = forward_rows(shape, "bfloat16", ("float32",), PLAN, residual=False)
         assert (rows.slots, rows.programs) == (slots, programs)
     few = forward_rows((32, 4096), "bfloat16", ("float32",), PLAN, residual=False)
     assert few.slots == 1  # of one row each: nothing to bring ahead

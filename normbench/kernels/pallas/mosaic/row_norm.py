@@ -10,6 +10,7 @@ The sums over rows, for the parameters, lie in shared memory; in device memory w
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,11 +31,11 @@ from normbench.kernels.common.checks import residual_like
 from normbench.kernels.common.form import FP8
 from normbench.kernels.common.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import not_for_mosaic, walking_programs
+from normbench.kernels.pallas.hardware import MULTIPROCESSORS, not_for_mosaic, walking_programs
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
-from normbench.kernels.pallas.mosaic.rows import Rows, Staying, clear, item_bytes, rows_of, walk
-from normbench.kernels.pallas.mosaic.sums import moments, sum_partials
+from normbench.kernels.pallas.mosaic.rows import Rows, Staying, item_bytes, rows_of, walk
+from normbench.kernels.pallas.mosaic.sums import RowSums, moments, sum_partials
 from normbench.kernels.pallas.mosaic.windows import (
     Load,
     Window,
@@ -51,10 +52,11 @@ from normbench.kernels.problem import Problem
 
 LEAST_COLUMNS = 64
 """A program computes 128 elements of a row at a time: of shorter rows more than half of its threads do nothing."""
-FORWARD_SLOTS, FORWARD_RESIDENT = 3, 8
-"""Rows in shared memory of a program: one on its way in, one computed, one on its way out; and programs of a
-multiprocessor, of which some compute while others wait."""
-BACKWARD_SLOTS, BACKWARD_RESIDENT = 2, 4
+FORWARD = Staying(slots=3, resident=8, block_bytes=8192)
+BACKWARD = Staying(slots=3, resident=4, block_bytes=16384, blocks=2 * MULTIPROCESSORS)
+"""Of three blocks in shared memory one is on its way in, one computed, one on its way out. Short rows arrive several at
+a time, and the sums of the backward pass grow in registers: layer norm of 65536 x 256 in bfloat16 is predicted for the
+H200 at 44 us (37 to 50) forward and 59 (49 to 68) backward, one by one at 69 (58 to 79) and 154 (79 to 199)."""
 
 
 def forward_rows(
@@ -62,7 +64,7 @@ def forward_rows(
 ) -> Rows | str:
     """How rows are shared out among programs in the forward pass, or why they are not."""
     tensors = (dtype,) * (1 + residual) + (() if plan.output_dtype == dtype else (plan.output_dtype,))
-    return rows_of(shape, tensors, param_dtypes, Staying(FORWARD_SLOTS, FORWARD_RESIDENT))
+    return rows_of(shape, tensors, param_dtypes, FORWARD)
 
 
 def backward_rows(
@@ -72,7 +74,7 @@ def backward_rows(
     tensors = (dtype, plan.output_dtype, *(dtype,) * residual)
     vectors = (*param_dtypes, *("float32",) * len(param_dtypes))
     most = walking_programs(shape[0] * shape[1] * item_bytes(dtype), 4 * len(param_dtypes) * shape[1])
-    return rows_of(shape, tensors, vectors, Staying(BACKWARD_SLOTS, BACKWARD_RESIDENT, most))
+    return rows_of(shape, tensors, vectors, replace(BACKWARD, most=most))
 
 
 def _dtypes(arrays: Any) -> tuple[str, ...]:
@@ -120,7 +122,7 @@ def _forward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameters
     places, vectors = shared[: len(shared) - parameters], shared[len(shared) - parameters :]
     runs, along = rows.runs, _along(inputs[tensors:], vectors, vectors_arrived)
 
-    def compute(index, load, between):
+    def compute(index, load, between, carry):
         of_slot = rows.load((None,) * len(places), places, arrived, index)
         # y takes the place of what is not needed any more, where the dtypes are the same.
         w, y = of_slot.pairs[0][1], of_slot.pairs[-1][1]
@@ -137,9 +139,10 @@ def _forward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameters
                 outputs[-2][rows.row(index, slab)] = near + offset
             return carry
 
-        _over_slabs(rows, of_slab)
+        carry = rows.over_slabs(of_slab, carry)
         if runs.resident:
             take_slabs(runs, taken)
+        return carry
 
     walk(
         rows, lambda index: rows.load(inputs[:tensors], places, arrived, index), partial(_prepare, rows, along), compute
@@ -156,13 +159,6 @@ def _prepare(rows: Rows, along: Load) -> None:
     if rows.runs.resident:
         bring_slabs(rows.of_vectors, along)
         along.wait(rows.of_vectors)
-
-
-def _over_slabs(rows: Rows, of_slab: Callable) -> None:
-    if rows.runs.count == 1:
-        of_slab(0, 0)
-    else:
-        jax.lax.fori_loop(0, rows.runs.count, of_slab, 0)
 
 
 class _Row:
@@ -295,50 +291,59 @@ def _backward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameter
     along = _along(inputs[tensors + known :], vectors, vectors_arrived)
     kept = Load(tuple(zip(found, sums, strict=True)), lambda slab: program * rows.columns, sums_arrived)
 
+    masks = runs.length % runs.window != 0
+    # h and dh of a row are kept; masks beside an activation take as many registers again.
+    grow = RowSums(runs, tuple(sums), beside=4 if masks and plan.activation != "none" else 2)
+
+    def clear(piece, carry):
+        grow.clear(piece)
+        if not runs.resident:
+            _keep_sums(rows, kept, piece)
+        return carry
+
     def prepare():
-        _clear_sums(rows, kept)
+        jax.lax.fori_loop(0, runs.pieces, clear, 0)
         _prepare(rows, along)
 
-    def compute(index, load, between):
-        def of_slab(slab, carry):
-            row = rows.row(index, slab)
-            mean = inputs[tensors + 1][row] if plan.centered else 0.0
-            _pull_row(slab, (load, along, kept), dw_ref, (mean, 0.0, inputs[tensors][row]), plan, rows)
-            return carry
+    def statistics_of(row):
+        return tuple(ref[row] for ref in inputs[tensors : tensors + known])
 
-        _over_slabs(rows, of_slab)
+    def compute(index, load, between, carry):
+        def of_slab(slab, carry):
+            grown, (r, *mean) = carry
+            # Those of the next row are on their way while this one is computed.
+            following = statistics_of(rows.after(index, slab))
+            statistics = mean[0] if mean else 0.0, 0.0, r
+            return _pull_row(slab, (load, along, kept), dw_ref, statistics, plan, rows, grow, grown), following
+
+        carry = rows.over_slabs(of_slab, carry)
         if runs.resident:
             take_slabs(runs, Load(((dw_ref, load.pairs[0][1]),), load.starts, load.arrived))
+        return carry
 
-    walk(rows, lambda index: rows.load(inputs[:tensors], places, arrived, index), prepare, compute, early=True)
+    first = grow.none(), statistics_of(rows.row(0, 0))
+    grown, _ = walk(
+        rows, lambda index: rows.load(inputs[:tensors], places, arrived, index), prepare, compute, first, early=True
+    )
     if runs.resident:
+        grow.put(grown)
         mosaic_settle()
         for ref, source in kept.pairs:
             take(source, 0, ref, kept.starts(0), rows.columns, rows.of_vectors.copied_in_bulk(jnp.float32))
     mosaic_await_sent()
 
 
-def _clear_sums(rows: Rows, kept: Load) -> None:
-    """Sets the sums of a program to zero, where they lie."""
-
-    def of_piece(piece, carry):
-        clear(rows, tuple(target for _, target in kept.pairs), piece)
-        if not rows.runs.resident:
-            _keep_sums(rows, kept, piece)
-        return carry
-
-    jax.lax.fori_loop(0, rows.runs.pieces, of_piece, 0)
-
-
 def _keep_sums(rows: Rows, kept: Load, piece: Any) -> None:
     take_piece(rows.runs, kept.starts(0), piece, tuple((target, ref) for ref, target in kept.pairs))
 
 
-def _pull_row(slab: Any, loads: tuple, dw_ref: Any, statistics: tuple, plan: Plan, rows: Rows) -> None:
-    """dw takes the place of w; the sums for the parameters grow."""
-    (w, dy, *others), vectors, sums = ([place for _, place in load.pairs] for load in loads)
+def _pull_row(
+    slab: Any, loads: tuple, dw_ref: Any, statistics: tuple, plan: Plan, rows: Rows, grow: RowSums, grown: tuple
+) -> tuple:
+    """dw takes the place of w; returns `grown` with what the row adds to the sums for the parameters."""
+    (w, dy, *others), vectors = ([place for _, place in load.pairs] for load in loads[:2])
     load, along, kept = loads
-    runs, r = rows.runs, statistics[2]
+    runs, r, held = rows.runs, statistics[2], list[tuple]()
 
     def pull(window):
         """h, the cotangent of act's argument, and that of h."""
@@ -348,37 +353,39 @@ def _pull_row(slab: Any, loads: tuple, dw_ref: Any, statistics: tuple, plan: Pla
             dz = differentiate(z, dz, plan.activation)
         return h, dz, dz * plan.form.scale(window.along(vectors[0]))
 
-    def visit(slab, piece, lanes):
-        def step(window, lanes):
+    def visit(slab, piece, carry):
+        def step(window, carry):
+            (with_h, alone), grown = carry
             h, dz, dh = pull(window)
-            at = window.of_vector
-            sums[0][at] = window.along(sums[0]) + window.keep(dz * plan.form.rounded_in_mosaic(h), 0.0)
-            if plan.shifted:
-                sums[1][at] = window.along(sums[1]) + window.keep(dz, 0.0)
-            return lanes[0] + window.keep(dh, 0.0), lanes[1] + window.keep(dh * h, 0.0)
+            held.append((h, dh))
+            more = (dz * plan.form.rounded_in_mosaic(h), dz)[: len(vectors)]
+            if not runs.resident:  # a piece may have what the one before had
+                more = tuple(window.keep(values, 0.0) for values in more)
+            return (with_h + window.keep(dh * h, 0.0), alone + window.keep(dh, 0.0)), grow.add(grown, window, more)
 
-        lanes = over_windows(runs, slab, piece, step, lanes)
+        carry = over_windows(runs, slab, piece, step, carry, grow.in_registers)
         if not runs.resident:
             _keep_sums(rows, kept, piece)
-        return lanes
+        return carry
 
-    sum_dh, sum_dh_h = over_pieces(runs, (load, along, kept), slab, visit, (zeros(runs), zeros(runs)))
-    mean_dh = jnp.sum(sum_dh) / rows.columns if plan.centered else 0.0
-    mean_dh_h = jnp.sum(sum_dh_h) / rows.columns
+    lanes, grown = over_pieces(runs, (load, along, kept), slab, visit, ((zeros(runs), zeros(runs)), grown))
+    mean_dh_h = jnp.sum(lanes[0]) / rows.columns
+    mean_dh = jnp.sum(lanes[1]) / rows.columns if plan.centered else 0.0
 
     def write(slab, piece, carry):
         def step(window, carry):
-            h, _, dh = pull(window)
+            h, dh = held[window.index] if grow.in_registers else pull(window)[::2]
             dw = r * (dh - mean_dh - h * mean_dh_h)
             store(w, window, dw + window.read(others[0]) if others else dw)
             return carry
 
-        over_windows(runs, slab, piece, step, 0)
+        over_windows(runs, slab, piece, step, 0, grow.in_registers)
         if not runs.resident:
             take_piece(runs, load.starts(slab), piece, ((w, dw_ref),))
         return carry
 
     over_pieces(runs, (load, along), slab, write, 0)
+    return grown
 
 
 def mosaic_row_norm(

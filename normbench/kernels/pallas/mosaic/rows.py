@@ -1,9 +1,8 @@
 """The schedule of rows in Mosaic GPU: programs walk over blocks of rows, with what lies along the row beside them.
 
 Where bulk copies move a block, a program stays, has a ring of places for blocks in shared memory, and brings the next
-ones while it computes one, unless several short rows are a block, forward; elsewhere each program has one block, or
-comes back for the next; where what is around a row arrives in bulk, the next is on its way as well. A row that shared
-memory does not hold comes piece by piece.
+ones while it computes one. Elsewhere each program has one block, or comes back for the next; where what is around a row
+arrives in bulk, the next is on its way as well. A row that shared memory does not hold comes piece by piece.
 """
 
 from collections.abc import Callable
@@ -18,28 +17,22 @@ from normbench.jax_compat.mosaic import (
     SHARED_BYTES,
     mosaic_await_sent,
     mosaic_barrier,
-    mosaic_clear,
     mosaic_program,
     mosaic_shared,
     mosaic_when,
 )
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS
 from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, RESERVED_BYTES, WARPGROUP, placed, room_bytes
-from normbench.kernels.pallas.mosaic.windows import WHOLE, Load, Runs, bring_slabs, over_windows, runs_of
+from normbench.kernels.pallas.mosaic.windows import WHOLE, Load, Runs, bring_slabs, runs_of
 
 BLOCK = 2048
-"""Elements of the rows of a program, where one row has fewer: a window of the longest."""
+"""Elements of the rows of a block at least that is no whole warpgroups, where one row has fewer."""
 BLOCKS = 6 * MULTIPROCESSORS
 """At least before a block has several rows."""
 LONGEST_BLOCK = 12288
 """Elements of a block of several rows, beyond which single rows are brought, be they no whole bulk copies: layer norm
 of 2048 x 4098 in bfloat16, forward, is predicted for the H200 to take 15 us (7 to 19) so, and 21 (11 to 28) by four
 rows at a time."""
-SHORT = 512
-"""Elements of the rows of a block of several, beyond which programs stay forward, too: one that comes and goes waits
-once, but there are twice as many."""
-SHORT_BLOCK = 1800
-"""The same of a block whose vectors along the row do not arrive in bulk: it waits for them longer than for itself."""
 KEPT_PER_THREAD = 96
 """Elements of a row that a thread may keep in registers of float32, beside what it computes with."""
 
@@ -51,13 +44,17 @@ class Staying:
     Attributes:
       slots: blocks in shared memory of a program at most: one on its way in, one computed, one on its way out.
       resident: programs of a multiprocessor at most, of which some compute while others wait.
+      block_bytes: of all tensors in the rows of a block, where one row has fewer.
       most: None, or programs at most, each of which leaves partial sums. Then programs stay always; else only where
         they have more than one slot's worth to gain: blocks that move in bulk.
+      blocks: at least before a block has several rows.
     """
 
     slots: int
     resident: int
+    block_bytes: int
     most: int | None = None
+    blocks: int = BLOCKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +93,20 @@ class Rows:
         """Of the `index`-th block of the running program."""
         return (mosaic_program() + index * self.programs) * self.runs.count + slab
 
+    def after(self, index: Any, slab: Any) -> Any:
+        """The row that follows; of the last one, one that there is."""
+        row = self.row(index, slab) + 1
+        if self.runs.count > 1:
+            row = jnp.where(slab + 1 < self.runs.count, row, self.row(index + 1, 0))
+        else:
+            row = self.row(index + 1, 0)
+        return jnp.minimum(row, self.blocks * self.runs.count - 1)
+
+    def over_slabs(self, of_slab: Callable[[Any, Any], Any], carry: Any) -> Any:
+        """Folds `of_slab(slab, carry)` over the rows of a block."""
+        count = self.runs.count
+        return of_slab(0, carry) if count == 1 else jax.lax.fori_loop(0, count, of_slab, carry)
+
     def places(self, *dtypes: Any) -> tuple:
         """Scratch for tensors of these dtypes."""
         return tuple(mosaic_shared((self.slots, self.runs.room), dtype) for dtype in dtypes)
@@ -131,7 +142,7 @@ def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str
     if rows * columns > MOST_ELEMENTS:
         return f"{rows} rows of {columns} elements; allowed for pallas_mosaic: {MOST_ELEMENTS} elements in all"
     each, room = item_bytes(*tensors, *vectors), room_bytes(len(tensors) + len(vectors))
-    for count in _counts(rows, columns, min(map(item_bytes, tensors))):
+    for count in _counts(rows, columns, tensors, staying):
         runs = runs_of(count, columns, each, room)
         if runs and (runs.resident or count == 1):
             runs = _staged(runs, tensors, vectors)
@@ -147,22 +158,22 @@ def _staged(runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> R
     return staged if needed and _shared_bytes(staged, 1, tensors, vectors) <= SHARED_BYTES else runs
 
 
-def _counts(rows: int, columns: int, row_item_bytes: int) -> list[int]:
-    """Rows of a block, the preferred first: `BLOCK` elements, of as many blocks as keep the multiprocessors busy; where
-    these are not whole bulk copies, the fewest rows that are."""
-    most = 1 if columns % WARPGROUP == 0 else max(1, min(BLOCK // columns, rows // BLOCKS))
+def _counts(rows: int, columns: int, tensors: tuple[str, ...], staying: Staying) -> list[int]:
+    """Rows of a block, the preferred first: as long as asked for, of as many blocks as keep the multiprocessors busy;
+    where these are not whole bulk copies, the fewest rows that are."""
+    block = max(staying.block_bytes // item_bytes(*tensors), BLOCK if columns % WARPGROUP else 0)
+    most = max(1, min(block // columns, rows // staying.blocks))
     usual = max(n for n in range(1, most + 1) if rows % n == 0)
-    copied = [n for n in (usual, *range(1, COPY_BYTES + 1)) if n * columns * row_item_bytes % COPY_BYTES == 0]
+    narrow = columns * min(map(item_bytes, tensors))
+    copied = [n for n in (usual, *range(1, COPY_BYTES + 1)) if n * narrow % COPY_BYTES == 0]
     fitting = [n for n in copied if rows % n == 0 and (n == 1 or n * columns <= LONGEST_BLOCK)]
     return [*fitting[:1], usual, 1]
 
 
 def _shared_out(blocks: int, runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...], staying: Staying) -> Rows:
-    """Programs that stay where that pays: blocks arrive in bulk, and are long, or what lies along the row does not."""
+    """Programs that stay where that pays: blocks arrive in bulk."""
     slots = 1
-    slow = not all(map(runs.of_vectors.copied_in_bulk, vectors)) and runs.count * runs.length < SHORT_BLOCK
-    long = runs.count == 1 or runs.length > SHORT or slow
-    if runs.resident and (long or staying.most) and all(map(runs.copied_in_bulk, tensors)):
+    if runs.resident and all(map(runs.copied_in_bulk, tensors)):
         while slots < staying.slots and _shared_bytes(runs, slots + 1, tensors, vectors) <= SHARED_BYTES:
             slots += 1
     elif staying.most is None and not runs.staged:
@@ -179,18 +190,26 @@ def _shared_bytes(runs: Runs, slots: int, tensors: tuple[str, ...], vectors: tup
 
 
 def walk(
-    rows: Rows, load_of: Callable[[Any], Load], prepare: Callable[[], None], compute: Callable, early: bool = False
-) -> None:
-    """Computes each block of the running program; what was taken away last may still be on its way.
+    rows: Rows,
+    load_of: Callable[[Any], Load],
+    prepare: Callable[[], None],
+    compute: Callable,
+    carry: Any = 0,
+    early: bool = False,
+) -> Any:
+    """Folds `compute` over the blocks of the running program; what was taken away last may still be on its way.
 
     Args:
       load_of: of the number of a block of the program; resident blocks are brought before they are computed.
       prepare: runs while the first blocks are on their way.
-      compute: (index, load, between): begins to take away what it has made. It calls `between` as soon as the next
-        block may be brought, which waits until the one before has left its place.
-      early: whether that is before the block at hand is waited for; then `between` does nothing.
+      compute: (index, load, between, carry), returns the next carry: begins to take away what it has made. It calls
+        `between` as soon as the next block may be brought, which waits until the one before has left its place.
+      carry: of the first block.
+      early: whether that is before the block at hand is waited for; then `between` does nothing, and of three places
+        one is that of a block on its way out, which one copy takes there.
     """
-    runs, ahead, ring = rows.runs, max(1, rows.slots - 1), rows.slots > 1
+    runs, ring = rows.runs, rows.slots > 1
+    ahead = 1 if early else max(1, rows.slots - 1)
 
     def bring(index):
         if runs.resident:
@@ -199,7 +218,7 @@ def walk(
     def bring_next(index):
         @mosaic_when(index + ahead < rows.mine)
         def _():
-            mosaic_await_sent(read_only=True)
+            mosaic_await_sent(read_only=True, but=max(0, rows.slots - 1 - ahead))
             bring(index + ahead)
 
     def step(index, carry):
@@ -210,7 +229,7 @@ def walk(
             load.wait(runs)
         if runs.staged:
             bring_next(index)
-        compute(index, load, partial(bring_next, index) if ring and not early else _nothing)
+        carry = compute(index, load, partial(bring_next, index) if ring and not early else _nothing, carry)
         if not ring and not runs.staged and rows.programs < rows.blocks:
             bring_next(index)
         return carry
@@ -219,25 +238,11 @@ def walk(
     for index in range(1, ahead):
         mosaic_when(index < rows.mine)(partial(bring, index))
     prepare()
-    if rows.programs < rows.blocks:
-        jax.lax.fori_loop(0, rows.mine, step, 0)
-    else:
-        step(0, 0)
+    return jax.lax.fori_loop(0, rows.mine, step, carry) if rows.programs < rows.blocks else step(0, carry)
 
 
 def _nothing() -> None:
     """There is nothing to bring then: with one slot while a block is in it."""
-
-
-def clear(rows: Rows, sums: tuple, piece: Any = 0) -> None:
-    """Sets sums along the row to zero."""
-
-    def one(window, carry):
-        for target in sums:
-            mosaic_clear(target, window.of_vector)
-        return carry
-
-    over_windows(rows.runs, 0, piece, one, 0)
 
 
 def item_bytes(*dtypes: Any) -> int:

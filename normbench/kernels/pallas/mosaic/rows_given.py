@@ -26,11 +26,11 @@ from normbench.jax_compat.mosaic import (
     mosaic_slice,
 )
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import workspace_programs
+from normbench.kernels.pallas.hardware import MULTIPROCESSORS, workspace_programs
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan
-from normbench.kernels.pallas.mosaic.rows import BLOCK, Rows, Staying, clear, item_bytes, rows_of, walk
-from normbench.kernels.pallas.mosaic.sums import sum_partials
+from normbench.kernels.pallas.mosaic.rows import BLOCK, Rows, Staying, item_bytes, rows_of, walk
+from normbench.kernels.pallas.mosaic.sums import RowSums, sum_partials
 from normbench.kernels.pallas.mosaic.windows import (
     Load,
     Runs,
@@ -48,9 +48,9 @@ PARAMETERS = 4
 """gamma, beta, mean and variance."""
 LINE_BYTES = 128
 """Of the parameters of a position, which are copied once for each position of a row: less is not worth the copies."""
-SLOTS, RESIDENT = 2, 4
-"""Blocks in shared memory of a program, and programs of a multiprocessor: two blocks in flight for each cover the
-latency of memory."""
+SLOTS, RESIDENT, BLOCK_BYTES, BLOCKS = 3, 4, 16384, 2 * MULTIPROCESSORS
+"""Blocks in shared memory of a program, one on its way in, one computed and one on its way out; programs of a
+multiprocessor; what the tensors take in a block of several rows, and blocks at least before one has several."""
 
 
 def _positions_of(shape: tuple[int, ...], param_dtypes: tuple[str, ...]) -> int:
@@ -91,7 +91,7 @@ def _given_rows(
     vectors = (*param_dtypes, *("float32",) * (1 + 3 * backward))
     partial_bytes = PARAMETERS * 4 * min(repeats, _fewest(shape[1])) * shape[1]
     most = workspace_programs(shape[0] * shape[1] * item_bytes(dtype), partial_bytes) if backward else None
-    return rows_of(view, tensors, vectors, Staying(SLOTS, RESIDENT, most))
+    return rows_of(view, tensors, vectors, Staying(SLOTS, RESIDENT, BLOCK_BYTES, most, BLOCKS))
 
 
 def _rows(x: jax.Array, parameters: tuple, plan: Plan, backward: bool) -> Rows:
@@ -183,36 +183,48 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, rows: Rows, channels: int) ->
         store(taken.pairs[0][1], window, activate(z, plan.activation))
         return carry
 
-    _over_rows(rows, parameters, lambda index: rows.load((x_ref,), places, arrived, index), written, step)
+    def load_of(index):
+        return rows.load((x_ref,), places, arrived, index)
+
+    _over_rows(rows, parameters, load_of, written, step, RowSums(rows.runs, ()))
 
 
-def _over_rows(rows: Rows, parameters: _Parameters, load_of: Any, written: Any, step: Any, ends: Any = None) -> None:
+def _over_rows(
+    rows: Rows,
+    parameters: _Parameters,
+    load_of: Any,
+    written: Any,
+    step: Any,
+    grow: RowSums,
+    end: Any = lambda piece: None,
+) -> None:
     """Computes all rows of the running program, or a piece of all of them at a time.
 
     Args:
       load_of, written: of a block: what is brought, and what is taken away.
-      step: (load, taken, window, carry) of a block's window.
-      ends: None, or (begin, end): what is done before and after, with the parameters at hand.
+      step: (load, taken, window, carry) of a block's window; the carry is that of the sums.
+      grow: the sums along the rows.
+      end: what is done with them, the parameters at hand.
     """
     runs = rows.runs
-    begin, end = ends or (lambda piece: None,) * 2
 
-    def compute(index, load, between):
+    def compute(index, load, between, carry):
         taken = written(index, load)
 
         def of_slab(slab, carry):
-            return over_windows(runs, slab, 0, partial(step, load, taken), carry)
+            return over_windows(runs, slab, 0, partial(step, load, taken), carry, grow.in_registers)
 
-        jax.lax.fori_loop(0, runs.count, of_slab, 0)
+        carry = rows.over_slabs(of_slab, carry)
         take_slabs(runs, taken)
+        return carry
 
     def prepare():
-        begin(0)
+        grow.clear()
         parameters.bring()
 
     def of_piece(slab, piece, carry):
         parameters.fold(piece)
-        begin(piece)
+        grow.clear(piece)
 
         def of_row(index, carry):
             load = load_of(index)
@@ -220,7 +232,7 @@ def _over_rows(rows: Rows, parameters: _Parameters, load_of: Any, written: Any, 
             load.bring_piece(runs, 0, piece)
             load.wait(runs)
             taken = written(index, load)
-            over_windows(runs, 0, piece, partial(step, load, taken), 0)
+            over_windows(runs, 0, piece, partial(step, load, taken), ())
             take_piece(runs, load.starts(0), piece, tuple((place, ref) for ref, place in taken.pairs))
             return carry
 
@@ -229,7 +241,7 @@ def _over_rows(rows: Rows, parameters: _Parameters, load_of: Any, written: Any, 
         return carry
 
     if runs.resident:
-        walk(rows, load_of, prepare, compute, early=True)
+        grow.put(walk(rows, load_of, prepare, compute, grow.none(), early=True))
         end(0)
         mosaic_await_sent()
     else:
@@ -281,17 +293,15 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, rows: Rows, channels
     arrived, vectors_arrived = scratch[-2:]
     parameters = _Parameters(rows, channels, refs, vectors, vectors_arrived, plan.epsilon)
     left, scale, variance = _left(rows, channels), parameters.scale, parameters.places[3]
+    grow = RowSums(rows.runs, (with_x, alone))
 
-    def step(load, taken, window, carry):
+    def step(load, taken, window, grown):
         (_, x), (_, dy) = load.pairs
-        at = window.of_vector
         centred, dz = parameters.centred(x, window), window.read(dy)
         if plan.activation != "none":
             dz = differentiate(parameters.shifted(centred, window), dz, plan.activation)
-        with_x[at] = window.along(with_x) + dz * centred  # what they see beyond the row is never looked at
-        alone[at] = window.along(alone) + dz
         store(x, window, window.along(scale) * dz)
-        return carry
+        return grow.add(grown, window, (dz * centred, dz))
 
     def end(piece):
         """The program's share of the gradients, in the places of the sums and of the scale: what is left for the second
@@ -322,7 +332,7 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, rows: Rows, channels
     def load_of(index):
         return rows.load((x_ref, dy_ref), places, arrived, index)
 
-    _over_rows(rows, parameters, load_of, written, step, (partial(clear, rows, (with_x, alone)), end))
+    _over_rows(rows, parameters, load_of, written, step, grow, end)
 
 
 def _total(sums: Any, window: Window, rows: Rows, left: Runs) -> jax.Array:

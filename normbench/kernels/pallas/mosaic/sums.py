@@ -1,4 +1,5 @@
-"""Sums of the Mosaic kernels: mean and variance of what a program has, and the partial sums of all programs.
+"""Sums of the Mosaic kernels: the mean and variance of what a program has, its sums along a row, and the partial sums
+of all programs.
 
 The mean is taken first and the variance around it, also where pieces come by. Partial sums are added up by one small
 reduction, in float32, always in the same order.
@@ -6,6 +7,7 @@ reduction, in float32, always in the same order.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import mosaic_clear, mosaic_slice
-from normbench.kernels.pallas.mosaic.windows import Runs, over_windows, zeros
+from normbench.kernels.pallas.mosaic.plan import WARPGROUP
+from normbench.kernels.pallas.mosaic.windows import Runs, Window, over_windows, zeros
 
 
 def moments(
@@ -61,6 +64,61 @@ def moments(
 
     _, base, offset, squares = fold(merge, (jnp.float32(0),) * 4)
     return base, offset, squares
+
+
+SUMS_PER_THREAD = 160
+"""Elements of the sums along a row, and of rows that are kept beside them, that a thread may hold in registers of
+float32: it has 255."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowSums:
+    """Sums along the row, which grow with each row of a program: in registers where its threads have room for them and
+    for `beside` rows, else in their places in shared memory, at two barriers for each window."""
+
+    runs: Runs
+    places: tuple
+    beside: int = 0
+
+    @property
+    def in_registers(self) -> bool:
+        each = (len(self.places) + self.beside) * self.runs.stride
+        return bool(self.places) and self.runs.resident and each <= SUMS_PER_THREAD * WARPGROUP
+
+    def none(self) -> tuple:
+        """What `add` begins with: by window and sum, nothing where they grow in their places."""
+        return ((zeros(self.runs),) * len(self.places),) * self.runs.windows if self.in_registers else ()
+
+    def clear(self, piece: Any = 0) -> None:
+        """Sets what grows in its place to zero."""
+
+        def one(window, carry):
+            for place in self.places:
+                mosaic_clear(place, window.of_vector)
+            return carry
+
+        if not self.in_registers:
+            over_windows(self.runs, 0, piece, one, 0)
+
+    def add(self, grown: tuple, window: Window, values: tuple) -> tuple:
+        """`grown` with a window of a row; what it sees beyond the row is never looked at."""
+        if self.in_registers:
+            new = tuple(total + value for total, value in zip(grown[window.index], values, strict=True))
+            return *grown[: window.index], new, *grown[window.index + 1 :]
+        for place, value in zip(self.places, values, strict=True):
+            place[window.of_vector] = window.along(place) + value
+        return grown
+
+    def put(self, grown: tuple) -> None:
+        """Puts what has grown in registers into its place."""
+
+        def one(window, carry):
+            for place, values in zip(self.places, grown[window.index], strict=True):
+                place[window.of_vector] = values
+            return carry
+
+        if self.in_registers:
+            over_windows(self.runs, 0, 0, one, 0, unrolled=True)
 
 
 WAYS = 4

@@ -420,15 +420,16 @@ def over_pieces(runs: Runs, loads: tuple[Load, ...], slab: Any, visit: Callable,
             bring(jnp.where(last, slab + 1, slab), jnp.where(last, 0, piece + 1))
 
     def of_piece(piece, carry):
-        if not runs.resident:
-            if runs.places > 1:
-                bring_next(piece)
-            else:
-                bring(slab, piece)
-            for load in loads:
-                load.wait(runs, slab, piece)
+        if runs.places > 1:
+            bring_next(piece)
+        else:
+            bring(slab, piece)
+        for load in loads:
+            load.wait(runs, slab, piece)
         return visit(slab, piece, carry)
 
+    if runs.resident:
+        return visit(slab, 0, carry)
     if runs.places > 1:
         mosaic_when(slab == 0)(lambda: bring(0, 0))
     return jax.lax.fori_loop(0, runs.pieces, of_piece, carry)
