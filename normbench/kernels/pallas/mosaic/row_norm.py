@@ -293,7 +293,8 @@ def _backward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameter
 
     masks = runs.length % runs.window != 0
     # h and dh of a row are kept; masks beside an activation take as many registers again.
-    grow = RowSums(runs, tuple(sums), beside=4 if masks and plan.activation != "none" else 2)
+    beside = 4 if masks and plan.activation != "none" else 2
+    grow = RowSums(runs, tuple(sums), -(-rows.programs // MULTIPROCESSORS), beside)
 
     def clear(piece, carry):
         grow.clear(piece)
@@ -310,9 +311,10 @@ def _backward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameter
 
     def compute(index, load, between, carry):
         def of_slab(slab, carry):
-            grown, (r, *mean) = carry
+            grown, known = carry
+            r, *mean = known or statistics_of(rows.row(index, slab))
             # Those of the next row are on their way while this one is computed.
-            following = statistics_of(rows.after(index, slab))
+            following = statistics_of(rows.after(index, slab)) if known else ()
             statistics = mean[0] if mean else 0.0, 0.0, r
             return _pull_row(slab, (load, along, kept), dw_ref, statistics, plan, rows, grow, grown), following
 
@@ -321,7 +323,7 @@ def _backward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameter
             take_slabs(runs, Load(((dw_ref, load.pairs[0][1]),), load.starts, load.arrived))
         return carry
 
-    first = grow.none(), statistics_of(rows.row(0, 0))
+    first = grow.none(), () if runs.staged else statistics_of(rows.row(0, 0))
     grown, _ = walk(
         rows, lambda index: rows.load(inputs[:tensors], places, arrived, index), prepare, compute, first, early=True
     )

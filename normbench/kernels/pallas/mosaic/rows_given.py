@@ -48,9 +48,10 @@ PARAMETERS = 4
 """gamma, beta, mean and variance."""
 LINE_BYTES = 128
 """Of the parameters of a position, which are copied once for each position of a row: less is not worth the copies."""
-SLOTS, RESIDENT, BLOCK_BYTES, BLOCKS = 3, 4, 16384, 2 * MULTIPROCESSORS
+SLOTS, RESIDENT, BLOCK_BYTES, BLOCKS = 3, 4, 16384, (6 * MULTIPROCESSORS, 2 * MULTIPROCESSORS)
 """Blocks in shared memory of a program, one on its way in, one computed and one on its way out; programs of a
-multiprocessor; what the tensors take in a block of several rows, and blocks at least before one has several."""
+multiprocessor; what the tensors take in a block of several rows, and blocks at least before one has several, forward
+and backward."""
 
 
 def _positions_of(shape: tuple[int, ...], param_dtypes: tuple[str, ...]) -> int:
@@ -91,7 +92,7 @@ def _given_rows(
     vectors = (*param_dtypes, *("float32",) * (1 + 3 * backward))
     partial_bytes = PARAMETERS * 4 * min(repeats, _fewest(shape[1])) * shape[1]
     most = workspace_programs(shape[0] * shape[1] * item_bytes(dtype), partial_bytes) if backward else None
-    return rows_of(view, tensors, vectors, Staying(SLOTS, RESIDENT, BLOCK_BYTES, most, BLOCKS))
+    return rows_of(view, tensors, vectors, Staying(SLOTS, RESIDENT, BLOCK_BYTES, most, BLOCKS[backward]))
 
 
 def _rows(x: jax.Array, parameters: tuple, plan: Plan, backward: bool) -> Rows:
@@ -186,7 +187,7 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, rows: Rows, channels: int) ->
     def load_of(index):
         return rows.load((x_ref,), places, arrived, index)
 
-    _over_rows(rows, parameters, load_of, written, step, RowSums(rows.runs, ()))
+    _over_rows(rows, parameters, load_of, written, step, RowSums(rows.runs, (), 1))
 
 
 def _over_rows(
@@ -293,7 +294,7 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, rows: Rows, channels
     arrived, vectors_arrived = scratch[-2:]
     parameters = _Parameters(rows, channels, refs, vectors, vectors_arrived, plan.epsilon)
     left, scale, variance = _left(rows, channels), parameters.scale, parameters.places[3]
-    grow = RowSums(rows.runs, (with_x, alone))
+    grow = RowSums(rows.runs, (with_x, alone), -(-rows.programs // MULTIPROCESSORS))
 
     def step(load, taken, window, grown):
         (_, x), (_, dy) = load.pairs

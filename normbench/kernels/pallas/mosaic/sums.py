@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from normbench.jax_compat.mosaic import mosaic_clear, mosaic_slice
+from normbench.kernels.pallas.hardware import REGISTERS
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP
 from normbench.kernels.pallas.mosaic.windows import Runs, Window, over_windows, zeros
 
@@ -69,21 +70,28 @@ def moments(
 SUMS_PER_THREAD = 160
 """Elements of the sums along a row, and of rows that are kept beside them, that a thread may hold in registers of
 float32: it has 255."""
+OTHER_REGISTERS = 96
+"""Of such a thread, for all else. Programs that have no room beside each other for that would be fewer: layer norm of
+11467 x 2846 in float16, backward, is predicted for the H200 at 178 us with two on a multiprocessor, whose sums are in
+registers, and at 127 with three."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowSums:
     """Sums along the row, which grow with each row of a program: in registers where its threads have room for them and
-    for `beside` rows, else in their places in shared memory, at two barriers for each window."""
+    for `beside` rows, as many `programs` as a multiprocessor has, else in their places in shared memory, at two
+    barriers for each window."""
 
     runs: Runs
     places: tuple
+    programs: int
     beside: int = 0
 
     @property
     def in_registers(self) -> bool:
-        each = (len(self.places) + self.beside) * self.runs.stride
-        return bool(self.places) and self.runs.resident and each <= SUMS_PER_THREAD * WARPGROUP
+        each = (len(self.places) + self.beside) * self.runs.stride // WARPGROUP
+        fits = self.programs * (each + OTHER_REGISTERS) * WARPGROUP <= REGISTERS
+        return bool(self.places) and self.runs.resident and each <= SUMS_PER_THREAD and fits
 
     def none(self) -> tuple:
         """What `add` begins with: by window and sum, nothing where they grow in their places."""
