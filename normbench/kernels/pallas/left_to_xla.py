@@ -6,8 +6,8 @@ chance has drawn, what the model says for the H200 of each kernel and of XLA's b
 analysis.pages.kernels_limits` makes it. It decides for Hopper and newer. Of a problem that is in the table its own line
 decides: the kernel is refused where it is slower by more than the model's error. Of another one its neighbours do:
 problems of the same operator, side of the channels and pass, near in the number of runs, in their length, alignment and
-width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the squared distance. There a
-twentieth is enough, as what neighbours tell is in doubt itself: of what is slower by more than the error, half went
+width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the squared distance. There 3 %
+are enough, as what neighbours tell is in doubt itself: of what is slower by more than the error, half went
 unrefused when they had to tell as much. What they cannot see is how a kernel cuts x: where that leaves half of the
 device idle it is refused, too. The device that is present measures instead: on "gpu" nothing is refused.
 
@@ -159,8 +159,8 @@ def moves_more(
 
 
 TABLE = "predicted.csv"
-NEIGHBOURS = 8
-SLOWER = 1.05
+NEIGHBOURS = 12
+SLOWER = 1.03
 """How many times as long as XLA's best a kernel takes, by its neighbours, before it is refused."""
 REACH = 8.0
 """The distance, in doublings, beyond which a problem is no neighbour."""

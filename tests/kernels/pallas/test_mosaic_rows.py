@@ -11,7 +11,7 @@ from normbench import explain, kernels
 from normbench.errors import UserError
 from normbench.kernels import Problem
 from normbench.kernels.layer_norm.pallas_mosaic import pallas_mosaic
-from normbench.kernels.pallas.mosaic import row_norm, sums
+from normbench.kernels.pallas.mosaic import row_norm, rows_given, sums
 from normbench.kernels.pallas.mosaic import rows as schedule
 from normbench.kernels.pallas.mosaic.plan import Plan
 from normbench.kernels.pallas.mosaic.row_norm import backward_rows, forward_rows
@@ -89,6 +89,27 @@ def test_sums_grow_while_blocks_go_round_the_ring(columns, context, per_thread, 
     rows = backward_rows((15, columns), "float32", ("float32",) * 2, PLAN, residual=context == "residual")
     assert (rows.runs.count, rows.blocks, rows.programs, rows.slots) == (3, 5, 1, 3)
     interpreted("layer_norm", "float32", context, (15, columns))
+
+
+@pytest.mark.parametrize("programs", [1, 2])
+@pytest.mark.parametrize(
+    ("operator", "context", "columns"),
+    [
+        ("layer_norm", "residual", 128),
+        ("layer_norm", "cast", 200),
+        ("rms_norm", "silu", 131),
+        ("batch_norm", "relu", 136),
+    ],
+)
+def test_the_last_block_ends_with_the_rows(operator, context, columns, programs, monkeypatch):
+    """Blocks of three: of eleven rows the last one begins with the last row of the one before, which is left alone."""
+    a_program_for_all(monkeypatch, blocks=3)
+    monkeypatch.setattr(schedule, "MULTIPROCESSORS", programs)
+    for name, of_two in (("BLOCK", rows_given.BLOCK), ("BLOCKS", (3, 3))):
+        monkeypatch.setattr(rows_given, name, of_two)
+    rows = backward_rows((11, columns), "float32", ("float32",) * 2, PLAN, residual=context == "residual")
+    assert (rows.runs.count, rows.blocks, rows.programs) == (3, 4, programs)
+    interpreted(operator, "float32", context, (11, columns))
 
 
 @pytest.mark.parametrize("context", ["residual", "cast", "silu"])

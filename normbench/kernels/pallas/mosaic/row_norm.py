@@ -45,7 +45,6 @@ from normbench.kernels.pallas.mosaic.windows import (
     store,
     take,
     take_piece,
-    take_slabs,
     zeros,
 )
 from normbench.kernels.problem import Problem
@@ -139,9 +138,9 @@ def _forward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameters
                 outputs[-2][rows.row(index, slab)] = near + offset
             return carry
 
-        carry = rows.over_slabs(of_slab, carry)
+        carry = rows.over_slabs(of_slab, carry, index)
         if runs.resident:
-            take_slabs(runs, taken)
+            rows.take(taken, index)
         return carry
 
     walk(
@@ -318,9 +317,9 @@ def _backward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameter
             statistics = mean[0] if mean else 0.0, 0.0, r
             return _pull_row(slab, (load, along, kept), dw_ref, statistics, plan, rows, grow, grown), following
 
-        carry = rows.over_slabs(of_slab, carry)
+        carry = rows.over_slabs(of_slab, carry, index)
         if runs.resident:
-            take_slabs(runs, Load(((dw_ref, load.pairs[0][1]),), load.starts, load.arrived))
+            rows.take(Load(((dw_ref, load.pairs[0][1]),), load.starts, load.arrived), index)
         return carry
 
     first = grow.none(), () if runs.staged else statistics_of(rows.row(0, 0))

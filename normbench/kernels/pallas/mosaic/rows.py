@@ -18,17 +18,21 @@ from normbench.jax_compat.mosaic import (
     mosaic_await_sent,
     mosaic_barrier,
     mosaic_program,
+    mosaic_settle,
     mosaic_shared,
     mosaic_when,
 )
 from normbench.kernels.pallas.hardware import MOST_ELEMENTS, MULTIPROCESSORS
 from normbench.kernels.pallas.mosaic.plan import COPY_BYTES, RESERVED_BYTES, WARPGROUP, placed, room_bytes
-from normbench.kernels.pallas.mosaic.windows import WHOLE, Load, Runs, bring_slabs, runs_of
+from normbench.kernels.pallas.mosaic.windows import WHOLE, Load, Runs, bring_slabs, runs_of, take, take_slabs
 
 BLOCK = 2048
 """Elements of the rows of a block at least that is no whole warpgroups, where one row has fewer."""
 BLOCKS = 6 * MULTIPROCESSORS
 """At least before a block has several rows."""
+ENOUGH = 512
+"""Elements of a block of as many rows as divide all of them, below which it has more: a last one that begins early
+costs the others the unrolling of their loops."""
 LONGEST_BLOCK = 12288
 """Elements of a block of several rows, beyond which single rows are brought, be they no whole bulk copies: layer norm
 of 2048 x 4098 in bfloat16, forward, is predicted for the H200 to take 15 us (7 to 19) so, and 21 (11 to 28) by four
@@ -61,10 +65,14 @@ class Staying:
 class Rows:
     """Blocks of `runs.count` rows, of `columns` elements each; a program takes each `programs`-th block.
 
+    Where blocks do not divide the rows, the last one begins early enough to end with them; its first rows, which the
+    one before has, are neither computed nor taken away.
+
     Attributes:
       slots: blocks in shared memory at a time.
     """
 
+    rows: int
     blocks: int
     programs: int
     slots: int
@@ -91,21 +99,56 @@ class Rows:
 
     def row(self, index: Any, slab: Any) -> Any:
         """Of the `index`-th block of the running program."""
-        return (mosaic_program() + index * self.programs) * self.runs.count + slab
+        begin = self._begin(index)
+        return (jnp.minimum(begin, self.rows - self.runs.count) if self.ragged else begin) + slab
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the last block begins early."""
+        return self.rows % self.runs.count != 0
+
+    def _begin(self, index: Any) -> Any:
+        """The first row of a block that the one before does not have."""
+        return (mosaic_program() + index * self.programs) * self.runs.count
+
+    def _skipped(self, index: Any) -> Any:
+        """Rows of a block that the one before has."""
+        return self._begin(index) - self.row(index, 0) if self.ragged else 0
 
     def after(self, index: Any, slab: Any) -> Any:
         """The row that follows; of the last one, one that there is."""
-        row = self.row(index, slab) + 1
-        if self.runs.count > 1:
-            row = jnp.where(slab + 1 < self.runs.count, row, self.row(index + 1, 0))
-        else:
-            row = self.row(index + 1, 0)
-        return jnp.minimum(row, self.blocks * self.runs.count - 1)
+        begins = jnp.minimum(self._begin(index + 1), self.rows - 1)
+        last = self.runs.count - 1
+        return jnp.where(slab < last, self.row(index, slab) + 1, begins) if last else begins
 
-    def over_slabs(self, of_slab: Callable[[Any, Any], Any], carry: Any) -> Any:
+    def over_slabs(self, of_slab: Callable[[Any, Any], Any], carry: Any, index: Any) -> Any:
         """Folds `of_slab(slab, carry)` over the rows of a block."""
-        count = self.runs.count
-        return of_slab(0, carry) if count == 1 else jax.lax.fori_loop(0, count, of_slab, carry)
+        count, skipped = self.runs.count, self._skipped(index)
+        if count == 1:
+            return of_slab(0, carry)
+        return jax.lax.fori_loop(0, count - skipped, lambda n, carry: of_slab(skipped + n, carry), carry)
+
+    def take(self, load: Load, index: Any) -> None:
+        """Begins to take the rows of a block away, to where the arrays of `load` have them."""
+        runs, skipped = self.runs, self._skipped(index)
+        if not self.ragged:
+            take_slabs(runs, load)
+            return
+        mosaic_when(skipped == 0)(lambda: take_slabs(runs, load))
+
+        @mosaic_when(skipped > 0)
+        def _():
+            mosaic_settle()
+            jax.lax.fori_loop(skipped, runs.count, self._take_one(load), 0)
+
+    def _take_one(self, load: Load) -> Callable[[Any, Any], Any]:
+        def take_one(slab, carry):
+            for ref, source in load.pairs:
+                bulk = self.columns * jnp.dtype(source.dtype).itemsize % COPY_BYTES == 0
+                take(source, slab * self.columns, ref, load.starts(slab), self.columns, bulk)
+            return carry
+
+        return take_one
 
     def places(self, *dtypes: Any) -> tuple:
         """Scratch for tensors of these dtypes."""
@@ -146,7 +189,7 @@ def rows_of(shape: tuple[int, ...], tensors: tuple[str, ...], vectors: tuple[str
         runs = runs_of(count, columns, each, room)
         if runs and (runs.resident or count == 1):
             runs = _staged(runs, tensors, vectors)
-            return _shared_out(rows // count, runs, tensors, vectors, staying)
+            return _shared_out(rows, runs, tensors, vectors, staying)
     needed = f"{each} bytes each"
     return f"rows of {columns} elements, {needed}, do not fit into {SHARED_BYTES} bytes of shared memory"
 
@@ -160,27 +203,29 @@ def _staged(runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> R
 
 def _counts(rows: int, columns: int, tensors: tuple[str, ...], staying: Staying) -> list[int]:
     """Rows of a block, the preferred first: as long as asked for, of as many blocks as keep the multiprocessors busy;
-    where these are not whole bulk copies, the fewest rows that are."""
+    where rows are no whole bulk copies, the fewest that are, if they divide all. What divides them is preferred."""
     block = max(staying.block_bytes // item_bytes(*tensors), BLOCK if columns % WARPGROUP else 0)
     most = max(1, min(block // columns, rows // staying.blocks))
-    usual = max(n for n in range(1, most + 1) if rows % n == 0)
+    divisor = max(n for n in range(1, most + 1) if rows % n == 0)
+    usual = divisor if divisor * columns >= ENOUGH or 2 * divisor >= most else most
     narrow = columns * min(map(item_bytes, tensors))
     copied = [n for n in (usual, *range(1, COPY_BYTES + 1)) if n * narrow % COPY_BYTES == 0]
-    fitting = [n for n in copied if rows % n == 0 and (n == 1 or n * columns <= LONGEST_BLOCK)]
+    whole = [n for n in copied if narrow % COPY_BYTES == 0 or rows % n == 0]
+    fitting = [n for n in whole if n == 1 or n * columns <= LONGEST_BLOCK]
     return [*fitting[:1], usual, 1]
 
 
-def _shared_out(blocks: int, runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...], staying: Staying) -> Rows:
+def _shared_out(rows: int, runs: Runs, tensors: tuple[str, ...], vectors: tuple[str, ...], staying: Staying) -> Rows:
     """Programs that stay where that pays: blocks arrive in bulk."""
-    slots = 1
+    blocks, slots = -(-rows // runs.count), 1
     if runs.resident and all(map(runs.copied_in_bulk, tensors)):
         while slots < staying.slots and _shared_bytes(runs, slots + 1, tensors, vectors) <= SHARED_BYTES:
             slots += 1
     elif staying.most is None and not runs.staged:
-        return Rows(blocks, blocks, 1, runs)
+        return Rows(rows, blocks, blocks, 1, runs)
     resident = max(1, min(staying.resident, SHARED_BYTES // _shared_bytes(runs, slots, tensors, vectors)))
     programs = min(blocks, resident * MULTIPROCESSORS, staying.most or blocks)
-    return Rows(blocks, programs, min(slots, -(-blocks // programs)), runs)
+    return Rows(rows, blocks, programs, min(slots, -(-blocks // programs)), runs)
 
 
 def _shared_bytes(runs: Runs, slots: int, tensors: tuple[str, ...], vectors: tuple[str, ...]) -> int:

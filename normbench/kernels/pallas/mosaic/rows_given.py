@@ -41,7 +41,6 @@ from normbench.kernels.pallas.mosaic.windows import (
     store,
     take,
     take_piece,
-    take_slabs,
 )
 
 PARAMETERS = 4
@@ -215,8 +214,8 @@ def _over_rows(
         def of_slab(slab, carry):
             return over_windows(runs, slab, 0, partial(step, load, taken), carry, grow.in_registers)
 
-        carry = rows.over_slabs(of_slab, carry)
-        take_slabs(runs, taken)
+        carry = rows.over_slabs(of_slab, carry, index)
+        rows.take(taken, index)
         return carry
 
     def prepare():
