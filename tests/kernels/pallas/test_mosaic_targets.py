@@ -11,6 +11,8 @@ import pytest
 from normbench import kernels
 from normbench.fusion.compilation import compile_for
 from normbench.kernels import Problem
+from normbench.kernels.pallas.mosaic import row_norm
+from normbench.kernels.pallas.mosaic.plan import Plan
 
 SCRIPT = """
 import sys
@@ -81,3 +83,21 @@ def test_what_begins_at_any_address_is_loaded_element_by_element(length, togethe
     assembly = compile_for(program.function, program.inputs, "h200").reading.assembly
     (launch,) = assembly.entries
     assert bool(re.findall(r"\.shared\.v\d\.b16", assembly.code(launch).ptx)) == together
+
+
+@pytest.mark.parametrize(
+    ("pass_", "columns", "slots", "left"),
+    [("forward", 1024, 3, 0), ("backward", 1024, 3, 1), ("backward", 12288, 2, 0)],
+)
+def test_a_place_is_filled_again_when_all_but_what_other_places_hold_has_left(pass_, columns, slots, left):
+    """The interpreter copies at once, so that it sees no race with what is on its way out."""
+    pytest.importorskip("jax_cuda13_plugin")
+    problem = Problem("rms_norm", (8192, columns), "nc", "bfloat16", pass_=pass_)
+    share = row_norm.forward_rows if pass_ == "forward" else row_norm.backward_rows
+    plan = Plan("rms_norm", 1e-6, "none", "bfloat16", centered=False, shifted=False)
+    assert share(problem.shape, "bfloat16", ("float32",), plan, False).slots == slots
+    program = kernels.program(problem, "pallas_mosaic")
+    assembly = compile_for(program.function, program.inputs, "h200").reading.assembly
+    (ptx,) = (assembly.code(entry).ptx for entry, symbol in assembly.entries.items() if symbol.startswith("mosaic"))
+    assert {int(groups) for groups in re.findall(r"bulk\.wait_group\.read\s+(\d+)", ptx)} == {left}
+    assert re.findall(r"bulk\.wait_group\s+(\d+)", ptx) == ["0"]  # before the program ends
