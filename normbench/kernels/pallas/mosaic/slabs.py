@@ -240,6 +240,19 @@ def _over_slabs(runs: Runs, load: Load, visit: Callable, carry: Any) -> Any:
     return jax.lax.fori_loop(0, runs.count, lambda slab, carry: over_pieces(runs, (load,), slab, visit, carry), carry)
 
 
+def _write(slabs: Slabs, load: Load, slab: Any, step: Callable, place: Any, ref: Any) -> None:
+    """`step` of each window of a slab; what comes in pieces is taken from its place to `ref`."""
+    runs = slabs.runs
+
+    def write(slab, piece, carry):
+        over_windows(runs, slab, piece, step, 0)
+        if not runs.resident:
+            take_piece(runs, slabs.start(slab), piece, ((place, ref),), slab)
+        return carry
+
+    over_pieces(runs, (load,), slab, write, 0)
+
+
 def _forward_kernel(x_ref, *refs: Any, plan: Plan, slabs: Slabs) -> None:
     runs, moved = slabs.runs, 0 if plan.momentum is None else 2
     inputs, refs = refs[: 2 + 2 * plan.given + moved], refs[2 + 2 * plan.given + moved :]
@@ -272,13 +285,8 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, slabs: Slabs) -> None:
             store(y, window, activate(centred * scale + beta, plan.activation))
             return carry
 
-        def write(slab, piece, carry):
-            over_windows(runs, slab, piece, step, 0)
-            if not runs.resident:
-                take_piece(runs, slabs.start(slab), piece, ((y, y_ref),), slab)
-            return carry
-
-        return over_pieces(runs, (load,), slab, write, carry)
+        _write(slabs, load, slab, step, y, y_ref)
+        return carry
 
     scalars.fold(of_slab, 0)
     if runs.resident:
@@ -380,13 +388,8 @@ def _backward_kernel(
             store(x, window, r * (gamma * dz - alone - h * with_h))
             return carry
 
-        def write(slab, piece, carry):
-            over_windows(runs, slab, piece, step, 0)
-            if not runs.resident:
-                take_piece(runs, slabs.start(slab), piece, ((x, dx_ref),), slab)
-            return carry
-
-        return over_pieces(runs, (load,), slab, write, carry)
+        _write(slabs, load, slab, step, x, dx_ref)
+        return carry
 
     scalars.fold(dx_of_slab, 0)
     if runs.resident:
