@@ -182,7 +182,8 @@ def table(rows: tuple[Against, ...]) -> str:
 
 def range_of(factors: list[float]) -> str:
     """The least and the greatest, as times."""
-    return f"{min(factors):.2f} – {max(factors):.2f} ×" if factors else "–"
+    # No line of a narrow table begins with a sign.
+    return f"{min(factors):.2f}\u00a0–\u00a0{max(factors):.2f}\u00a0×" if factors else "–"
 
 
 def renewed(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
