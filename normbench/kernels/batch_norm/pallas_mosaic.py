@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.common.second_order import plain_given, twice_differentiable
+from normbench.kernels.common.targets import not_for_mosaic
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
-from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more, too_few_programs
 from normbench.kernels.pallas.mosaic import rows_given, slabs
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.common.second_order import plain_given, twice_differentiable
+from normbench.kernels.common.targets import not_for_tpu
 from normbench.kernels.contexts import CAST_DTYPES
-from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
 from normbench.kernels.pallas.tpu import given
 from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents

@@ -12,8 +12,8 @@ from normbench.kernels.batch_norm.arguments import checked
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype, residual_like
 from normbench.kernels.common.second_order import of_both_terms, plain_given, twice_differentiable, what_was_normalized
+from normbench.kernels.common.targets import not_for_triton
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import not_for_triton
 from normbench.kernels.pallas.left_to_xla import INFERENCE, moves_more
 from normbench.kernels.pallas.triton.channel_tiles import view_of
 from normbench.kernels.pallas.triton.inference import BlockConfig, backward, choose

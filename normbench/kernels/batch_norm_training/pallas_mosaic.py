@@ -15,8 +15,8 @@ from normbench.kernels.common.second_order import (
     twice_differentiable,
     without_running,
 )
+from normbench.kernels.common.targets import not_for_mosaic
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
-from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import TRAINING, few_that_wait, leaves_idle, moves_more, passes_of
 from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of

@@ -14,8 +14,8 @@ from normbench.kernels.common.second_order import (
     twice_differentiable,
     without_running,
 )
+from normbench.kernels.common.targets import not_for_tpu
 from normbench.kernels.contexts import CAST_DTYPES
-from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.tpu import columns, columns_both
 from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan

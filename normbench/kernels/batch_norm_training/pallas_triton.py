@@ -10,7 +10,8 @@ from normbench.errors import UserError
 from normbench.kernels.batch_norm_training.arguments import checked
 from normbench.kernels.common.checks import residual_like
 from normbench.kernels.common.second_order import none_for_running, plain_norm, twice_differentiable
-from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
+from normbench.kernels.common.targets import not_for_triton
+from normbench.kernels.pallas.hardware import MOST_ELEMENTS
 from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, WITHIN, moves_more
 from normbench.kernels.pallas.triton import training_resident as batch_resident
 from normbench.kernels.pallas.triton import training_streamed as batch_statistics

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.common.second_order import plain_norm, twice_differentiable
+from normbench.kernels.common.targets import not_for_mosaic
 from normbench.kernels.contexts import CAST_DTYPES, activation_of
 from normbench.kernels.group_norm.arguments import checked
-from normbench.kernels.pallas.hardware import not_for_mosaic
 from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, few_that_wait, leaves_idle, moves_more, passes_of
 from normbench.kernels.pallas.mosaic import columns, slabs
 from normbench.kernels.pallas.mosaic.columns import LEAST_POSITIONS, ColumnsConfig, columns_of

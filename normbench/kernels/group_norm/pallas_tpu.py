@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from normbench.errors import UserError
 from normbench.kernels.common.second_order import plain_norm, twice_differentiable
+from normbench.kernels.common.targets import not_for_tpu
 from normbench.kernels.contexts import CAST_DTYPES
 from normbench.kernels.group_norm.arguments import checked
-from normbench.kernels.pallas.hardware import not_for_tpu
 from normbench.kernels.pallas.tpu import columns, columns_both
 from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents
 from normbench.kernels.pallas.tpu.columns import ColumnsPlan

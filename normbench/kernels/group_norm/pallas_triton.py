@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.common.checks import compute_dtype, residual_like
 from normbench.kernels.common.second_order import of_both_terms, plain_norm, twice_differentiable, what_was_normalized
+from normbench.kernels.common.targets import not_for_triton
 from normbench.kernels.group_norm.arguments import checked
-from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
+from normbench.kernels.pallas.hardware import MOST_ELEMENTS
 from normbench.kernels.pallas.left_to_xla import LAST, TRAINING, WITHIN, moves_more
 from normbench.kernels.pallas.triton.channel_tiles import View
 from normbench.kernels.pallas.triton.groups import GroupPlan, backward, forward

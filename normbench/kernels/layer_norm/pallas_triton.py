@@ -2,8 +2,8 @@
 
 import jax
 
+from normbench.kernels.common.pointwise import Pointwise
 from normbench.kernels.layer_norm.arguments import checked
-from normbench.kernels.pallas.pointwise import Pointwise
 from normbench.kernels.pallas.triton.row_norm import row_norm
 
 

@@ -2,9 +2,8 @@
 
 | module        | holds                                                                                          |
 |---------------|------------------------------------------------------------------------------------------------|
-| `hardware`    | facts and arithmetic of block sizes that the heuristics of all kernels start from, and targets |
+| `hardware`    | facts and arithmetic of block sizes that the heuristics of all kernels start from              |
 | `cost`        | the bytes that a launch really moves, declared with it                                         |
-| `pointwise`   | the elementwise work before and after a norm that is done inside its kernel                    |
 | `left_to_xla` | why a problem that a kernel could compute is left to XLA: bytes moved, times predicted         |
 | `tuning`      | choices measured on a device, stored as data                                                   |
 """

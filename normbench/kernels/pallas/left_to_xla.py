@@ -28,8 +28,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Protocol
 
+from normbench.kernels.common.targets import not_for_mosaic
 from normbench.kernels.contexts import residuals_of
-from normbench.kernels.pallas.hardware import MULTIPROCESSORS, not_for_mosaic
+from normbench.kernels.pallas.hardware import MULTIPROCESSORS
 from normbench.kernels.problem import ACTIVATIONS, Problem
 
 INFERENCE = {

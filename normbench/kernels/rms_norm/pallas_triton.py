@@ -5,8 +5,8 @@ from functools import partial
 import jax
 
 from normbench.kernels.common.form import FP8, PLAIN, Form, form_of
-from normbench.kernels.pallas.hardware import not_for_fp8
-from normbench.kernels.pallas.pointwise import Pointwise
+from normbench.kernels.common.pointwise import Pointwise
+from normbench.kernels.common.targets import not_for_fp8
 from normbench.kernels.pallas.triton.row_norm import row_norm
 from normbench.kernels.pallas.triton.row_norm import unsupported as refused
 from normbench.kernels.problem import Problem

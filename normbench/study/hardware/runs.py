@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from normbench import kernels
-from normbench.kernels.pallas.hardware import ADA, AMPERE, HOPPER
+from normbench.kernels.common.targets import ADA, AMPERE, HOPPER
 from normbench.study.check.accuracy import Oracle, compare
 from normbench.study.check.distance import Error
 from normbench.study.hardware.checks import DIRTY, FAR, HARD, MOSAIC, SLICED, TOGETHER, Case

@@ -9,9 +9,9 @@ import pytest
 
 from normbench import kernels
 from normbench.errors import UserError
+from normbench.kernels.common.pointwise import Pointwise
 from normbench.kernels.layer_norm.pallas_triton import pallas_triton as layer_norm
 from normbench.kernels.pallas.hardware import WORKSPACE_SHARE, walking_programs
-from normbench.kernels.pallas.pointwise import Pointwise
 from normbench.kernels.pallas.triton import rows_config
 from normbench.kernels.problem import Problem
 from normbench.kernels.rms_norm.pallas_triton import pallas_triton as rms_norm

@@ -8,7 +8,7 @@ import pytest
 from analysis.pages import tpu_traffic
 from normbench import kernels
 from normbench.jax_compat.tpu import races_looked_for
-from normbench.kernels.pallas.hardware import is_tpu
+from normbench.kernels.common.targets import is_tpu
 from normbench.kernels.pallas.tpu import long_rows, pieces, rows
 from normbench.kernels.pallas.tpu.columns import over_groups
 from normbench.kernels.pallas.tpu.limits import lying

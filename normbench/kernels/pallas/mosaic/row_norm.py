@@ -30,8 +30,9 @@ from normbench.kernels.common.activations import activate as activate_plain
 from normbench.kernels.common.checks import residual_like
 from normbench.kernels.common.form import FP8
 from normbench.kernels.common.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
+from normbench.kernels.common.targets import not_for_mosaic
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import MULTIPROCESSORS, not_for_mosaic, walking_programs
+from normbench.kernels.pallas.hardware import MULTIPROCESSORS, walking_programs
 from normbench.kernels.pallas.mosaic.activations import activate, differentiate
 from normbench.kernels.pallas.mosaic.plan import WARPGROUP, Plan, dtype_refusal
 from normbench.kernels.pallas.mosaic.rows import Rows, Staying, item_bytes, rows_of, walk
@@ -143,9 +144,7 @@ def _forward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameters
             rows.take(taken, index)
         return carry
 
-    walk(
-        rows, lambda index: rows.load(inputs[:tensors], places, arrived, index), partial(_prepare, rows, along), compute
-    )
+    walk(rows, partial(rows.load, inputs[:tensors], places, arrived), partial(_prepare, rows, along), compute)
     mosaic_await_sent()
 
 
@@ -323,9 +322,7 @@ def _backward_kernel(*refs: Any, plan: Plan, rows: Rows, tensors: int, parameter
         return carry
 
     first = grow.none(), () if runs.staged else statistics_of(rows.row(0, 0))
-    grown, _ = walk(
-        rows, lambda index: rows.load(inputs[:tensors], places, arrived, index), prepare, compute, first, early=True
-    )
+    grown, _ = walk(rows, partial(rows.load, inputs[:tensors], places, arrived), prepare, compute, first, early=True)
     if runs.resident:
         grow.put(grown)
         mosaic_settle()

@@ -100,12 +100,7 @@ class Rows:
     def row(self, index: Any, slab: Any) -> Any:
         """Of the `index`-th block of the running program."""
         begin = self._begin(index)
-        return (jnp.minimum(begin, self.rows - self.runs.count) if self.ragged else begin) + slab
-
-    @property
-    def ragged(self) -> bool:
-        """Whether the last block begins early."""
-        return self.rows % self.runs.count != 0
+        return (jnp.minimum(begin, self.rows - self.runs.count) if self.rows % self.runs.count else begin) + slab
 
     def _begin(self, index: Any) -> Any:
         """The first row of a block that the one before does not have."""
@@ -113,7 +108,7 @@ class Rows:
 
     def _skipped(self, index: Any) -> Any:
         """Rows of a block that the one before has."""
-        return self._begin(index) - self.row(index, 0) if self.ragged else 0
+        return self._begin(index) - self.row(index, 0) if self.rows % self.runs.count else 0
 
     def after(self, index: Any, slab: Any) -> Any:
         """The row that follows; of the last one, one that there is."""
@@ -130,25 +125,23 @@ class Rows:
 
     def take(self, load: Load, index: Any) -> None:
         """Begins to take the rows of a block away, to where the arrays of `load` have them."""
-        runs, skipped = self.runs, self._skipped(index)
-        if not self.ragged:
-            take_slabs(runs, load)
-            return
-        mosaic_when(skipped == 0)(lambda: take_slabs(runs, load))
+        skipped = self._skipped(index)
 
-        @mosaic_when(skipped > 0)
-        def _():
-            mosaic_settle()
-            jax.lax.fori_loop(skipped, runs.count, self._take_one(load), 0)
-
-    def _take_one(self, load: Load) -> Callable[[Any, Any], Any]:
         def take_one(slab, carry):
             for ref, source in load.pairs:
                 bulk = self.columns * jnp.dtype(source.dtype).itemsize % COPY_BYTES == 0
                 take(source, slab * self.columns, ref, load.starts(slab), self.columns, bulk)
             return carry
 
-        return take_one
+        def take_some():
+            mosaic_settle()
+            jax.lax.fori_loop(skipped, self.runs.count, take_one, 0)
+
+        if self.rows % self.runs.count == 0:
+            take_slabs(self.runs, load)
+        else:
+            mosaic_when(skipped == 0)(lambda: take_slabs(self.runs, load))
+            mosaic_when(skipped > 0)(take_some)
 
     def places(self, *dtypes: Any) -> tuple:
         """Scratch for tensors of these dtypes."""
@@ -210,8 +203,8 @@ def _counts(rows: int, columns: int, tensors: tuple[str, ...], staying: Staying)
     usual = divisor if divisor * columns >= ENOUGH or 2 * divisor >= most else most
     narrow = columns * min(map(item_bytes, tensors))
     copied = [n for n in (usual, *range(1, COPY_BYTES + 1)) if n * narrow % COPY_BYTES == 0]
-    whole = [n for n in copied if narrow % COPY_BYTES == 0 or rows % n == 0]
-    fitting = [n for n in whole if n == 1 or n * columns <= LONGEST_BLOCK]
+    fitting = [n for n in copied if n == 1 or n * columns <= LONGEST_BLOCK]
+    fitting = fitting if narrow % COPY_BYTES == 0 else [n for n in fitting if rows % n == 0]
     return [*fitting[:1], usual, 1]
 
 

@@ -183,9 +183,7 @@ def _forward_kernel(x_ref, *refs: Any, plan: Plan, rows: Rows, channels: int) ->
         store(taken.pairs[0][1], window, activate(z, plan.activation))
         return carry
 
-    def load_of(index):
-        return rows.load((x_ref,), places, arrived, index)
-
+    load_of = partial(rows.load, (x_ref,), places, arrived)
     _over_rows(rows, parameters, load_of, written, step, RowSums(rows.runs, (), 1))
 
 
@@ -329,10 +327,7 @@ def _backward_kernel(x_ref, dy_ref, *refs: Any, plan: Plan, rows: Rows, channels
     def written(index, load):
         return Load(((dx_ref, load.pairs[0][1]),), load.starts, load.arrived)
 
-    def load_of(index):
-        return rows.load((x_ref, dy_ref), places, arrived, index)
-
-    _over_rows(rows, parameters, load_of, written, step, grow, end)
+    _over_rows(rows, parameters, partial(rows.load, (x_ref, dy_ref), places, arrived), written, step, grow, end)
 
 
 def _total(sums: Any, window: Window, rows: Rows, left: Runs) -> jax.Array:

@@ -10,7 +10,7 @@ from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import residual_like
 from normbench.kernels.common.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
-from normbench.kernels.pallas.hardware import not_for_tpu
+from normbench.kernels.common.targets import not_for_tpu
 from normbench.kernels.pallas.tpu import long_rows
 from normbench.kernels.pallas.tpu import rows as tpu_rows
 from normbench.kernels.pallas.tpu.at_hand import by_passes, checked_cotangents

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from normbench.errors import UserError
 from normbench.kernels.common.activations import activate
 from normbench.kernels.common.checks import compute_dtype, residual_like
+from normbench.kernels.common.pointwise import Pointwise
 from normbench.kernels.common.second_order import of_both_terms, standardized, twice_differentiable, what_was_normalized
-from normbench.kernels.pallas.hardware import MOST_ELEMENTS, not_for_triton
-from normbench.kernels.pallas.pointwise import Pointwise
+from normbench.kernels.common.targets import not_for_triton
+from normbench.kernels.pallas.hardware import MOST_ELEMENTS
 from normbench.kernels.pallas.triton.rows import RowPlan, backward, forward
 from normbench.kernels.problem import Problem
 

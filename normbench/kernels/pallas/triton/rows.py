@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
+from normbench.kernels.common.pointwise import gradients
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.pointwise import gradients
 from normbench.kernels.pallas.triton.partial_sums import sum_partials
 from normbench.kernels.pallas.triton.rows_config import RowConfig, backward_config, column_config, forward_config
 from normbench.kernels.pallas.triton.tiles import (

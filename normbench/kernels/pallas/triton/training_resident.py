@@ -70,8 +70,7 @@ half of one, whose other half a neighbouring program reads at about the same tim
 
 UNEVEN_BYTES = 8
 """The same where channels are no whole vectors: loads are narrower, and their addresses and masks take registers. Of
-8 x 28 x 28 x 254 in bfloat16, forward, threads spill with 16, and 10 us (5 to 14) are predicted for the H200, not 7 (4
-to 9). With 8 that would be quicker where channels are whole vectors, too, in loads of less than 16 bytes."""
+8 x 28 x 28 x 254 in bfloat16, threads spill with 16: 10 us (5 to 14) are predicted for the H200, not 7 (4 to 9)."""
 
 
 @dataclass(frozen=True, slots=True)
