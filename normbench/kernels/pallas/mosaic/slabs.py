@@ -193,7 +193,7 @@ def _copies(runs: Runs, shape: tuple[int, ...], *dtypes: Any) -> int:
 TOGETHER = (4, 5, 3, 2, 1)
 """Slabs whose scalars are read at once, the preferred number first: one that divides those of a program. Batch norm by
 given statistics of 64 x 2048 x 7 x 7 in bfloat16, forward, is predicted for the H200 at 21 us (18 to 25) with four, and
-at 42 (20 to 54) where each slab waits for its own."""
+at 42 (21 to 54) where each slab waits for its own."""
 
 
 class _Scalars:
@@ -226,7 +226,7 @@ class _Scalars:
 
 
 def _begin(slabs: Slabs, load: Load, read: Callable) -> _Scalars:
-    """Brings slabs that are resident, and meanwhile `read(0)`, of the first of them."""
+    """Brings slabs that are resident, and meanwhile reads what belongs to the first of them."""
     if slabs.runs.resident:
         bring_slabs(slabs.runs, load)
     scalars = _Scalars(slabs, read)
