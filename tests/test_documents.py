@@ -76,6 +76,14 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_what_stands_in_a_file_stands_there(page):
+    text = page.read_text(encoding="utf-8")
+    for names, path in re.findall(r"((?:`\w+`(?:,| and|, and to)?\s+)+)in\s+`([\w/]+\.py)`", text):
+        for name in re.findall(r"\w{2,}(?=`)", names):
+            assert re.search(rf"\b{name}\b", (ROOT / path).read_text(encoding="utf-8")), f"{page.name}: {name}, {path}"
+
+
 @pytest.mark.parametrize("line", SHORT)
 def test_the_short_ones_of_readme_run(line, tmp_path):
     assert line in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -259,10 +259,10 @@ def _add_target(clone):
         text = (clone.folder / "normbench/schema.py").read_text(encoding="utf-8")
         line = re.search(rf"^{name} = \(.*\)$", text, re.MULTILINE)[0]
         clone.edit("normbench/schema.py", line, f'{line[:-1]}, "h100_small")')
-    text = (clone.folder / "normbench/kernels/pallas/hardware.py").read_text(encoding="utf-8")
+    text = (clone.folder / "normbench/kernels/common/targets.py").read_text(encoding="utf-8")
     for name in ("TRITON_TARGETS", "MOSAIC_TARGETS"):
         line = re.search(rf"^{name} = \(.*\)$", text, re.MULTILINE)[0]
-        clone.edit("normbench/kernels/pallas/hardware.py", line, f'{line[:-1]}, "h100_small")')
+        clone.edit("normbench/kernels/common/targets.py", line, f'{line[:-1]}, "h100_small")')
 
 
 def test_a_target_that_is_added_is_compiled_for(clone):
