@@ -48,14 +48,14 @@ def tpu_call(
       parallel: how many of the first dimensions of the grid keep nothing from step to step.
       vmem_bytes: what the kernel may take of VMEM.
       name: of the kernel.
-      cost: `read_bytes`, `write_bytes`, `flops`, `transcendentals` of the launch, as declared.
+      cost: `read_bytes`, `write_bytes`, `flops` of the launch, as declared.
     """
     from jax.experimental import pallas
     from jax.experimental.pallas import tpu
 
     semantics: Any = ("parallel",) * parallel + ("arbitrary",) * (len(grid) - parallel)
     estimate = pallas.CostEstimate(
-        flops=cost.flops, transcendentals=cost.transcendentals, bytes_accessed=cost.read_bytes + cost.write_bytes
+        flops=cost.flops, transcendentals=0, bytes_accessed=cost.read_bytes + cost.write_bytes
     )
 
     def launch(*arrays: jax.Array, interpret: Any) -> Any:

@@ -52,7 +52,7 @@ def triton_call(
       out: `jax.ShapeDtypeStruct`, or a tuple of them.
       warps: of 32 threads, per program.
       name: of the kernel.
-      cost: `read_bytes`, `write_bytes`, `flops`, `transcendentals` of the launch, as declared; None declares nothing.
+      cost: `read_bytes`, `write_bytes`, `flops` of the launch, as declared; None declares nothing.
       stages: of software pipelining of loops that load.
       blocks: of the inputs and of the outputs, which the kernel's references are then to; None for whole arrays.
     """
@@ -107,9 +107,7 @@ def _estimate(cost: Any) -> Any:
 
     if cost is None:
         return None
-    return pallas.CostEstimate(
-        flops=cost.flops, transcendentals=cost.transcendentals, bytes_accessed=cost.read_bytes + cost.write_bytes
-    )
+    return pallas.CostEstimate(flops=cost.flops, transcendentals=0, bytes_accessed=cost.read_bytes + cost.write_bytes)
 
 
 def triton_program_id(axis: int = 0) -> jax.Array:

@@ -24,19 +24,12 @@ class Cost:
     read_bytes: int
     write_bytes: int
     flops: int = 0
-    transcendentals: int = 0
-
-    @property
-    def bytes(self) -> int:
-        return self.read_bytes + self.write_bytes
 
 
-def cost(
-    read: Sequence[Any], written: Sequence[Any], again: Sequence[Any] = (), flops: int = 0, transcendentals: int = 0
-) -> Cost:
+def cost(read: Sequence[Any], written: Sequence[Any], again: Sequence[Any] = (), flops: int = 0) -> Cost:
     """The cost of a launch that reads and writes these arrays once, and reads `again` a second time."""
     reads = sum(map(size_bytes, (*read, *again)))
-    return Cost(reads, sum(map(size_bytes, written)), flops, transcendentals)
+    return Cost(reads, sum(map(size_bytes, written)), flops)
 
 
 def size_bytes(array: jax.Array | jax.ShapeDtypeStruct) -> int:

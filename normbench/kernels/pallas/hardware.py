@@ -28,11 +28,12 @@ WORKSPACE_SHARE = 0.11
 """Partial sums may take this share of the tensor: written and read they then add at most 7.4 % to the three tensors
 that a gradient moves. They stay in the L2 cache, where they cost less than multiprocessors without a program."""
 
+ENOUGH_PROGRAMS = 5 * MULTIPROCESSORS // 8
 WALK_BYTES = 4 * 1024
-"""Of a tensor: the most that a program walks over for the sake of few partial sums, where that leaves half of the
-multiprocessors without one. Beyond, each gets a program, and partial sums take the bytes that this needs: layer norm of
-8 x 197 x 768 in bfloat16, backward, moves 1.17 times the least by Triton and 1.22 by Mosaic, not 1.07, and is predicted
-for the H200 at 11 us (7 to 16) and 12 (7 to 17), in the place of 19 (10 to 25) and 25 (13 to 33)."""
+"""Of a tensor: the most that a program walks over for the sake of few partial sums, where these allow fewer than
+`ENOUGH_PROGRAMS`. Beyond, each multiprocessor gets a program, and partial sums take the bytes that this needs: layer
+norm of 8 x 197 x 768 in bfloat16, backward, moves 1.17 times the least by Triton and 1.22 by Mosaic, not 1.07, and is
+predicted for the H200 at 11 us (7 to 16) and 12 (7 to 17), in the place of 19 (10 to 25) and 25 (13 to 33)."""
 
 BACKWARD_PROGRAMS = 2 * MULTIPROCESSORS
 """Of kernels that walk over rows and keep sums: one program loads while the other computes."""
@@ -72,6 +73,6 @@ def walking_programs(tensor_bytes: int, program_bytes: int, blocks: int = 1) -> 
     """The same of programs that walk over a tensor, all of them side by side, or over each of so many blocks of it; see
     `WALK_BYTES`."""
     allowed = workspace_programs(tensor_bytes, program_bytes)
-    if allowed * blocks < MULTIPROCESSORS // 2 and tensor_bytes >= WALK_BYTES * allowed * blocks:
+    if allowed * blocks < ENOUGH_PROGRAMS and tensor_bytes >= WALK_BYTES * allowed * blocks:
         return -(-MULTIPROCESSORS // blocks)
     return allowed

@@ -21,7 +21,6 @@ from normbench.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[3] / "results" / "tuning"
 
-
 _TRIED: ContextVar[Mapping[str, Mapping[str, Any]] | None] = ContextVar("tried", default=None)
 _ASKED: ContextVar[dict[str, Any] | None] = ContextVar("asked", default=None)
 

@@ -93,7 +93,7 @@ def forward(x: jax.Array, residual: jax.Array | None, extras: tuple, plan: RowPl
         out=out,
         warps=config.warps,
         name=f"{plan.name}_forward",
-        cost=cost(inputs, out, again, flops=8 * x.size, transcendentals=rows),
+        cost=cost(inputs, out, again, flops=8 * x.size),
     )
     y, *others = launch(*inputs)
     sums = others.pop(0).reshape(x.shape) if residual is not None else None
