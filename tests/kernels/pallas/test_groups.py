@@ -126,14 +126,6 @@ def test_few_images_of_few_groups_are_shared_out_among_half_of_the_multiprocesso
             assert config.blocks * config.shares >= MULTIPROCESSORS // 2
 
 
-def test_few_large_groups_before_an_exponential_are_shared_out():
-    """One program for a group of 80 elements of each thread spills there, and leaves half of the device idle."""
-    for images, activation, resident in ((2, "silu", False), (2, "gelu", False), (2, "relu", True), (4, "silu", True)):
-        view = View(images, 320, 64 * 64, False)
-        assert forward_config(view, 32, "bfloat16", activation).resident is resident
-    assert forward_config(View(2, 640, 32 * 32, False), 32, "bfloat16", "silu").resident
-
-
 @pytest.mark.parametrize(("shape", "last"), [((1, 4, 64), False), ((1, 65536, 4), True)])
 def test_hard_data(shape, last):
     """A mean of 1000 and a deviation of 0.01: the statistics are as good as those of the textbook formula."""

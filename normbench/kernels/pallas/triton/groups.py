@@ -78,7 +78,7 @@ def forward(terms: tuple, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, sa
     """
     x, *residuals = terms
     key = plan.view.key("group_norm.forward", f"{plan.groups} groups", x.dtype.name)
-    config = tuned(forward_config(plan.view, plan.groups, x.dtype.name, plan.activation), key)
+    config = tuned(forward_config(plan.view, plan.groups, x.dtype.name), key)
     y = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
     sums = (jax.ShapeDtypeStruct(x.shape, x.dtype),) * len(residuals)
     statistics = (jax.ShapeDtypeStruct((plan.view.images * plan.groups,), jnp.dtype(plan.dtype)),) * (2 * save)

@@ -28,10 +28,6 @@ FORWARD_ELEMENTS = 80
 """Of x per thread, in float32, whatever the dtype of x: the compiler unpacks elements before it sums. The rest of 128
 registers is for indices and arithmetic."""
 
-FEW_ELEMENTS = 64
-"""The same where the exponential of an activation needs registers, too, and programs are so few that shares of the
-positions keep more multiprocessors busy."""
-
 BACKWARD_ELEMENTS = 40
 """Of x and of dy, each, per thread: the derivative of an activation and the recomputed h take registers, too."""
 
@@ -158,12 +154,9 @@ class GroupConfig:
         return self.each * self.view.spatial
 
 
-def forward_config(view: View, groups: int, dtype: str, activation: str = "none") -> GroupConfig:
+def forward_config(view: View, groups: int, dtype: str) -> GroupConfig:
     """One program for a block of groups of one image; where they do not fit, several that share its positions."""
-    config = _resident_config(view, groups, dtype, FORWARD_ELEMENTS)
-    if config and activation in ("silu", "gelu") and view.images * config.blocks <= MULTIPROCESSORS // 2:
-        config = _resident_config(view, groups, dtype, FEW_ELEMENTS)
-    return config or _shared_config(view, groups, dtype, False)
+    return _resident_config(view, groups, dtype, FORWARD_ELEMENTS) or _shared_config(view, groups, dtype, False)
 
 
 def backward_config(view: View, groups: int, dtype: str, wide_bytes: int) -> GroupConfig:
