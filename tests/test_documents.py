@@ -34,11 +34,20 @@ def _commands(text):
                 yield words
 
 
+def _places(text):
+    """(name, path) of each "`name` in `path.py`", and of several names before one path."""
+    for names, path in re.findall(r"((?:`\w+`(?:,| and|, and to)?\s+)+)in\s+`([\w/]+\.py)`", text):
+        yield from ((name, path) for name in re.findall(r"\w+(?=`)", names))
+
+
 FOUND = sorted({(page.name, line) for page in PAGES for line in _commands(page.read_text(encoding="utf-8"))})
 
+PLACES = sorted({(page.name, *place) for page in PAGES for place in _places(page.read_text(encoding="utf-8"))})
 
-def test_there_are_command_lines_to_look_at():
+
+def test_there_are_command_lines_and_places_to_look_at():
     assert len([line for _, line in FOUND if line.startswith("normbench ")]) > 30
+    assert len([page for page, *_ in PLACES if page == "CONTRIBUTING.md"]) >= 5
 
 
 @pytest.mark.parametrize(("page", "line"), [each for each in FOUND if each[1].startswith("normbench ")])
@@ -76,12 +85,9 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_what_stands_in_a_file_stands_there(page):
-    text = page.read_text(encoding="utf-8")
-    for names, path in re.findall(r"((?:`\w+`(?:,| and|, and to)?\s+)+)in\s+`([\w/]+\.py)`", text):
-        for name in re.findall(r"\w{2,}(?=`)", names):
-            assert re.search(rf"\b{name}\b", (ROOT / path).read_text(encoding="utf-8")), f"{page.name}: {name}, {path}"
+@pytest.mark.parametrize(("page", "name", "path"), PLACES)
+def test_what_stands_in_a_file_stands_there(page, name, path):
+    assert re.search(rf"\b{name}\b", (ROOT / path).read_text(encoding="utf-8")), f"{page}: {name} in {path}"
 
 
 @pytest.mark.parametrize("line", SHORT)

@@ -29,6 +29,9 @@ WORKSPACE_SHARE = 0.11
 that a gradient moves. They stay in the L2 cache, where they cost less than multiprocessors without a program."""
 
 ENOUGH_PROGRAMS = 5 * MULTIPROCESSORS // 8
+"""With fewer, a program for each multiprocessor saves more than its partial sums cost. RMS norm of 8 x 197 x 768 in
+bfloat16, backward, which has 86, keeps them, and so moves 1.04 times the least by Triton and 1.07 by Mosaic."""
+
 WALK_BYTES = 4 * 1024
 """Of a tensor: the most that a program walks over for the sake of few partial sums, where these allow fewer than
 `ENOUGH_PROGRAMS`. Beyond, each multiprocessor gets a program, and partial sums take the bytes that this needs: layer

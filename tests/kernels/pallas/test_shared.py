@@ -60,6 +60,12 @@ def test_no_program_walks_over_many_rows_where_multiprocessors_have_none(columns
         assert programs == 1 or programs > allowed or programs * program_bytes <= WORKSPACE_SHARE * tensor_bytes
 
 
+def test_what_partial_sums_leave_idle_has_programs_and_what_is_at_work_keeps_few():
+    """Layer norm of 2452 x 5120 and RMS norm of 8 x 197 x 768, of two bytes an element: 67 and 86 programs allowed."""
+    assert walking_programs(2452 * 5120 * 2, 5120 * 8) == MULTIPROCESSORS
+    assert walking_programs(8 * 197 * 768 * 2, 768 * 4) == 86
+
+
 def test_a_cost_counts_every_walk():
     x, y = jax.ShapeDtypeStruct((8, 4), jnp.bfloat16), jax.ShapeDtypeStruct((8, 4), jnp.float32)
     found = cost([x], [y], again=[x])
