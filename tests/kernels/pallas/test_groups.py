@@ -42,6 +42,24 @@ def test_group_norm(shape, layout, groups, dtype, context):
     )
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_of_the_most_elements_a_tile_is_read_again_for_an_exponential(activation, residual):
+    """80 elements of a thread, the last tile of which ends within it."""
+    shape, random = (1, 20, 61, 67), np.random.default_rng(3)
+    config = forward_config(View(1, 20, 61 * 67, False), 2, "bfloat16")
+    assert config.again("bfloat16", activation) == 1
+    assert config.elements_again("bfloat16", activation) == 2 * (61 * 67 - 2048)
+    assert not any(config.again(*others) for others in (("bfloat16", "relu"), ("float32", activation)))
+    x, side = (jnp.asarray(random.normal(size=shape), jnp.bfloat16) for _ in range(2))
+    vector = jnp.linspace(0.5, 2, 20, dtype=jnp.float32)
+    keywords = {"groups": 2, "activation": activation}
+    sides = {"residual": side} if residual else {}
+    found = jax.tree.leaves(pallas_triton(x, vector, vector, **keywords, **sides))[0]
+    expected = kernels.get("group_norm", "two_pass")(x + side if residual else x, vector, vector, **keywords)
+    np.testing.assert_allclose(found.astype("float32"), expected.astype("float32"), rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize(("shape", "layout"), [((2, 5, 9, 16), "nhwc"), ((2, 5, 7, 7), "nchw"), ((1, 131, 3), "nlc")])
 def test_instance_norm_with_parameters_in_another_dtype(shape, layout):
     problem = Problem("instance_norm", shape, layout, "float32", "bfloat16", "forward_backward", "silu")

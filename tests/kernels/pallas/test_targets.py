@@ -80,3 +80,17 @@ def test_batch_norm_in_training_is_two_launches_where_none_fits():
     report = compiled(Problem("batch_norm_training", (32, 56, 56, 64), "nhwc", "bfloat16"))
     assert list(report.launches.kind) == ["pallas"] * 2
     assert report.declared_bytes <= 1.05 * 1.5 * report.minimum_bytes
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize(
+    ("shape", "groups", "target"),
+    [((2, 320, 64, 64), 32, "h200"), ((2, 320, 64, 64), 32, "b200"), ((2, 310, 63, 63), 31, "a100")],
+)
+def test_the_largest_group_before_an_exponential_spills_nothing(shape, groups, target, activation):
+    """A tenth of it is read again instead."""
+    options = (("groups", groups),)
+    report = compiled(Problem("group_norm", shape, "nchw", "bfloat16", context=activation, options=options), target)
+    assert list(report.launches.kind) == ["pallas"]
+    assert 1.04 * report.minimum_bytes < report.declared_bytes <= 1.05 * report.minimum_bytes
+    assert not report.launches.spill_bytes.dropna().any()

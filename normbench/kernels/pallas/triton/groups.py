@@ -90,13 +90,16 @@ def forward(terms: tuple, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, sa
 
 def _resident_forward(terms: tuple, parameters: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
     inputs = (*parameters, *terms)
+    grid = plan.view.images * config.blocks
+    shape = grid, config.elements_again(terms[0].dtype.name, plan.activation)
+    again = [jax.ShapeDtypeStruct(shape, term.dtype) for term in terms]
     return triton_call(
         partial(_kernel, plan=plan, config=config, terms=len(terms)),
-        grid=plan.view.images * config.blocks,
+        grid=grid,
         out=out,
         warps=config.warps,
         name="group_norm_forward",
-        cost=cost(inputs, out, flops=8 * plan.view.size),
+        cost=cost(inputs, out, again, flops=8 * plan.view.size),
     )(*inputs)
 
 
@@ -134,12 +137,15 @@ def _over(vectors: list, config: GroupConfig) -> list:
 
 
 def _resident(terms, written, image, channels, gamma, beta, plan, config):
-    """The groups stay in registers between the two passes over them."""
+    """The groups stay in registers between the two passes over them, but for tiles that are read again."""
     view, dtype, (y_ref, *sums) = plan.view, jnp.dtype(plan.dtype), written
     positions = position_parts(config)
-    loaded = [
-        [[load_tile(ref, view, image, c, p, "evict_first") for ref in terms] for p in positions] for c in channels
-    ]
+    kept = len(channels) * len(positions) - config.again(terms[0].dtype.name, plan.activation)
+
+    def load(c, p):
+        return [load_tile(ref, view, image, c, p, "evict_first") for ref in terms]
+
+    loaded = [[load(c, p) for p in positions] for c in channels]
     tiles = [list(map(sum_of, row)) for row in loaded]
     for ref in sums:
         for c, row in zip(channels, tiles, strict=True):
@@ -158,7 +164,8 @@ def _resident(terms, written, image, channels, gamma, beta, plan, config):
     offset, square = _over(left, config), _over(squares, config)
     r = _r(square, offset, plan)
     for j, (row, c) in enumerate(zip(tiles, channels, strict=True)):
-        for tile, p in zip(row, positions, strict=True):
+        for k, (tile, p) in enumerate(zip(row, positions, strict=True), j * len(positions)):
+            tile = tile if k < kept else sum_of(load(c, p))
             h = (tile.astype(dtype) - spread(view, near[j]) - spread(view, offset[j])) * spread(view, r[j])
             store_tile(y_ref, view, image, c, p, activate(h * gamma[j] + beta[j], plan.activation))
     return [m + o for m, o in zip(near, offset, strict=True)], r

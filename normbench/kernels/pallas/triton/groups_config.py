@@ -28,6 +28,10 @@ FORWARD_ELEMENTS = 80
 """Of x per thread, in float32, whatever the dtype of x: the compiler unpacks elements before it sums. The rest of 128
 registers is for indices and arithmetic."""
 
+BEFORE_EXPONENTIALS = 72
+"""Of these, where x has two bytes an element and y takes an exponential: with more the compiler spills. The rest is
+read again where y is written."""
+
 BACKWARD_ELEMENTS = 40
 """Of x and of dy, each, per thread: the derivative of an activation and the recomputed h take registers, too."""
 
@@ -134,6 +138,18 @@ class GroupConfig:
     @property
     def blocks(self) -> int:
         return -(-self.view.channels // self.block)
+
+    def again(self, dtype: str, activation: str) -> int:
+        """How many tiles, the last ones, a program that holds its groups has to read again for y."""
+        if activation not in ("silu", "gelu") or jnp.dtype(dtype).itemsize > 2:
+            return 0
+        kept = BEFORE_EXPONENTIALS * self.warps * WARP // (self.width * self.chunk)
+        return max(0, self.parts * self.chunks - kept)
+
+    def elements_again(self, dtype: str, activation: str) -> int:
+        """Of those tiles, without what lies beyond an image."""
+        tiles = range(self.parts * self.chunks)[self.parts * self.chunks - self.again(dtype, activation) :]
+        return self.width * sum(min(self.chunk, self.view.spatial - tile % self.chunks * self.chunk) for tile in tiles)
 
     @property
     def masks_channels(self) -> bool:

@@ -210,13 +210,19 @@ def _load(inputs, outputs, rows: Rows, c, config, residual, eviction):
 
 
 def _write(inputs, outputs, rows, c, h, plan, config, residual):
-    extras = load_extras(inputs[1 + residual :], rows, c, plan, config.columns)
+    in_place = plan.affine and config.in_vectors(inputs[0].dtype.name)
+    extras = load_extras(inputs[1 + residual :], rows, c, plan, config.columns, in_place)
     store_tile(outputs[0], rows, c, config.columns, plan.post(h, *extras))
 
 
-def load_extras(refs, rows, c, plan: RowPlan, width: int) -> list[jax.Array]:
-    """The vectors and the tensors of a tile, in the dtype of the arithmetic."""
-    vectors = [load_row(ref, c) for ref in refs[: plan.vectors]]
+def load_extras(refs, rows, c, plan: RowPlan, width: int, in_place: bool) -> list[jax.Array]:
+    """The vectors and the tensors of a tile, in the dtype of the arithmetic. `in_place`: each thread loads a vector
+    where its columns are; else it comes from other threads through shared memory, at two barriers, which is quicker
+    where columns are loaded one by one."""
+    first = Rows(jnp.zeros_like(rows.numbers), None)
+    vectors = [
+        load_tile(ref, first, c, width, "evict_last") if in_place else load_row(ref, c) for ref in refs[: plan.vectors]
+    ]
     tensors = [
         load_tile(ref, rows, c, width, "evict_first") for ref in refs[plan.vectors : plan.vectors + plan.tensors]
     ]
@@ -328,7 +334,7 @@ def _group(r, rows, columns, tiles, sums, plan, config):
     mean_dh_h: Any = 0
     added = []
     for (w, dy), c in zip(tiles, columns, strict=True):
-        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
+        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config)
         mean_dh += pulled[0] if plan.centered else 0
         mean_dh_h += pulled[0] * h
         added += pulled[1 : 1 + plan.vectors]
@@ -338,7 +344,7 @@ def _group(r, rows, columns, tiles, sums, plan, config):
     mean_dh = row_sum(mean_dh) / config.columns if plan.centered else 0
     mean_dh_h = row_sum(mean_dh_h) / config.columns
     for (w, dy), c in zip(tiles, columns, strict=True):
-        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
+        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config)
         _store(r, rows, c, rstd * (pulled[0] - mean_dh - h * mean_dh_h), config.columns)
     return tuple(s + a for s, a in zip(sums, added, strict=True))
 
@@ -347,11 +353,11 @@ def _statistics(r: _Refs, rows: Rows, plan: RowPlan):
     return (load_column(r.mean, rows) if plan.centered else 0), load_column(r.r, rows)
 
 
-def _pull(r, rows, c, w, dy, mean, rstd, plan, width):
+def _pull(r, rows, c, w, dy, mean, rstd, plan, config):
     """h, and the cotangents of h, of the vectors and of the tensors, each as a whole tile."""
     dtype = jnp.dtype(plan.dtype)
     h = (w.astype(dtype) - mean) * rstd
-    extras = load_extras(r.extras, rows, c, plan, width)
+    extras = load_extras(r.extras, rows, c, plan, config.columns, config.in_vectors(r.w.dtype.name))
     # Vectors as whole tiles: their cotangents then are not summed over rows here, but once at the end.
     extras = [jnp.broadcast_to(array, h.shape) for array in extras]
     mask = mask_of(Rows(rows.numbers, None), c)
@@ -404,7 +410,7 @@ def _sums_kernel(*refs: Any, plan: RowPlan, config: RowConfig) -> None:
     def update(k, sums, masked=False):
         c = columns_from(k * config.chunk, config.chunk, config.columns, masked)
         w, dy = (load_tile(ref, rows, c, config.columns, "evict_last") for ref in (r.w, r.dy))
-        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
+        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config)
         return sums[0] + pulled[0] * h, sums[1] + pulled[0] if plan.centered else sums[1]
 
     whole = config.columns // config.chunk
@@ -426,7 +432,7 @@ def _columns_kernel(*refs: Any, plan: RowPlan, config: RowConfig, added: bool) -
         rows = rows_from(index * config.block_rows, config.block_rows, config.rows, config.masks_rows)
         w, dy = _load_backward(r, rows, c, config)
         mean, rstd = _statistics(r, rows, plan)
-        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
+        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config)
         mean_dh_h = load_column(r.rest[0], rows)
         mean_dh = load_column(r.rest[1], rows) if plan.centered else 0
         _store(r, rows, c, rstd * (pulled[0] - mean_dh - h * mean_dh_h), config.columns)

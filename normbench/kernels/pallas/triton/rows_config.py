@@ -4,6 +4,7 @@ A row is held in registers while it is summed and written, in chunks of a power 
 fit, it is streamed: read once for the statistics and once more for the output. None of it is tuned on a device.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from normbench.kernels.pallas.hardware import (
@@ -48,8 +49,19 @@ registers each."""
 SHARED_ELEMENTS = 4096
 """The same where programs share a multiprocessor: one computes while the others' loads are under way."""
 
-SHARED_WARPS = 16
-"""Of the programs of one multiprocessor together: their threads have 128 registers each."""
+ROOM = {
+    "whole": ((96, 16), (120, 12), (math.inf, 8)),
+    "ragged": ((96, 16), (math.inf, 8)),
+    "activated": ((72, 16), (96, 12), (math.inf, 8)),
+    "doubled": ((48, 16), (72, 12), (math.inf, 8)),
+}
+"""What a thread keeps at most, of x, dy and their sums, as words of 4 bytes, and how many warps of such threads a
+multiprocessor has room for: of 128, 168 or 255 registers each. Rows of whole vectors, other rows, where more than an
+affine is differentiated, and of blocks of twice as many rows, which are unrolled further, those that do not fill their
+chunks. Programs for which there is no room would wait for the others to end."""
+
+FULLER = 1.3
+"""By so much more of the room has to be taken for blocks of twice as many rows."""
 
 BUSY_PROGRAMS = 3 * MULTIPROCESSORS // 2
 """Fewer than these share no multiprocessor: each then takes longer steps, with more of its loads in flight."""
@@ -123,6 +135,10 @@ class RowConfig:
     def masks_rows(self) -> bool:
         return self.steps * self.step_rows * self.programs != self.rows
 
+    def in_vectors(self, dtype: str) -> bool:
+        """Whether rows of `dtype` are held in registers and are whole vectors."""
+        return self.resident and self.columns % vector_elements(dtype) == 0
+
 
 def forward_config(rows: int, columns: int, dtype: str, affine: bool = True) -> RowConfig:
     """One program for a block of whole rows; `affine` says that nothing but an affine follows the norm."""
@@ -152,15 +168,40 @@ def backward_config(rows: int, columns: int, dtype: str, vectors: int, affine: b
     if not fits or not (affine or columns <= BACKWARD_COLUMNS):
         return _streamed(rows, columns, item, STREAM_CHUNK_BYTES // 4)
     allowed = walking_programs(rows * columns * item, vectors * columns * wide)
-    shared = _backward_tile(rows, columns, item, SHARED_ELEMENTS)
-    each = SHARED_WARPS // shared.warps
-    if shared.block_rows * columns <= SHARED_ELEMENTS and min(allowed, rows // shared.block_rows) >= BUSY_PROGRAMS:
+    shared, each = _shared_tile(rows, columns, item, allowed, vectors, affine)
+    if columns <= SHARED_ELEMENTS and min(allowed, rows // shared.step_rows) >= BUSY_PROGRAMS:
         programs = each * (MULTIPROCESSORS if allowed >= each * MULTIPROCESSORS else FEWER_MULTIPROCESSORS)
         return replace(shared, programs=_levelled(-(-rows // shared.step_rows), min(programs, allowed)))
     config = _backward_tile(rows, columns, item, BACKWARD_ELEMENTS)
     if item == 2 and config.block_rows * columns <= BACKWARD_ELEMENTS and rows > config.block_rows:
-        config = replace(config, unroll=2)
+        # Three chunks as one, though a quarter of it is empty: there are fewer sums to add up across warps at the end.
+        chunk = power_of_two_from(columns) if config.chunks == 3 else config.chunk
+        config = replace(config, unroll=2, chunk=chunk)
     return replace(config, programs=_levelled(-(-rows // config.step_rows), min(MULTIPROCESSORS, allowed)))
+
+
+def _shared_tile(rows: int, columns: int, item: int, allowed: int, vectors: int, affine: bool) -> tuple[RowConfig, int]:
+    """The blocks of programs that share a multiprocessor, and how many of these have room on one: of twice as many rows
+    where the `allowed` programs would leave much of it empty. Threads that have all registers anyway have two such
+    blocks in flight."""
+    whole = affine and columns % (VECTOR_BYTES // item) == 0
+    case = "whole" if whole else "ragged" if affine else "activated"
+    found = []
+    for elements in (SHARED_ELEMENTS, BACKWARD_ELEMENTS):
+        tile = _backward_tile(rows, columns, item, elements)
+        if found and (not affine or columns % tile.chunk):
+            case = "doubled"
+        each = tile.block_rows * tile.chunks * tile.chunk // (tile.warps * WARP)
+        kept = each * (2 + vectors) * max(item, 4) // 4
+        warps = next(count for most, count in ROOM[case] if kept <= most)
+        if whole and item == 2 and kept > 120:
+            tile = replace(tile, unroll=2)
+        programs = max(1, warps // tile.warps)
+        there = min(allowed, programs * MULTIPROCESSORS, rows // tile.step_rows)
+        found.append((there * tile.warps, tile, programs))
+    (few, *first), (many, *second) = found
+    tile, programs = second if many > FULLER * few else first
+    return tile, programs
 
 
 def _backward_tile(rows: int, columns: int, item: int, elements: int) -> RowConfig:
