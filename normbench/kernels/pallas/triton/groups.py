@@ -91,7 +91,7 @@ def forward(terms: tuple, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, sa
 def _resident_forward(terms: tuple, parameters: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
     inputs = (*parameters, *terms)
     grid = plan.view.images * config.blocks
-    shape = grid, config.elements_again(terms[0].dtype.name, plan.activation)
+    shape = grid, config.elements_again(config.again(terms[0].dtype.name, plan.activation))
     again = [jax.ShapeDtypeStruct(shape, term.dtype) for term in terms]
     return triton_call(
         partial(_kernel, plan=plan, config=config, terms=len(terms)),

@@ -146,10 +146,12 @@ class GroupConfig:
         kept = BEFORE_EXPONENTIALS * self.warps * WARP // (self.width * self.chunk)
         return max(0, self.parts * self.chunks - kept)
 
-    def elements_again(self, dtype: str, activation: str) -> int:
-        """Of those tiles, without what lies beyond an image."""
-        tiles = range(self.parts * self.chunks)[self.parts * self.chunks - self.again(dtype, activation) :]
-        return self.width * sum(min(self.chunk, self.view.spatial - tile % self.chunks * self.chunk) for tile in tiles)
+    def elements_again(self, again: int) -> int:
+        """Of that many tiles, without what lies beyond an image."""
+        whole, rest = divmod(again, self.chunks)
+        return self.width * (
+            whole * self.view.spatial + (rest and self.view.spatial - (self.chunks - rest) * self.chunk)
+        )
 
     @property
     def masks_channels(self) -> bool:

@@ -28,7 +28,6 @@ from normbench.kernels.pallas.triton.tiles import (
     Rows,
     columns_from,
     load_column,
-    load_row,
     load_tile,
     mask_of,
     row_sum,
@@ -210,19 +209,15 @@ def _load(inputs, outputs, rows: Rows, c, config, residual, eviction):
 
 
 def _write(inputs, outputs, rows, c, h, plan, config, residual):
-    in_place = plan.affine and config.in_vectors(inputs[0].dtype.name)
-    extras = load_extras(inputs[1 + residual :], rows, c, plan, config.columns, in_place)
+    extras = load_extras(inputs[1 + residual :], rows, c, plan, config.columns)
     store_tile(outputs[0], rows, c, config.columns, plan.post(h, *extras))
 
 
-def load_extras(refs, rows, c, plan: RowPlan, width: int, in_place: bool) -> list[jax.Array]:
-    """The vectors and the tensors of a tile, in the dtype of the arithmetic. `in_place`: each thread loads a vector
-    where its columns are; else it comes from other threads through shared memory, at two barriers, which is quicker
-    where columns are loaded one by one."""
+def load_extras(refs, rows, c, plan: RowPlan, width: int) -> list[jax.Array]:
+    """The vectors and the tensors of a tile, in the dtype of the arithmetic. Each thread loads of a vector what it has
+    columns of: from one row of them it would come by other threads, through shared memory and at two barriers."""
     first = Rows(jnp.zeros_like(rows.numbers), None)
-    vectors = [
-        load_tile(ref, first, c, width, "evict_last") if in_place else load_row(ref, c) for ref in refs[: plan.vectors]
-    ]
+    vectors = [load_tile(ref, first, c, width, "evict_last") for ref in refs[: plan.vectors]]
     tensors = [
         load_tile(ref, rows, c, width, "evict_first") for ref in refs[plan.vectors : plan.vectors + plan.tensors]
     ]
@@ -334,7 +329,7 @@ def _group(r, rows, columns, tiles, sums, plan, config):
     mean_dh_h: Any = 0
     added = []
     for (w, dy), c in zip(tiles, columns, strict=True):
-        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config)
+        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
         mean_dh += pulled[0] if plan.centered else 0
         mean_dh_h += pulled[0] * h
         added += pulled[1 : 1 + plan.vectors]
@@ -344,7 +339,7 @@ def _group(r, rows, columns, tiles, sums, plan, config):
     mean_dh = row_sum(mean_dh) / config.columns if plan.centered else 0
     mean_dh_h = row_sum(mean_dh_h) / config.columns
     for (w, dy), c in zip(tiles, columns, strict=True):
-        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config)
+        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
         _store(r, rows, c, rstd * (pulled[0] - mean_dh - h * mean_dh_h), config.columns)
     return tuple(s + a for s, a in zip(sums, added, strict=True))
 
@@ -353,13 +348,11 @@ def _statistics(r: _Refs, rows: Rows, plan: RowPlan):
     return (load_column(r.mean, rows) if plan.centered else 0), load_column(r.r, rows)
 
 
-def _pull(r, rows, c, w, dy, mean, rstd, plan, config):
+def _pull(r, rows, c, w, dy, mean, rstd, plan, width):
     """h, and the cotangents of h, of the vectors and of the tensors, each as a whole tile."""
     dtype = jnp.dtype(plan.dtype)
     h = (w.astype(dtype) - mean) * rstd
-    extras = load_extras(r.extras, rows, c, plan, config.columns, config.in_vectors(r.w.dtype.name))
-    # Vectors as whole tiles: their cotangents then are not summed over rows here, but once at the end.
-    extras = [jnp.broadcast_to(array, h.shape) for array in extras]
+    extras = load_extras(r.extras, rows, c, plan, width)
     mask = mask_of(Rows(rows.numbers, None), c)
     return h, [where(mask, value) for value in gradients(plan.post, (h, *extras), dy.astype(dtype))]
 
@@ -410,7 +403,7 @@ def _sums_kernel(*refs: Any, plan: RowPlan, config: RowConfig) -> None:
     def update(k, sums, masked=False):
         c = columns_from(k * config.chunk, config.chunk, config.columns, masked)
         w, dy = (load_tile(ref, rows, c, config.columns, "evict_last") for ref in (r.w, r.dy))
-        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config)
+        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
         return sums[0] + pulled[0] * h, sums[1] + pulled[0] if plan.centered else sums[1]
 
     whole = config.columns // config.chunk
@@ -432,7 +425,7 @@ def _columns_kernel(*refs: Any, plan: RowPlan, config: RowConfig, added: bool) -
         rows = rows_from(index * config.block_rows, config.block_rows, config.rows, config.masks_rows)
         w, dy = _load_backward(r, rows, c, config)
         mean, rstd = _statistics(r, rows, plan)
-        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config)
+        h, pulled = _pull(r, rows, c, w, dy, mean, rstd, plan, config.columns)
         mean_dh_h = load_column(r.rest[0], rows)
         mean_dh = load_column(r.rest[1], rows) if plan.centered else 0
         _store(r, rows, c, rstd * (pulled[0] - mean_dh - h * mean_dh_h), config.columns)

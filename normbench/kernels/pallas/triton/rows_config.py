@@ -4,7 +4,6 @@ A row is held in registers while it is summed and written, in chunks of a power 
 fit, it is streamed: read once for the statistics and once more for the output. None of it is tuned on a device.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 from normbench.kernels.pallas.hardware import (
@@ -49,16 +48,11 @@ registers each."""
 SHARED_ELEMENTS = 4096
 """The same where programs share a multiprocessor: one computes while the others' loads are under way."""
 
-ROOM = {
-    "whole": ((96, 16), (120, 12), (math.inf, 8)),
-    "ragged": ((96, 16), (math.inf, 8)),
-    "activated": ((72, 16), (96, 12), (math.inf, 8)),
-    "doubled": ((48, 16), (72, 12), (math.inf, 8)),
-}
-"""What a thread keeps at most, of x, dy and their sums, as words of 4 bytes, and how many warps of such threads a
-multiprocessor has room for: of 128, 168 or 255 registers each. Rows of whole vectors, other rows, where more than an
-affine is differentiated, and of blocks of twice as many rows, which are unrolled further, those that do not fill their
-chunks. Programs for which there is no room would wait for the others to end."""
+ROOM = {"whole": (96, 120), "ragged": (96, 96), "activated": (72, 96), "doubled": (48, 72)}
+"""What a thread may keep of x, dy and their sums, as words of 4 bytes, where a multiprocessor is to have room for 16 and
+for 12 such warps, of 128 and 168 registers a thread; it has room for 8 whatever they keep. Programs beyond would wait
+for the others to end. For rows of whole vectors, for others, where more than an affine is differentiated, and for
+blocks of twice as many rows that do not fill their chunks."""
 
 FULLER = 1.3
 """By so much more of the room has to be taken for blocks of twice as many rows."""
@@ -135,10 +129,6 @@ class RowConfig:
     def masks_rows(self) -> bool:
         return self.steps * self.step_rows * self.programs != self.rows
 
-    def in_vectors(self, dtype: str) -> bool:
-        """Whether rows of `dtype` are held in registers and are whole vectors."""
-        return self.resident and self.columns % vector_elements(dtype) == 0
-
 
 def forward_config(rows: int, columns: int, dtype: str, affine: bool = True) -> RowConfig:
     """One program for a block of whole rows; `affine` says that nothing but an affine follows the norm."""
@@ -193,7 +183,7 @@ def _shared_tile(rows: int, columns: int, item: int, allowed: int, vectors: int,
             case = "doubled"
         each = tile.block_rows * tile.chunks * tile.chunk // (tile.warps * WARP)
         kept = each * (2 + vectors) * max(item, 4) // 4
-        warps = next(count for most, count in ROOM[case] if kept <= most)
+        warps = 16 - 4 * sum(kept > most for most in ROOM[case])
         if whole and item == 2 and kept > 120:
             tile = replace(tile, unroll=2)
         programs = max(1, warps // tile.warps)

@@ -58,11 +58,6 @@ def store_tile(reference: Any, rows: Rows, columns: Columns, width: int, value: 
     triton_store(reference, index, value.astype(reference.dtype), mask_of(rows, columns))
 
 
-def load_row(reference: Any, columns: Columns) -> jax.Array:
-    """Values by column, as a tile of one row; kept in the caches, as every program needs them."""
-    return triton_load(reference, columns.numbers, columns.mask, "evict_last")[None, :]
-
-
 def load_column(reference: Any, rows: Rows) -> jax.Array:
     """Values by row, as a tile of one column."""
     return triton_load(reference, rows.numbers, rows.mask)[:, None]
