@@ -34,9 +34,8 @@ bfloat16, backward, which has 86, keeps them, and so moves 1.04 times the least 
 
 WALK_BYTES = 4 * 1024
 """Of a tensor: the most that a program walks over for the sake of few partial sums, where these allow fewer than
-`ENOUGH_PROGRAMS`. Beyond, each multiprocessor gets a program, and partial sums take the bytes that this needs: layer
-norm of 8 x 197 x 768 in bfloat16, backward, moves 1.17 times the least by Triton and 1.22 by Mosaic, not 1.07, and is
-predicted for the H200 at 11 us (7 to 16) and 12 (7 to 17), in the place of 19 (10 to 25) and 25 (13 to 33)."""
+`ENOUGH_PROGRAMS`. Beyond, each multiprocessor gets a program: layer norm of 8 x 197 x 768 in bfloat16, backward, moves
+1.17 times the least by Triton and 1.22 by Mosaic, not 1.07 (docs/kernels.md has what that saves)."""
 
 BACKWARD_PROGRAMS = 2 * MULTIPROCESSORS
 """Of kernels that walk over rows and keep sums: one program loads while the other computes."""

@@ -78,7 +78,7 @@ def forward(x: jax.Array, residual: jax.Array | None, extras: tuple, plan: RowPl
     """
     rows, columns = x.shape
     key = problem_key(f"{plan.name}.forward", (rows, columns), x.dtype.name)
-    config = tuned(forward_config(rows, columns, x.dtype.name, plan.affine), key)
+    config = tuned(forward_config(rows, columns, x.dtype.name), key)
     y = jax.ShapeDtypeStruct((x.size,), jnp.dtype(plan.output_dtype))
     z = (jax.ShapeDtypeStruct((x.size,), x.dtype),) * (residual is not None)
     statistics = (jax.ShapeDtypeStruct((rows,), jnp.dtype(plan.dtype)),) * (save * (1 + plan.centered))

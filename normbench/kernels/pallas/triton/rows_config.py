@@ -26,11 +26,6 @@ that a multiprocessor has room for (512 threads × 64 B = 32 KiB; 4.8 TB/s × 1 
 PROGRAM_BYTES = 8192
 """Of x per program at least: 128 threads of `THREAD_BYTES`; short rows share a program."""
 
-PAIRED_COLUMNS = 8192
-"""Up to this length two rows of 2-byte elements share a program, whose threads load their columns' parameters once for
-both: for one row, parameters in float32 are four times as many bytes as x, and the first-level cache is what bounds it.
-An activation is bound by instructions, and takes the registers of the second row."""
-
 THREAD_ELEMENTS = 48
 """In a resident row, so that the unrolled chunks of a thread, a vector each, stay within its registers."""
 
@@ -41,18 +36,15 @@ half hold the row (in float32 also where elements have 2 bytes: the compiler unp
 STREAM_CHUNK_BYTES = 32768
 """Of a streamed row: two vectors for each of 1024 threads, and 16 float32 registers for their statistics."""
 
-BACKWARD_ELEMENTS = 8192
+BACKWARD_ELEMENTS, SHARED_ELEMENTS = 8192, 4096
 """Of x and dy per step of a program that has a multiprocessor to itself: 16 for each of 512 threads, which have 128
-registers each."""
-
-SHARED_ELEMENTS = 4096
-"""The same where programs share a multiprocessor: one computes while the others' loads are under way."""
+registers each; and of one that shares it, and computes while the others' loads are under way."""
 
 ROOM = {"whole": (96, 120), "ragged": (96, 96), "activated": (72, 96), "doubled": (48, 72)}
-"""What a thread may keep of x, dy and their sums, as words of 4 bytes, where a multiprocessor is to have room for 16 and
-for 12 such warps, of 128 and 168 registers a thread; it has room for 8 whatever they keep. Programs beyond would wait
-for the others to end. For rows of whole vectors, for others, where more than an affine is differentiated, and for
-blocks of twice as many rows that do not fill their chunks."""
+"""What a thread may keep of x, dy and their sums, as words of 4 bytes, where a multiprocessor is to have room for 16 or
+12 such warps, of 128 or 168 registers a thread, and not for 8 alone. Programs beyond would wait for the others to end.
+For rows of whole vectors, for others, where more than an affine is differentiated, and for blocks of twice as many rows
+that do not fill their chunks."""
 
 FULLER = 1.3
 """By so much more of the room has to be taken for blocks of twice as many rows."""
@@ -73,20 +65,16 @@ float32 at least. The registers of a multiprocessor are 256 KiB; a quarter is fo
 elements fit; of 16384 the compiler spills, whatever the number of warps and the dtype."""
 
 BACKWARD_COLUMNS = 8192
-"""The longest row that a program keeps where more than an affine is differentiated: the derivative of an activation
-takes registers, too."""
+"""The longest row that a program keeps where the derivative of an activation takes registers, too."""
 
 HALVED_CHUNK = 1024
 """Forward, a row of 2-byte elements that does not fill a chunk of this or more goes in two: a mask costs registers for
-each element of its chunk, and the first of two has none. Layer norm of 2048 x 8190 is predicted at 20 us in the place
-of 31 (`normbench explain layer_norm pallas_triton --shape 2048x8190 --dtype bfloat16 --target h200`). Backward, halves
-are predicted slower, by up to an eighth."""
+each element of its chunk, and the first of two has none. Layer norm of 8192 x 1000, H200, predicted: 10.6 us, not 12."""
 
-LONG_ROW = 16384
-LONG_CHUNK = 8192
-"""A longer row of 2-byte elements goes to 512 threads in chunks of this: with 64 registers each up to `LONG_ROW`, so
-that two programs share a multiprocessor, and with 128 beyond. 1024 threads with 64 registers spill there, as every load
-is unpacked into twice its size before it is summed."""
+LONG_ROW, LONG_CHUNK = 16384, 8192
+"""A row of 2-byte elements longer than a chunk goes to 512 threads in chunks: with 64 registers each up to `LONG_ROW`,
+so that two programs share a multiprocessor, and with 128 beyond. 1024 threads with 64 registers spill there, as every
+load is unpacked into twice its size before it is summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +118,8 @@ class RowConfig:
         return self.steps * self.step_rows * self.programs != self.rows
 
 
-def forward_config(rows: int, columns: int, dtype: str, affine: bool = True) -> RowConfig:
-    """One program for a block of whole rows; `affine` says that nothing but an affine follows the norm."""
+def forward_config(rows: int, columns: int, dtype: str) -> RowConfig:
+    """One program for a block of whole rows."""
     vector, item = vector_elements(dtype), 16 // vector_elements(dtype)
     if columns > FORWARD_COLUMNS[item]:
         return _streamed(rows, columns, item, STREAM_CHUNK_BYTES)
@@ -144,8 +132,6 @@ def forward_config(rows: int, columns: int, dtype: str, affine: bool = True) -> 
     padded = -(-columns // chunk) * chunk
     block_rows = min(power_of_two_to(PROGRAM_BYTES // item // padded), power_of_two_from(rows))
     warps = _warps(block_rows * padded, block_rows * chunk, vector, THREAD_BYTES // item)
-    if item == 2 and affine and block_rows == 1 < rows and padded <= PAIRED_COLUMNS:
-        block_rows = 2
     return RowConfig(rows, columns, block_rows, chunk, 1, warps, True, -(-rows // block_rows))
 
 
