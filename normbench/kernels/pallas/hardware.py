@@ -28,14 +28,10 @@ WORKSPACE_SHARE = 0.11
 """Partial sums may take this share of the tensor: written and read they then add at most 7.4 % to the three tensors
 that a gradient moves. They stay in the L2 cache, where they cost less than multiprocessors without a program."""
 
-ENOUGH_PROGRAMS = 5 * MULTIPROCESSORS // 8
-"""With fewer, a program for each multiprocessor saves more than its partial sums cost. RMS norm of 8 x 197 x 768 in
-bfloat16, backward, which has 86, keeps them, and so moves 1.04 times the least by Triton and 1.07 by Mosaic."""
-
-WALK_BYTES = 4 * 1024
-"""Of a tensor: the most that a program walks over for the sake of few partial sums, where these allow fewer than
-`ENOUGH_PROGRAMS`. Beyond, each multiprocessor gets a program: layer norm of 8 x 197 x 768 in bfloat16, backward, moves
-1.17 times the least by Triton and 1.22 by Mosaic, not 1.07 (docs/kernels.md has what that saves)."""
+ENOUGH_PROGRAMS, WALK_BYTES = 5 * MULTIPROCESSORS // 8, 4 * 1024
+"""Where that allows fewer programs, each of which would walk over more bytes of a tensor, each multiprocessor has one:
+it saves more than its partial sums cost. Layer norm of 8 x 197 x 768 in bfloat16, backward, then moves 1.17 times the
+least by Triton and 1.22 by Mosaic; RMS norm has 86, keeps them, and moves 1.04 and 1.07 (docs/kernels.md)."""
 
 BACKWARD_PROGRAMS = 2 * MULTIPROCESSORS
 """Of kernels that walk over rows and keep sums: one program loads while the other computes."""
@@ -72,8 +68,7 @@ def workspace_programs(tensor_bytes: int, program_bytes: int) -> int:
 
 
 def walking_programs(tensor_bytes: int, program_bytes: int, blocks: int = 1) -> int:
-    """The same of programs that walk over a tensor, all of them side by side, or over each of so many blocks of it; see
-    `WALK_BYTES`."""
+    """The same of programs that walk over a tensor, side by side, or over each of so many blocks: see `WALK_BYTES`."""
     allowed = workspace_programs(tensor_bytes, program_bytes)
     if allowed * blocks < ENOUGH_PROGRAMS and tensor_bytes >= WALK_BYTES * allowed * blocks:
         return -(-MULTIPROCESSORS // blocks)

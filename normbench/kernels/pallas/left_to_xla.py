@@ -1,23 +1,20 @@
 """Why a problem that the kernels could compute is left to XLA: it is predicted to be quicker, or moves less and is not
 predicted to be slower.
 
-`predicted.csv` beside this module has, for the problems of the presets, for sizes between them and for problems that
-chance has drawn, what the model says for the H200 of each kernel and of XLA's best variant in plain JAX; `python -m
-analysis.pages.kernels_limits` makes it. It decides for Hopper and newer. Of a problem that is in the table its own line
-decides: the kernel is refused where it is slower by more than the model's error. Of another one its neighbours do:
-problems of the same operator, side of the channels and pass, near in the number of runs, in their length, alignment and
-width; the logarithm of the time against XLA's is their mean, weighted by the inverse of the squared distance. There 3 %
-are enough, as what neighbours tell is in doubt itself: of what is slower by more than the error, half went
-unrefused when they had to tell as much. What they cannot see is how a kernel cuts x: where that leaves half of the
+`predicted.csv` beside this module has what the model says for the H200 of each kernel and of XLA's best variant in
+plain JAX, for the problems of the presets, for sizes between them and for some that chance has drawn; `python -m
+analysis.pages.kernels_limits` makes it. It decides for Hopper and newer: of a problem in the table its own line, where
+the kernel is slower by more than the model's error; of another one its neighbours, which are problems of the same
+operator, side of the channels and pass, near in the number of runs, in their length, alignment and width. The mean of
+their logarithms of the time against XLA's is weighted by the inverse of the squared distance, and 3 % are enough, as
+what neighbours tell is in doubt itself. What they cannot see is how a kernel cuts x: where that leaves half of the
 device idle it is refused, too. The device that is present measures instead: on "gpu" nothing is refused.
 
 Bytes decide where times do not: for other targets, and where a kernel is not predicted to be quicker. They are counted
-in passes over tensors of x's size. Two things keep kernels behind: a residual that Mosaic's add in a launch of its own
-(two reads and a write more, and as much again for its gradient), and a program that has x and dy at hand together: XLA
-then sums for the statistics and for the gradients in one pass over both, and writes y and dx in another, where kernels
-of the forward and of the backward pass know nothing of each other. An activation between the sums and dy takes that
-from XLA. The figures of XLA are those of compiled programs for the H200; a test compares them with the cases of the
-preset `standard`.
+in passes over tensors of x's size, XLA's in programs compiled for the H200; a test compares them with `standard`. Two
+things keep kernels behind: a residual that Mosaic's add in a launch of its own (two reads and a write more, and as much
+again for its gradient), and a program of both passes, where XLA sums for the statistics and for the gradients in one
+pass over x and dy, and writes y and dx in another, unless an activation stands between the sums and dy.
 """
 
 import csv
@@ -94,10 +91,8 @@ def _in_pieces(problem: Problem, forward: Cut | None, backward: Cut | None) -> l
 
 LEAST_PIECE = 4096
 """Elements of a piece: two are in flight for each program, and each takes about a microsecond. Batch norm in training
-of 192 channels of 137,000 to 201,000 elements in bfloat16, forward, is predicted for the H200 to take 28 times as long
-as XLA's best in pieces of 128 (the model's error: 2.0 to 2.1 times, 1.3 in pieces of 6400), 11 to 15 times in pieces of
-256, 8 in pieces of 512, 2.3 to 3.5 in pieces of 1024 and 1664, 1.1 in pieces of 6400 and 2.4 in pieces of 6656: `lines`
-in analysis/pages/kernels_limits.py, of 700x192x14x14 to 16x192x112x112."""
+of 192 channels of 137,000 to 201,000 elements in bfloat16, forward, is predicted to take 28 times as long as XLA's best
+in pieces of 128, 8 of 512, 2.3 to 3.5 of 1024 and 1664, and 1.1 of 6400: 700x192x14x14 to 16x192x112x112."""
 
 
 def leaves_idle(problem: Problem, forward: Cut | None, backward: Cut | None) -> str | None:

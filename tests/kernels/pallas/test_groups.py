@@ -48,9 +48,8 @@ def test_of_the_most_elements_a_tile_is_read_again_for_an_exponential(activation
     """80 elements of a thread, the last tile of which ends within it."""
     shape, random = (1, 20, 61, 67), np.random.default_rng(3)
     config = forward_config(View(1, 20, 61 * 67, False), 2, "bfloat16")
-    assert config.again("bfloat16", activation) == 1
-    assert config.elements_again(1) == 2 * (61 * 67 - 2048)
-    assert not any(config.again(*others) for others in (("bfloat16", "relu"), ("float32", activation)))
+    assert config.again("bfloat16", activation) == (1, 2 * (61 * 67 - 2048))
+    assert all(config.again(*others) == (0, 0) for others in (("bfloat16", "relu"), ("float32", activation)))
     x, side = (jnp.asarray(random.normal(size=shape), jnp.bfloat16) for _ in range(2))
     vector = jnp.linspace(0.5, 2, 20, dtype=jnp.float32)
     keywords = {"groups": 2, "activation": activation}

@@ -6,6 +6,7 @@ import pytest
 
 from analysis.pages.kernels_triton import MOST_OF_LEAST
 from normbench import explain, kernels
+from normbench.kernels.pallas.hardware import MULTIPROCESSORS, REGISTERS
 from normbench.kernels.problem import Problem
 
 READS_PROGRAMS = True
@@ -101,3 +102,34 @@ def test_forward_and_backward_against_autodiff_of_the_textbook_formula():
     assert sizes["naive"] >= 2.5 * sizes["pallas_triton"]
     # 6 walks against 5, and what 216 programs leave for gamma and beta: with fewer, bytes go down and time goes up.
     assert sizes["custom_vjp"] >= 1.15 * sizes["pallas_triton"]
+
+
+@pytest.mark.parametrize(("operator", "columns"), [("rms_norm", 256), ("layer_norm", 768)])
+def test_rows_that_warps_have_to_themselves_wait_at_no_barrier(operator, columns):
+    """No sum crosses warps, and each thread loads gamma and beta where it needs them."""
+    report = compiled(operator, (8192, columns), "bfloat16", "forward")
+    assert list(report.launches.shared_bytes) == [0]
+
+
+ROOM = [
+    ("layer_norm", (8192, 768), "bfloat16"),
+    ("layer_norm", (8192, 1280), "bfloat16"),
+    ("layer_norm", (40000, 1280), "bfloat16"),
+    ("rms_norm", (16384, 2560), "bfloat16"),
+    ("rms_norm", (40000, 576), "float16"),
+    ("layer_norm", (9127, 1664), "float32"),
+    ("layer_norm", (8117, 2784), "bfloat16"),
+]
+
+
+@pytest.mark.parametrize("case", ROOM)
+def test_all_programs_of_a_gradient_have_room_at_once_and_fill_it(case):
+    """Registers are given out by 256 for each warp; a program without room would wait for another one to end."""
+    report = compiled(*case, "backward")
+    check_machine_code(report, 2)
+    assert report.declared_bytes <= MOST_OF_LEAST["backward"] * report.minimum_bytes
+    found = report.launches.iloc[0]
+    programs, warps = int(found.grid), int(found.block) // 32
+    room = REGISTERS // (256 * -(-int(found.registers) * 32 // 256) * warps)
+    assert programs <= room * MULTIPROCESSORS
+    assert programs * warps >= 6 * MULTIPROCESSORS

@@ -91,8 +91,8 @@ def forward(terms: tuple, gamma: jax.Array, beta: jax.Array, plan: GroupPlan, sa
 def _resident_forward(terms: tuple, parameters: tuple, out: tuple, plan: GroupPlan, config: GroupConfig) -> Any:
     inputs = (*parameters, *terms)
     grid = plan.view.images * config.blocks
-    shape = grid, config.elements_again(config.again(terms[0].dtype.name, plan.activation))
-    again = [jax.ShapeDtypeStruct(shape, term.dtype) for term in terms]
+    elements = config.again(terms[0].dtype.name, plan.activation)[1]
+    again = [jax.ShapeDtypeStruct((grid, elements), term.dtype) for term in terms]
     return triton_call(
         partial(_kernel, plan=plan, config=config, terms=len(terms)),
         grid=grid,
@@ -140,7 +140,7 @@ def _resident(terms, written, image, channels, gamma, beta, plan, config):
     """The groups stay in registers between the two passes over them, but for tiles that are read again."""
     view, dtype, (y_ref, *sums) = plan.view, jnp.dtype(plan.dtype), written
     positions = position_parts(config)
-    kept = len(channels) * len(positions) - config.again(terms[0].dtype.name, plan.activation)
+    kept = len(channels) * len(positions) - config.again(terms[0].dtype.name, plan.activation)[0]
 
     def load(c, p):
         return [load_tile(ref, view, image, c, p, "evict_first") for ref in terms]

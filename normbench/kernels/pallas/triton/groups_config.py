@@ -139,19 +139,14 @@ class GroupConfig:
     def blocks(self) -> int:
         return -(-self.view.channels // self.block)
 
-    def again(self, dtype: str, activation: str) -> int:
-        """How many tiles, the last ones, a program that holds its groups has to read again for y."""
-        if activation not in ("silu", "gelu") or jnp.dtype(dtype).itemsize > 2:
-            return 0
+    def again(self, dtype: str, activation: str) -> tuple[int, int]:
+        """The last tiles, which a program that holds its groups reads again for y: their number, and their elements."""
         kept = BEFORE_EXPONENTIALS * self.warps * WARP // (self.width * self.chunk)
-        return max(0, self.parts * self.chunks - kept)
-
-    def elements_again(self, again: int) -> int:
-        """Of that many tiles, without what lies beyond an image."""
-        whole, rest = divmod(again, self.chunks)
-        return self.width * (
-            whole * self.view.spatial + (rest and self.view.spatial - (self.chunks - rest) * self.chunk)
-        )
+        too_many = activation in ("silu", "gelu") and jnp.dtype(dtype).itemsize == 2
+        tiles = max(0, self.parts * self.chunks - kept) if too_many else 0
+        whole, rest = divmod(tiles, self.chunks)
+        positions = whole * self.view.spatial + (rest and self.view.spatial - (self.chunks - rest) * self.chunk)
+        return tiles, self.width * positions
 
     @property
     def masks_channels(self) -> bool:

@@ -24,12 +24,8 @@ MOST_WARPS = 8
 
 
 def sum_partials(partials: Sequence[jax.Array], dtypes: Sequence[str]) -> tuple[jax.Array, ...]:
-    """Sums each array of shape (programs, columns) over the programs, always in the same order.
-
-    Args:
-      partials: float32 or float64, all of one shape.
-      dtypes: of the results.
-    """
+    """Sums each array of one shape (programs, columns), in float32 or float64, over the programs, always in the same
+    order; `dtypes` are those of the results."""
     programs, columns = partials[0].shape
     out = tuple(jax.ShapeDtypeStruct((columns,), jnp.dtype(dtype)) for dtype in dtypes)
     return triton_call(

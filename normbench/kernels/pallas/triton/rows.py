@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
 from normbench.kernels.common.pointwise import gradients
 from normbench.kernels.pallas.cost import cost
+from normbench.kernels.pallas.hardware import VECTOR_BYTES, WARP
 from normbench.kernels.pallas.triton.partial_sums import sum_partials
 from normbench.kernels.pallas.triton.rows_config import RowConfig, backward_config, column_config, forward_config
 from normbench.kernels.pallas.triton.tiles import (
@@ -101,10 +102,8 @@ def forward(x: jax.Array, residual: jax.Array | None, extras: tuple, plan: RowPl
 
 
 def _kernel(*refs: Any, plan: RowPlan, config: RowConfig, residual: bool, save: bool) -> None:
-    inputs, outputs = (
-        refs[: 1 + residual + plan.vectors + plan.tensors],
-        refs[1 + residual + plan.vectors + plan.tensors :],
-    )
+    end = 1 + residual + plan.vectors + plan.tensors
+    inputs, outputs = refs[:end], refs[end:]
     rows = rows_from(
         triton_program_id() * config.block_rows, config.block_rows, config.rows, config.rows % config.block_rows != 0
     )
@@ -119,7 +118,7 @@ def _kernel(*refs: Any, plan: RowPlan, config: RowConfig, residual: bool, save: 
 def _resident(inputs, outputs, rows, plan, config, residual):
     """The rows stay in registers between the two passes over them."""
     dtype = jnp.dtype(plan.dtype)
-    columns = [_columns(k * config.chunk, config, k) for k in range(config.chunks)]
+    columns = _all_columns(config)
     tiles = [_load(inputs, outputs, rows, c, config, residual, "evict_first") for c in columns]
     # Added up tile by tile in each thread, and across threads once for a row.
     near = row_sum(sum(tile.astype(dtype) for tile in tiles)) / config.columns if plan.centered else 0
@@ -195,8 +194,9 @@ def _streamed(inputs, outputs, rows, plan, config, residual):
     return pivot + mean, r
 
 
-def _columns(first: Any, config: RowConfig, k: int):
-    return columns_from(first, config.chunk, config.columns, (k + 1) * config.chunk > config.columns)
+def _all_columns(config: RowConfig) -> list[Columns]:
+    starts = range(0, config.columns, config.chunk)
+    return [columns_from(k, config.chunk, config.columns, k + config.chunk > config.columns) for k in starts]
 
 
 def _load(inputs, outputs, rows: Rows, c, config, residual, eviction):
@@ -209,14 +209,21 @@ def _load(inputs, outputs, rows: Rows, c, config, residual, eviction):
 
 
 def _write(inputs, outputs, rows, c, h, plan, config, residual):
-    extras = load_extras(inputs[1 + residual :], rows, c, plan, config.columns)
+    item = inputs[0].dtype.itemsize
+    many = config.block_rows * config.chunk * item >= MANY_VECTORS * VECTOR_BYTES * WARP * config.warps
+    once = many and config.block_rows > 1 and not plan.affine and config.columns * item % VECTOR_BYTES == 0
+    extras = load_extras(inputs[1 + residual :], rows, c, plan, config.columns, once)
     store_tile(outputs[0], rows, c, config.columns, plan.post(h, *extras))
 
 
-def load_extras(refs, rows, c, plan: RowPlan, width: int) -> list[jax.Array]:
+MANY_VECTORS = 4
+"""Of each thread in a tile of several rows: beside an activation, a vector for each row costs more than barriers."""
+
+
+def load_extras(refs, rows, c, plan: RowPlan, width: int, once: bool = False) -> list[jax.Array]:
     """The vectors and the tensors of a tile, in the dtype of the arithmetic. Each thread loads of a vector what it has
-    columns of: from one row of them it would come by other threads, through shared memory and at two barriers."""
-    first = Rows(jnp.zeros_like(rows.numbers), None)
+    columns of; `once` it comes by other threads, through shared memory."""
+    first = Rows(span(1 if once else rows.numbers.size) * 0, None)
     vectors = [load_tile(ref, first, c, width, "evict_last") for ref in refs[: plan.vectors]]
     tensors = [
         load_tile(ref, rows, c, width, "evict_first") for ref in refs[plan.vectors : plan.vectors + plan.tensors]
@@ -290,11 +297,7 @@ class _Refs:
 
 def _resident_kernel(*refs: Any, plan: RowPlan, config: RowConfig, added: bool) -> None:
     r = _Refs(refs, plan, added, 1 + plan.tensors + plan.vectors)
-    columns = [
-        columns_from(k * config.chunk, config.chunk, config.columns, (k + 1) * config.chunk > config.columns)
-        for k in range(config.chunks)
-    ]
-
+    columns = _all_columns(config)
     program = triton_program_id()  # outside the loop: interpreted, a loop has no programs
 
     def step(index, sums):

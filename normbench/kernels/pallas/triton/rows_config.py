@@ -20,8 +20,8 @@ from normbench.kernels.pallas.hardware import (
 )
 
 THREAD_BYTES = 64
-"""Of x per thread: four vectors in flight, enough to cover the latency of device memory at a quarter of the threads
-that a multiprocessor has room for (512 threads × 64 B = 32 KiB; 4.8 TB/s × 1 µs ÷ 132 asks for 36 KB)."""
+"""Of x per thread: four vectors in flight, which cover the latency of device memory at a quarter of the threads of a
+multiprocessor (512 threads × 64 B = 32 KiB; 4.8 TB/s × 1 µs ÷ 132 asks for 36 KB)."""
 
 PROGRAM_BYTES = 8192
 """Of x per program at least: 128 threads of `THREAD_BYTES`; short rows share a program."""
@@ -40,14 +40,11 @@ BACKWARD_ELEMENTS, SHARED_ELEMENTS = 8192, 4096
 """Of x and dy per step of a program that has a multiprocessor to itself: 16 for each of 512 threads, which have 128
 registers each; and of one that shares it, and computes while the others' loads are under way."""
 
-ROOM = {"whole": (96, 120), "ragged": (96, 96), "activated": (72, 96), "doubled": (48, 72)}
+ROOM, FULLER = {"whole": (96, 120), "ragged": (96, 96), "activated": (72, 96), "doubled": (48, 72)}, 1.3
 """What a thread may keep of x, dy and their sums, as words of 4 bytes, where a multiprocessor is to have room for 16 or
-12 such warps, of 128 or 168 registers a thread, and not for 8 alone. Programs beyond would wait for the others to end.
+12 such warps, of 128 or 168 registers a thread, and not for 8 alone; programs beyond would wait for the others to end.
 For rows of whole vectors, for others, where more than an affine is differentiated, and for blocks of twice as many rows
-that do not fill their chunks."""
-
-FULLER = 1.3
-"""By so much more of the room has to be taken for blocks of twice as many rows."""
+that do not fill their chunks. These have to take so much more of the room."""
 
 BUSY_PROGRAMS = 3 * MULTIPROCESSORS // 2
 """Fewer than these share no multiprocessor: each then takes longer steps, with more of its loads in flight."""
@@ -60,16 +57,15 @@ BACKWARD_VECTORS = 2
 and float64 has half as many registers to spare."""
 
 BACKWARD_STATE_BYTES = 192 * 1024
-"""What a program may keep of its rows: h and its cotangent, and a sum for each of two parameters or more, all in
-float32 at least. The registers of a multiprocessor are 256 KiB; a quarter is for the arithmetic. Rows of up to 12288
-elements fit; of 16384 the compiler spills, whatever the number of warps and the dtype."""
+"""What a program may keep of its rows, of 256 KiB of registers: h, its cotangent, and sums for two parameters or more,
+in float32 at least. Rows of 12288 elements fit; of 16384 the compiler spills, whatever the warps and the dtype."""
 
 BACKWARD_COLUMNS = 8192
 """The longest row that a program keeps where the derivative of an activation takes registers, too."""
 
 HALVED_CHUNK = 1024
 """Forward, a row of 2-byte elements that does not fill a chunk of this or more goes in two: a mask costs registers for
-each element of its chunk, and the first of two has none. Layer norm of 8192 x 1000, H200, predicted: 10.6 us, not 12."""
+each element of its chunk, and the first of two has none: layer norm of 8192 x 1000 is predicted at 10.6 us, not 12."""
 
 LONG_ROW, LONG_CHUNK = 16384, 8192
 """A row of 2-byte elements longer than a chunk goes to 512 threads in chunks: with 64 registers each up to `LONG_ROW`,
@@ -157,9 +153,8 @@ def backward_config(rows: int, columns: int, dtype: str, vectors: int, affine: b
 
 
 def _shared_tile(rows: int, columns: int, item: int, allowed: int, vectors: int, affine: bool) -> tuple[RowConfig, int]:
-    """The blocks of programs that share a multiprocessor, and how many of these have room on one: of twice as many rows
-    where the `allowed` programs would leave much of it empty. Threads that have all registers anyway have two such
-    blocks in flight."""
+    """Blocks of programs that share a multiprocessor, and how many of those have room on one: twice as many rows where
+    the `allowed` programs would leave much of it empty, and two in flight where threads have all registers anyway."""
     whole = affine and columns % (VECTOR_BYTES // item) == 0
     case = "whole" if whole else "ragged" if affine else "activated"
     found = []

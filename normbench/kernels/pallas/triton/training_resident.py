@@ -16,13 +16,7 @@ import jax.numpy as jnp
 from normbench.jax_compat.triton import triton_call, triton_program_id, triton_store
 from normbench.kernels.common.activations import activate
 from normbench.kernels.pallas.cost import cost
-from normbench.kernels.pallas.hardware import (
-    MULTIPROCESSORS,
-    WARP,
-    power_of_two_from,
-    power_of_two_to,
-    vector_elements,
-)
+from normbench.kernels.pallas.hardware import MULTIPROCESSORS, WARP, power_of_two_from, power_of_two_to, vector_elements
 from normbench.kernels.pallas.triton.channel_tiles import (
     Part,
     View,
