@@ -157,7 +157,7 @@ def _shared_tile(rows: int, columns: int, item: int, allowed: int, vectors: int,
     the `allowed` programs would leave much of it empty, and two in flight where threads have all registers anyway."""
     whole = affine and columns % (VECTOR_BYTES // item) == 0
     case = "whole" if whole else "ragged" if affine else "activated"
-    found = []
+    found: list[tuple[int, RowConfig, int]] = []
     for elements in (SHARED_ELEMENTS, BACKWARD_ELEMENTS):
         tile = _backward_tile(rows, columns, item, elements)
         if found and (not affine or columns % tile.chunk):
@@ -170,9 +170,8 @@ def _shared_tile(rows: int, columns: int, item: int, allowed: int, vectors: int,
         programs = max(1, warps // tile.warps)
         there = min(allowed, programs * MULTIPROCESSORS, rows // tile.step_rows)
         found.append((there * tile.warps, tile, programs))
-    (few, *first), (many, *second) = found
-    tile, programs = second if many > FULLER * few else first
-    return tile, programs
+    few, many = found
+    return (many if many[0] > FULLER * few[0] else few)[1:]
 
 
 def _backward_tile(rows: int, columns: int, item: int, elements: int) -> RowConfig:
