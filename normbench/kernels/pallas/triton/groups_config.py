@@ -45,9 +45,8 @@ PROGRAM_ELEMENTS = 2048
 """Of x per program at least, where smaller groups can share one."""
 
 CONTIGUOUS_BYTES = (64, 32, 16)
-"""That a program reads of each position where channels come last, the preferred first: two sectors of 32 bytes; one
-where two do not fit; and half of one, whose other half a neighbouring program reads at about the same time from the L2
-cache, before a group is read twice."""
+"""That a program reads of each position where channels come last, the preferred first: two sectors of 32 bytes, one, or
+half of one, whose other half a neighbouring program reads at about the same time from the L2 cache."""
 
 STREAM_VECTORS = 2
 """Of each thread in a streamed tile."""

@@ -20,7 +20,9 @@ from normbench.jax_compat.triton import triton_call, triton_program_id, triton_s
 from normbench.kernels.pallas.cost import cost
 from normbench.kernels.pallas.hardware import MULTIPROCESSORS, VECTOR_BYTES, power_of_two_from
 from normbench.kernels.pallas.triton.channel_tiles import channel_sum, load_vector, part, spread, store_tile
-from normbench.kernels.pallas.triton.training_shares import WARPS as SHARE_WARPS
+from normbench.kernels.pallas.triton.training_shares import (
+    WARPS as SHARE_WARPS,
+)
 from normbench.kernels.pallas.triton.training_shares import (
     BatchConfig,
     BatchPlan,
@@ -38,10 +40,9 @@ WARPS = 4
 """128 threads: 16 programs fill the 2048 thread slots of a multiprocessor, so that a short tail costs little."""
 
 VECTORS_PER_THREAD = {"row": 2, "column": 4, "repeated": 4, "flat": 1}
-"""row: two loads in flight per thread, enough to cover HBM latency at full occupancy (2048 threads × 32 B = 64 KiB per
-multiprocessor, above the 36 KB that 4.8 TB/s × 1 µs ÷ 132 asks for). column: four, because each thread also loads the
-parameters of its channels, which the rows of its block share. flat: one, because the look-up of the parameters already
-keeps 4 loads per element in flight."""
+"""row: two loads in flight per thread cover the latency of memory at full occupancy (64 KiB per multiprocessor; 36 KB
+are asked for by 4.8 TB/s × 1 µs ÷ 132). column: four, as each thread also loads the parameters of its channels, which
+the rows of its block share. flat: one, as the look-up of the parameters keeps 4 loads per element in flight."""
 
 LEAST_REPEATED = 2 * MULTIPROCESSORS
 """Programs of the view "repeated" before it is taken, as each has four times as much to do as one of the flat view."""

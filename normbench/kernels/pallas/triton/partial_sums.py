@@ -16,8 +16,7 @@ from normbench.kernels.pallas.triton.groups_config import GroupConfig
 from normbench.kernels.pallas.triton.tiles import columns_from, load_tile, rows_from, span
 
 BLOCK_COLUMNS = 32
-"""Half a kilobyte of four rows for a warp, 16 bytes of each thread: 4096 columns then are 128 programs, one for nearly
-each multiprocessor, as many programs' sums are otherwise added up by few."""
+"""Half a kilobyte of four rows for a warp, 16 bytes a thread: 4096 columns are a program for each multiprocessor."""
 BLOCK_ROWS = 256
 """Partial sums in flight together: 32 KiB, all that two programs of each multiprocessor leave."""
 MOST_WARPS = 8

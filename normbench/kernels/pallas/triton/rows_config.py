@@ -49,12 +49,9 @@ that do not fill their chunks. These have to take so much more of the room."""
 BUSY_PROGRAMS = 3 * MULTIPROCESSORS // 2
 """Fewer than these share no multiprocessor: each then takes longer steps, with more of its loads in flight."""
 
-COLUMN_BYTES = 64
-"""The narrowest chunk of columns of a program that walks over all rows: half of a line of the L2 cache."""
-
-BACKWARD_VECTORS = 2
-"""Of a thread in a tile of float32: with four the compiler for the A100 spills. Of narrower elements there are no more,
-and float64 has half as many registers to spare."""
+COLUMN_BYTES, BACKWARD_VECTORS = 64, 2
+"""The narrowest chunk of columns of a program that walks over all rows: half of a line of the L2 cache. Vectors of a
+thread in a tile of float32: with four the compiler for the A100 spills."""
 
 BACKWARD_STATE_BYTES = 192 * 1024
 """What a program may keep of its rows, of 256 KiB of registers: h, its cotangent, and sums for two parameters or more,
@@ -107,11 +104,15 @@ class RowConfig:
     @property
     def steps(self) -> int:
         """How many steps each program takes over the rows."""
-        return -(-self.rows // (self.step_rows * self.programs))
+        return self.rows_each(self.programs) // self.step_rows
+
+    def rows_each(self, programs: int) -> int:
+        """Of so many programs."""
+        return self.step_rows * -(-self.rows // (self.step_rows * programs))
 
     @property
     def masks_rows(self) -> bool:
-        return self.steps * self.step_rows * self.programs != self.rows
+        return self.rows_each(self.programs) * self.programs != self.rows
 
 
 def forward_config(rows: int, columns: int, dtype: str) -> RowConfig:
@@ -144,12 +145,14 @@ def backward_config(rows: int, columns: int, dtype: str, vectors: int, affine: b
     if columns <= SHARED_ELEMENTS and min(allowed, rows // shared.step_rows) >= BUSY_PROGRAMS:
         programs = each * (MULTIPROCESSORS if allowed >= each * MULTIPROCESSORS else FEWER_MULTIPROCESSORS)
         return replace(shared, programs=_levelled(-(-rows // shared.step_rows), min(programs, allowed)))
-    config = _backward_tile(rows, columns, item, BACKWARD_ELEMENTS)
+    config, most = _backward_tile(rows, columns, item, BACKWARD_ELEMENTS), min(MULTIPROCESSORS, allowed)
     if item == 2 and config.block_rows * columns <= BACKWARD_ELEMENTS and rows > config.block_rows:
         # Three chunks as one, though a quarter of it is empty: there are fewer sums to add up across warps at the end.
-        chunk = power_of_two_from(columns) if config.chunks == 3 else config.chunk
-        config = replace(config, unroll=2, chunk=chunk)
-    return replace(config, programs=_levelled(-(-rows // config.step_rows), min(MULTIPROCESSORS, allowed)))
+        config = replace(config, unroll=2, chunk=power_of_two_from(columns) if config.chunks == 3 else config.chunk)
+        three = replace(config, unroll=3)  # in flight, where the last step of two would leave many programs idle
+        if config.chunks == 1 and three.rows_each(most) < 0.9 * config.rows_each(most):
+            config = three
+    return replace(config, programs=_levelled(-(-rows // config.step_rows), most))
 
 
 def _shared_tile(rows: int, columns: int, item: int, allowed: int, vectors: int, affine: bool) -> tuple[RowConfig, int]:
