@@ -178,6 +178,21 @@ def test_blocks_cover_the_rows_and_the_workspace_is_small(columns, dtype):
             assert is_small or few
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "vectors", "blocks"), [(1576, 768, 1, 3), (788, 768, 1, 2), (2600, 1024, 2, 3)]
+)
+def test_as_many_blocks_are_in_flight_as_leave_few_rows_to_each_program(rows, columns, vectors, blocks):
+    """Layer norm and RMS norm of few rows: two blocks, or three where the last step of two would be nearly empty."""
+    config = rows_config.backward_config(rows, columns, "bfloat16", vectors, True)
+    assert (config.unroll, config.steps) == (blocks, 1)
+
+
+def test_three_chunks_are_one_where_a_program_has_a_multiprocessor_to_itself():
+    assert rows_config.backward_config(1576, 768, "bfloat16", 2, True).chunk == 1024
+    assert rows_config.backward_config(8192, 768, "bfloat16", 2, True).chunk == 256
+    assert rows_config.backward_config(1576, 768, "float32", 2, True).chunk == 256
+
+
 @pytest.mark.parametrize("columns", [1000, 4094, 8190])
 def test_a_row_that_does_not_fill_its_chunk_goes_in_two_forward_and_in_two_bytes_alone(columns):
     whole = 1 << columns.bit_length()

@@ -31,6 +31,7 @@ def check_machine_code(report, launches):
 
 
 RESIDENT = [
+    ("rms_norm", (1576, 768), "bfloat16", "alone"),
     ("layer_norm", (3152, 768), "bfloat16", "gelu"),
     ("layer_norm", (8192, 4096), "float32", "alone"),
     ("layer_norm", (4096, 12288), "bfloat16", "residual"),
