@@ -63,7 +63,7 @@ def checked(report):
 def test_a_forward_pass_that_streams_takes_its_bytes():
     """Two passes over 67 MB at 0.91 of 4.8 TB/s are 31 us, and each of 8192 blocks has its latency."""
     report = checked(of_variant("layer_norm", "pallas_triton", (8192, 4096)))
-    assert report.predicted_s == pytest.approx(40e-6, rel=0.1)
+    assert report.predicted_s == pytest.approx(36e-6, rel=0.1)
     assert report.bytes_s < report.predicted_s
 
 
