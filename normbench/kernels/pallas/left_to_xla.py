@@ -90,8 +90,8 @@ def _in_pieces(problem: Problem, forward: Cut | None, backward: Cut | None) -> l
 
 
 LEAST_PIECE = 4096
-"""Elements of a piece: two are in flight for each program, and each takes about a microsecond. Batch norm in training
-of 192 channels, forward, is predicted to take 28 times as long as XLA's best in pieces of 128, and 1.1 of 6400."""
+"""Elements of a piece: with two in flight each takes about a microsecond. What shorter ones cost, `lines` in
+analysis/pages/kernels_limits.py tells, as of training batch norm of 700x192x14x14 to 16x192x112x112."""
 
 
 def leaves_idle(problem: Problem, forward: Cut | None, backward: Cut | None) -> str | None:

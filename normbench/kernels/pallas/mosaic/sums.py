@@ -71,8 +71,8 @@ SUMS_PER_THREAD = 160
 """Elements of the sums along a row, and of rows that are kept beside them, that a thread may hold in registers of
 float32: it has 255."""
 OTHER_REGISTERS = 96
-"""Of such a thread, for all else: programs that have no room beside each other for that would be fewer. Layer norm of
-11467 x 2846 in float16, backward, H200, predicted: 127 us with three on a multiprocessor, 180 with two."""
+"""Of such a thread, for all else; programs without room for it would be fewer: layer norm of 11467 x 2846 in float16,
+backward, is predicted for the H200 at 127 us (66 to 166) with three on a multiprocessor, 180 (93 to 235) with two."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ BACKWARD_COLUMNS = 8192
 
 HALVED_CHUNK = 1024
 """Forward, a row of 2-byte elements that does not fill a chunk of this or more goes in two: a mask costs registers for
-each element of its chunk, and the first of two has none: layer norm of 8192 x 1000 is predicted at 10.6 us, not 12."""
+each element of its chunk, and the first of two has none."""
 
 LONG_ROW, LONG_CHUNK = 16384, 8192
 """A row of 2-byte elements longer than a chunk goes to 512 threads in chunks: with 64 registers each up to `LONG_ROW`,

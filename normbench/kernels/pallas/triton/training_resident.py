@@ -64,7 +64,7 @@ half of one, whose other half a neighbouring program reads at about the same tim
 
 UNEVEN_BYTES = 8
 """The same where channels are no whole vectors: loads are narrower, and their addresses and masks take registers. 8 x
-28 x 28 x 254 in bfloat16 spills with 16, and is predicted to take 10 us (5 to 14), not 7 (4 to 9)."""
+28 x 28 x 254 in bfloat16 spills with 16: 10 us (5 to 14) are predicted for the H200, not 7 (4 to 9)."""
 
 
 @dataclass(frozen=True, slots=True)
