@@ -32,13 +32,11 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy normbench analysis benchmarks
 
-# What CI runs: the style, the tests, the site, the notebooks, and a small study from end to end.
+# What CI runs: the style, the tests, the notebooks, and beside them the site and a small study from end to end.
 check:
 	$(MAKE) lint
 	$(MAKE) test
-	$(MAKE) site
-	$(MAKE) notebooks ARGS=--check
-	$(MAKE) study PRESET=smoke
+	$(MAKE) notebooks ARGS=--check & notebooks=$$!; $(MAKE) site && $(MAKE) study PRESET=smoke && wait $$notebooks
 
 # docs/ as a site, in build/site; a link that leads nowhere, or a page that is in no menu, fails.
 site: .venv/docs

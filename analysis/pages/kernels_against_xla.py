@@ -120,7 +120,8 @@ def quicker(variant: str) -> frozenset[str]:
     """The problems of which a kernel is predicted to take less time than XLA's best: there it may move more."""
     from normbench.kernels.pallas.left_to_xla import predictions
 
-    return frozenset(one.problem for one in predictions() if one.variant == variant and one.kernel_s < one.xla_s)
+    lines = (one for of_program in predictions().values() for one in of_program)
+    return frozenset(one.problem for one in lines if one.variant == variant and one.kernel_s < one.xla_s)
 
 
 def compared(run: Path = RUN) -> tuple[Against, ...]:

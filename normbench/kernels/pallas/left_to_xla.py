@@ -19,7 +19,7 @@ pass over x and dy, and writes y and dx in another, unless an activation stands 
 
 import csv
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -190,16 +190,18 @@ class Geometry:
             return 0
         return 1 if self.length * self.itemsize % _VECTOR_BYTES == 0 else 2
 
+    @property
+    def program(self) -> tuple[str, ...]:
+        """Problems of others are no neighbours."""
+        return self.operator, self.kind, self.pass_
+
     def distance(self, other: "Geometry") -> float:
-        """In doublings; infinite between problems of different programs."""
-        if (self.operator, self.kind, self.pass_) != (other.operator, other.kind, other.pass_):
-            return math.inf
+        """In doublings, between problems of one program."""
         sizes = ("runs", "length", "itemsize", "images")
         apart = sum(abs(math.log2(getattr(self, size) / getattr(other, size))) for size in sizes)
         apart += OTHER_ALIGNMENT * abs(self.alignment - other.alignment)
-        if self.context == other.context:
-            return apart
-        return apart + (OTHER_INPUTS if "residual" in (self.context, other.context) else OTHER_CONTEXT)
+        contexts = {self.context, other.context}
+        return apart + (len(contexts) > 1) * (OTHER_INPUTS if "residual" in contexts else OTHER_CONTEXT)
 
 
 def geometry(problem: Problem) -> Geometry | None:
@@ -233,20 +235,19 @@ class Prediction:
     instead: str
 
     @property
-    def has_residual(self) -> bool:
-        return self.geometry.context == "residual"
-
-    @property
     def excess(self) -> float:
         """The logarithm of the time against XLA's, beyond the error: above 0 the kernel is told to be slower."""
         return math.log(self.kernel_s / self.xla_s / self.error)
 
 
 @cache
-def predictions() -> tuple[Prediction, ...]:
-    """The table."""
+def predictions() -> dict[tuple[str, ...], list[Prediction]]:
+    """The table, by variant and program."""
+    found: dict[tuple[str, ...], list[Prediction]] = {}
     text = files(__package__).joinpath(TABLE).read_text(encoding="utf-8")
-    return tuple(_prediction(row) for row in csv.DictReader(text.splitlines()))
+    for line in map(_prediction, csv.DictReader(text.splitlines())):
+        found.setdefault((line.variant, *line.geometry.program), []).append(line)
+    return found
 
 
 def _prediction(row: dict[str, str]) -> Prediction:
@@ -258,34 +259,32 @@ def _prediction(row: dict[str, str]) -> Prediction:
     )
 
 
-def slower_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> str | None:
-    """The reason to leave a problem of this geometry to XLA, or None."""
-    near = _near(variant, where, table)
+def slower_than_xla(where: Geometry, lines: Sequence[Prediction]) -> str | None:
+    """The reason to leave a problem of this geometry to XLA, by the lines of its variant and program, or None."""
+    near = _near(where, lines)
     if not near:
         return None
     nearest, first = near[0]
+    times = math.exp(_log_ratio(near))
     if nearest == 0:
         refused, basis = any(one.excess > 0 for one in _own(near)), f"; the model's error is {first.error:.2f} times"
     else:
-        refused, basis = _log_ratio(near) > math.log(SLOWER), f", by {first.problem} and what is near it"
-    if not refused:
-        return None
-    times = math.exp(_log_ratio(near))
-    return f"predicted to take {times:.2f} times as long as {first.xla}, XLA's best{basis}; use {first.instead}"
+        refused, basis = times > SLOWER, f", by {first.problem} and what is near it"
+    told = f"predicted to take {times:.2f} times as long as {first.xla}, XLA's best{basis}; use {first.instead}"
+    return told if refused else None
 
 
-def quicker_than_xla(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> bool:
-    """Whether a problem of this geometry is predicted to take less time than by XLA's best, be it within the error.
-
-    With a residual by others that have one: what has none knows nothing of the launch that adds it.
-    """
-    near = _near(variant, where, tuple(one for one in table if one.has_residual == (where.context == "residual")))
+def quicker_than_xla(where: Geometry, lines: Sequence[Prediction]) -> bool:
+    """Whether a problem of this geometry is predicted to take less time than by XLA's best, be it within the error: by
+    others with a residual, if it has one, as what has none knows nothing of the launch that adds it."""
+    added = where.context == "residual"
+    near = _near(where, [one for one in lines if (one.geometry.context == "residual") == added])
     return bool(near) and _log_ratio(near) < 0
 
 
-def _near(variant: str, where: Geometry, table: tuple[Prediction, ...]) -> list[tuple[float, Prediction]]:
+def _near(where: Geometry, lines: Sequence[Prediction]) -> list[tuple[float, Prediction]]:
     """The predictions that decide, with their distances, the nearest first."""
-    distances = [(where.distance(one.geometry), one) for one in table if one.variant == variant]
+    distances = [(where.distance(one.geometry), one) for one in lines]
     return sorted((pair for pair in distances if pair[0] <= REACH), key=lambda pair: pair[0])[:NEIGHBOURS]
 
 
@@ -299,13 +298,12 @@ def _log_ratio(near: list[tuple[float, Prediction]]) -> float:
     if own := _own(near):
         return max(math.log(one.kernel_s / one.xla_s) for one in own)
     weights = [1 / distance**2 for distance, _ in near]
-    logs = [math.log(one.kernel_s / one.xla_s) for _, one in near]
-    return sum(weight * log for weight, log in zip(weights, logs, strict=True)) / sum(weights)
+    return sum(w * math.log(one.kernel_s / one.xla_s) for w, (_, one) in zip(weights, near, strict=True)) / sum(weights)
 
 
-def _unless_predicted(reason: str | None, variant: str, where: Geometry) -> str | None:
+def _unless_predicted(reason: str | None, where: Geometry, lines: Sequence[Prediction]) -> str | None:
     """`reason`, with what to use instead; None where the problem has a line of its own."""
-    near = _near(variant, where, predictions()) if reason else []
+    near = _near(where, lines) if reason else []
     if not reason or _own(near):
         return None
     return f"{reason}; use {near[0][1].instead}" if near else reason
@@ -328,12 +326,11 @@ def unless_slower(
             return None
         if not_for_mosaic(target):  # what is older than Hopper
             return more(problem)
-        slower = slower_than_xla(variant, where, predictions()) or _unless_predicted(idle(problem), variant, where)
-        if slower:
+        lines = predictions().get((variant, *where.program), [])
+        slower = slower_than_xla(where, lines) or _unless_predicted(idle(problem), where, lines)
+        moves = None if slower else more(problem)
+        if moves is None or quicker_than_xla(where, lines):
             return slower
-        moves = more(problem)
-        if moves is None or quicker_than_xla(variant, where, predictions()):
-            return None
         return f"{moves}, and is not predicted to be quicker"
 
     return supports

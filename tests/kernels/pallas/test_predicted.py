@@ -12,7 +12,7 @@ from normbench.kernels.pallas import left_to_xla
 from normbench.kernels.pallas.left_to_xla import Geometry, Prediction, geometry, predictions, slower_than_xla
 from normbench.kernels.problem import Problem
 
-TABLE = predictions()
+TABLE = [line for lines in predictions().values() for line in lines]
 PROBLEMS = problems()
 UNREFUSED = 0.004
 """Of the lines left out, those that are slower by more than the error and that `supports` does not refuse, at most."""
@@ -63,7 +63,8 @@ def test_a_problem_left_out_is_decided_by_its_neighbours_and_by_what_the_kernel_
     unrefused = []
     best, left = ({line.problem: 1.0 for line in TABLE} for _ in range(2))  # of XLA's time
     for line in TABLE:
-        others = tuple(one for one in TABLE if one.geometry != line.geometry)
+        alike = line.variant, *line.geometry.program
+        others = {**predictions(), alike: [one for one in predictions()[alike] if one.geometry != line.geometry]}
         monkeypatch.setattr(left_to_xla, "predictions", lambda others=others: others)
         told = supports(line.variant, PROBLEMS[line.problem])
         best[line.problem] = min(best[line.problem], line.kernel_s / line.xla_s)
@@ -82,27 +83,28 @@ def line(seconds, runs, length=4096, error=1.2):
 
 
 def test_between_two_problems_the_nearer_one_counts_for_more():
-    table = (line(3e-5, 16384), line(0.9e-5, 64))
+    table = line(3e-5, 16384), line(0.9e-5, 64)
     where = table[0].geometry
     near, far = (dataclasses.replace(where, runs=runs) for runs in (8192, 128))
-    assert slower_than_xla("pallas_mosaic", far, table) is None
-    reason = slower_than_xla("pallas_mosaic", near, table)
+    assert slower_than_xla(far, table) is None
+    reason = slower_than_xla(near, table)
     assert "XLA's best, by 16384x4096 and what is near it" in reason
     assert reason.endswith("use pallas_triton")
     assert 1.2 < float(reason.split(" times")[0].split()[-1]) < 3
-    assert slower_than_xla("pallas_mosaic", where, table).startswith("predicted to take 3.00 times as long as naive")
+    assert slower_than_xla(where, table).startswith("predicted to take 3.00 times as long as naive")
 
 
 def test_what_is_far_from_every_prediction_is_not_refused():
-    table = (line(3e-5, 16384),)
-    for fields in ({"runs": 2}, {"operator": "rms_norm"}, {"pass_": "backward"}):
-        assert slower_than_xla("pallas_mosaic", dataclasses.replace(table[0].geometry, **fields), table) is None
-    assert slower_than_xla("pallas_triton", table[0].geometry, table) is None
+    near = line(3e-5, 16384)
+    assert slower_than_xla(near.geometry, [near])
+    assert slower_than_xla(dataclasses.replace(near.geometry, runs=2), [near]) is None
+    for (variant, *program), lines in predictions().items():
+        assert {(one.variant, *one.geometry.program) for one in lines} == {(variant, *program)}
 
 
 def test_what_is_within_the_error_is_not_refused():
-    assert slower_than_xla("pallas_mosaic", line(1e-5, 64).geometry, (line(1.19e-5, 64),)) is None
-    assert slower_than_xla("pallas_mosaic", line(1e-5, 64).geometry, (line(1.21e-5, 64),))
+    assert slower_than_xla(line(1e-5, 64).geometry, [line(1.19e-5, 64)]) is None
+    assert slower_than_xla(line(1e-5, 64).geometry, [line(1.21e-5, 64)])
 
 
 def test_what_moves_more_than_xla_is_refused_unless_it_is_predicted_to_be_quicker():

@@ -99,7 +99,9 @@ class ResidentConfig:
     @property
     def elements(self) -> int:
         """Of x in a thread."""
-        return -(-self.width * sum(size for _, size in self.tiles) // (self.warps * WARP))
+        rest = self.terms % self.chunk
+        held = self.terms - rest + (power_of_two_from(rest) if rest else 0)
+        return -(-self.width * held // (self.warps * WARP))
 
     def offsets(self, vector: int) -> int:
         """How many runs of neighbours a thread loads, each at an offset that is no constant beside another's."""
@@ -150,11 +152,10 @@ def _cut(view: View, width: int, vector: int, tensors: int, words: int) -> Resid
         config = ResidentConfig(view, width, chunk, fitting)
         own = config.elements * tensors * words
         most = THREAD_ELEMENTS[fitting] - LAST_REGISTERS[tensors] * view.last
-        if own > most or len(config.tiles) > MOST_TILES:
-            continue
-        if own + config.offsets(vector) * OFFSET_REGISTERS[tensors] <= THREAD_REGISTERS[fitting]:
-            waste = config.elements * fitting
-            found.append((waste, abs(math.log2(config.elements / USUAL_ELEMENTS)), warps, config))
+        fits = own <= most and -(-config.terms // chunk) <= MOST_TILES
+        if fits and own + config.offsets(vector) * OFFSET_REGISTERS[tensors] <= THREAD_REGISTERS[fitting]:
+            unusual = abs(math.log2(config.elements / USUAL_ELEMENTS))
+            found.append((config.elements * fitting, unusual, warps, config))
     return min(found, key=lambda one: one[:3])[3] if found else None
 
 
