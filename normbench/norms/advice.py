@@ -10,10 +10,10 @@ from normbench.fusion.program.made_of import FLOATS
 from normbench.fusion.program.words import megabytes
 from normbench.kernels.problem import Problem
 from normbench.norms.attribution import bytes_of
-from normbench.norms.kinds import below_moves
 from normbench.norms.members import OWN_TASK
 from normbench.norms.recognise import Match, is_backward
 from normbench.norms.site import Advice
+from normbench.norms.statistics import below_moves
 from normbench.norms.values import Values
 
 _WORTH = 0.05

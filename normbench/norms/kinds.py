@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from normbench.norms.recognise import Match
-from normbench.norms.statistics import MOVES
 from normbench.norms.values import Values
 
 
@@ -194,10 +193,3 @@ def _instance_channel(
 
 def _is_of_x(values: Values, match: Match, parameter: int) -> bool:
     return values[parameter].shape.dimensions == values[match.statistic.reduced].shape.dimensions
-
-
-def below_moves(values: Values, value: int) -> int:
-    """What a value is up to conversions, changes of shape and repetition."""
-    while values[value].opcode in MOVES:
-        value = values[value].operands[0]
-    return value

@@ -12,10 +12,9 @@ from typing import TypeAlias
 
 from normbench.fusion.program.graph import CARRIED
 from normbench.fusion.program.origins import scope
-from normbench.norms.kinds import below_moves
 from normbench.norms.recognise import Match, is_backward, is_repeated, recognised
 from normbench.norms.scalars import scalar
-from normbench.norms.statistics import MOVES
+from normbench.norms.statistics import MOVES, below_moves
 from normbench.norms.values import Frames, Value, Values
 
 Key: TypeAlias = tuple[str, Frames]

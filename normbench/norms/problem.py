@@ -15,7 +15,10 @@ _LAST = {1: "c", 2: "nc", 3: "nlc", 4: "nhwc", 5: "ndhwc"}
 
 
 def problem_of(facts: Mapping[str, Any]) -> Problem | None:
-    """The registry's problem that a site's facts describe; None where it has none (an axis in the middle, a rank)."""
+    """The registry's problem that a site's facts describe; None where it has none: an axis in
+    the middle, a rank, a mask, sums of several devices, an epsilon that is an argument."""
+    if facts["masked"] or facts["devices"] > 1 or facts["epsilon"] is None:
+        return None
     shape, axes = facts["shape"], facts["axes"]
     operator = _operator(facts)
     options: tuple[tuple[str, Any], ...] = ()

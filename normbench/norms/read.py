@@ -11,11 +11,12 @@ from normbench.fusion.program.origins import scope
 from normbench.jax_compat.provenance import unoptimised_hlo
 from normbench.norms.advice import advice_for
 from normbench.norms.attribution import Shares, bytes_of, least_bytes, shares
-from normbench.norms.kinds import Kind, below_moves, kind_of
+from normbench.norms.kinds import Kind, kind_of
 from normbench.norms.members import BACKWARD, FORWARD, REPEATED, Found, found_in
 from normbench.norms.problem import DTYPE_NAMES, problem_of
 from normbench.norms.recognise import epsilon_of
 from normbench.norms.site import Norms, Site, range_of, seconds_of
+from normbench.norms.statistics import below_moves
 from normbench.norms.values import Frames, Values, read_values
 from normbench.norms.values import Path as Numbers
 
@@ -97,6 +98,8 @@ def _site(
         "statistics_dtype": _dtype(values, match.root),
         "param_dtype": _dtype(values, match.root if match.scale is None else below_moves(values, match.scale)),
         "epsilon": epsilon_of(values, match),
+        "masked": match.statistic.masked,
+        "devices": match.statistic.devices,
         "activation": found.activation,
         "residual": found.residual,
         "passes": tuple(

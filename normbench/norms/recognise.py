@@ -25,6 +25,7 @@ from normbench.norms.statistics import (
     before_broadcast,
     is_broadcast,
     is_mean_of,
+    is_number,
     origin,
     statistic_of,
     stored,
@@ -299,14 +300,16 @@ def _subtracts_stored_mean(values: Values, applied: int, root: int, shift: int |
     return False
 
 
-def epsilon_of(values: Values, match: Match) -> float:
-    """What is added to the variance, or to the root; 0 where nothing is."""
+def epsilon_of(values: Values, match: Match) -> float | None:
+    """What is added to the variance, or to the root; 0 where nothing is, None where it is an argument."""
     value = values[match.root].operands[0]
     for _ in range(STEPS):
         one = values[value]
         if one.opcode == "add":
             numbers = [number for operand in one.operands if (number := scalar(values, operand)) is not None]
-            return float(str(np.float32(numbers[0]))) if numbers else 0.0  # 1e-06, not 9.99999997e-07
+            if numbers:
+                return float(str(np.float32(numbers[0])))  # 1e-06, not 9.99999997e-07
+            return None if any(is_number(values, operand) for operand in one.operands) else 0.0
         if one.opcode not in MOVES:
             break
         value = one.operands[0]

@@ -144,7 +144,9 @@ def _calls(values: Values, found: Found, site: Site, variant: str, count: int) -
     """The forward call of a site, and the backward one; `count` calls stand before them."""
     problem = site.problem
     if problem is None:
-        raise LookupError("it is no problem of the registry")
+        raise LookupError(site.why_no_problem)
+    if values[found.match.root].in_parts:
+        raise LookupError("it lies in a shard_map, which is not rewritten")
     arguments = kernels.operator(problem.operator).arguments(problem)
     sizes = {math.prod(one.shape) for one in arguments if one.role == "scale"}
     seams = seams_of(values, found, problem.context != "alone", max(sizes))

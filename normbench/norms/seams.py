@@ -3,11 +3,11 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from normbench.norms.kinds import below_moves, varying_axes
+from normbench.norms.kinds import varying_axes
 from normbench.norms.members import OWN_TASK, Found, activation_end
 from normbench.norms.recognise import Match, is_backward
 from normbench.norms.scalars import scalar
-from normbench.norms.statistics import MOVES, is_broadcast, origin
+from normbench.norms.statistics import MOVES, below_moves, is_broadcast, origin
 from normbench.norms.values import Values
 
 

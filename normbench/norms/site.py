@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-from normbench.kernels.problem import Problem
+from normbench.kernels.problem import LAYOUTS, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,9 @@ class Site:
       channel_axis, groups: as the kind has them, else None.
       layout: "channels first" or "channels last", where it has channels.
       dtype, output_dtype: of x and of the result; statistics_dtype: of the variance; param_dtype: of the scale.
-      epsilon: as it is added to the variance or the root.
+      epsilon: as it is added to the variance or the root; None where the program is given it.
+      masked: whether a mask says of which elements the statistics are taken.
+      devices: that add up their sums for the statistics in the program itself, as `shard_map` lets it; else 1.
       activation, residual: what stands around it.
       passes: of "forward", "backward", "rematerialised", those that are in the program.
       scope, source: names of the program's part, and file:line of the caller's own code.
@@ -57,7 +59,7 @@ class Site:
       predicted_range_s: around predicted_s, low and high, as the model's known error leaves it.
       refusals: what the compiler says of not fusing its own launches.
       advice: what to do, the most worthwhile first.
-      problem: the same as a problem of the registry; None where it has none of that shape.
+      problem: the same as a problem of the registry; None where it has none, see `why_no_problem`.
       target: what it was compiled for.
     """
 
@@ -73,7 +75,9 @@ class Site:
     output_dtype: str
     statistics_dtype: str
     param_dtype: str
-    epsilon: float
+    epsilon: float | None
+    masked: bool
+    devices: int
     activation: str
     residual: bool
     passes: tuple[str, ...]
@@ -98,6 +102,20 @@ class Site:
     def name(self) -> str:
         """Kind and place, in a few words."""
         return f"{self.kind} norm at {self.source or self.scope or 'an unknown line'}"
+
+    @property
+    def why_no_problem(self) -> str:
+        """What the registry's operators do not have of it; "" where it has a problem."""
+        if self.problem is not None:
+            return ""
+        if self.masked:
+            return "its statistics are those of a mask, an operator's of all elements"
+        if self.devices > 1:
+            return f"its statistics are those of {self.devices} devices, an operator's of what each of them is given"
+        if self.epsilon is None:
+            return "its epsilon is an argument of the program, an operator's a number"
+        what = f"{self.kind} norm of {list(self.shape)} over axes {list(self.axes)}"
+        return f"{what} is no problem of the registry; its operators take layouts {', '.join(LAYOUTS)}"
 
     def variants(self) -> "pd.DataFrame":
         """The registry's variants for this problem, pass and context, compiled for the same target: a row each with

@@ -89,8 +89,8 @@ def together(sites: Sequence[Site]) -> list[tuple[Site, ...]]:
     """Equal sites as one, those that move most first."""
     found: dict[tuple, list[Site]] = {}
     for site in sites:
-        key = (site.kind, site.statistics, site.shape, site.axes, site.dtype, site.source, site.activation,
-               site.residual, len(site.launches), len(site.shared))  # fmt: skip
+        key = (site.kind, site.masked, site.devices, site.statistics, site.shape, site.axes, site.dtype, site.source,
+               site.activation, site.residual, len(site.launches), len(site.shared))  # fmt: skip
         found.setdefault(key, []).append(site)
     return [tuple(same) for same in sorted(found.values(), key=lambda same: -sum(_moved(site) for site in same))]
 
@@ -103,13 +103,15 @@ def cells_of(group: Sequence[Site]) -> dict[str, str]:
     """One line of the table; of several sites the sums."""
     first = group[0]
     given = " (given statistics)" if first.statistics == "given" else ""
+    masked = "masked " if first.masked else ""
+    several = f" over {first.devices} devices" if first.devices > 1 else ""
     groups = f" of {first.groups} groups" if first.groups else ""
     seconds = [site.predicted_s for site in group if site.predicted_s is not None]
     around = [first.activation if first.activation != "none" else "", "residual" if first.residual else ""]
     passes = [name for name in first.passes if name != "forward"]
     return {
         "#": str(first.index) if len(group) == 1 else f"{first.index} x{len(group)}",
-        "normalization": f"{first.kind}{groups}{given}" + (f", {', '.join(passes)}" if passes else ""),
+        "normalization": f"{masked}{first.kind}{groups}{several}{given}" + (f", {', '.join(passes)}" if passes else ""),
         "x": f"{first.dtype}[{','.join(str(size) for size in first.shape)}]",
         "over": ",".join(str(axis) for axis in first.axes),
         "where": first.source or first.scope,

@@ -20,7 +20,10 @@ _Tree: TypeAlias = "int | tuple[_Tree, ...] | None"
 
 _HANDED_ON = ("opt-barrier", "optimization-barrier", "domain", "copy")
 _ANNOTATIONS = ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "xla.sdy.", "annotate_")
+_IN_PARTS = "xla.sdy.manual_computation_body"
 BRANCH = "branch"
+PART = "part"
+"""Of an array, on one device; or the array of such parts."""
 
 
 @dataclass
@@ -29,12 +32,14 @@ class Value:
 
     Attributes:
       id: place in `Values.all`.
-      opcode: of HLO; CARRIED for what a loop takes from the repetition before, BRANCH for the result of a conditional.
+      opcode: of HLO; CARRIED for what a loop takes from the repetition before, BRANCH for the result of a conditional,
+        PART for what a device has of an array.
       operands: ids; of a carried value the one before the loop and, last, the one that the next repetition takes.
       path: of its operation; empty where it has no number.
       name: the names of the calls that lead to it and its own, by "/".
       frames: (file, line) of the Python that made it, innermost first; those of the call where it has none itself.
       combiner: opcode by which a reduction combines; "" for anything else.
+      in_parts: whether it stands in a `shard_map`, where each device computes with its part.
     """
 
     id: int
@@ -46,6 +51,7 @@ class Value:
     name: str
     frames: Frames
     combiner: str = ""
+    in_parts: bool = False
 
     @property
     def elements(self) -> int:
@@ -90,6 +96,7 @@ class _Context:
     path: Path = ()
     name: str = ""
     frames: Frames = ()
+    in_parts: bool = False
 
 
 @dataclass
@@ -115,8 +122,10 @@ class _Walk:
         if opcode == "get-tuple-element":
             whole = operands[0]
             return whole[instruction.tuple_index] if isinstance(whole, tuple) else whole
-        if opcode in _HANDED_ON or instruction.custom_call_target.startswith(_ANNOTATIONS):
+        if opcode in _HANDED_ON:
             return operands[0]
+        if instruction.custom_call_target.startswith(_ANNOTATIONS):
+            return self._annotated(instruction, operands, context)
         if opcode == "call":
             return self.computation(self._called(instruction, 0), operands, self._inside(instruction, context))
         if opcode == "while":
@@ -126,13 +135,27 @@ class _Walk:
         flat = tuple(leaf for operand in operands for leaf in _leaves(operand))
         return self.results(instruction, instruction.shape, flat, context)
 
+    def _annotated(self, instruction: Instruction, operands: tuple[_Tree, ...], context: _Context) -> _Tree:
+        """What a sharding is told of is handed on; of what is cut for the devices, or put together, there is a part."""
+        shapes = instruction.shape.leaves or (instruction.shape,)
+        parts = tuple(self._part(instruction, *pair, context) for pair in zip(shapes, operands, strict=False))
+        return parts if instruction.shape.leaves else parts[0]
+
+    def _part(self, instruction: Instruction, shape: Shape, whole: _Tree, context: _Context) -> _Tree:
+        if not isinstance(whole, int) or self.values[whole].shape.dimensions == shape.dimensions:
+            return whole
+        return self._value(PART, shape, (whole,), instruction, context)
+
     def _called(self, instruction: Instruction, place: int) -> Computation:
         return self.module.computations[instruction.called[place]]
 
     def _inside(self, instruction: Instruction, context: _Context) -> _Context:
         own = instruction.origins[0] if instruction.origins else ()
         return _Context(
-            (*context.path, *own), _joined(context.name, instruction.op_name), self._frames(instruction, context)
+            (*context.path, *own),
+            _joined(context.name, instruction.op_name),
+            self._frames(instruction, context),
+            context.in_parts or self._called(instruction, 0).name.startswith(_IN_PARTS),
         )
 
     def _frames(self, instruction: Instruction, context: _Context) -> Frames:
@@ -183,7 +206,7 @@ class _Walk:
         self, opcode: str, shape: Shape, operands: tuple[int, ...], instruction: Instruction, context: _Context
     ) -> int:
         own = instruction.origins[0] if instruction.origins else ()
-        combines = opcode == "reduce" and bool(instruction.called)
+        combines = opcode in ("reduce", "all-reduce") and bool(instruction.called)
         self.values.append(
             Value(
                 id=len(self.values),
@@ -195,6 +218,7 @@ class _Walk:
                 name=_joined(context.name, instruction.op_name),
                 frames=self._frames(instruction, context),
                 combiner=self._called(instruction, -1).root.opcode if combines else "",
+                in_parts=context.in_parts,
             )
         )
         return len(self.values) - 1

@@ -11,7 +11,7 @@ from normbench.errors import UserError
 from normbench.fusion.compilation import lower_with_text
 from normbench.fusion.isolation import CompileError, compiler
 from normbench.fusion.program.words import megabytes
-from normbench.kernels.problem import LAYOUTS, Problem
+from normbench.kernels.problem import Problem
 from normbench.norms.site import Site
 from normbench.predict.program import predict
 
@@ -126,10 +126,7 @@ def _time(seconds: float | None, around: tuple[float, float] | None) -> str:
 
 def _required(site: Site) -> Problem:
     if site.problem is None:
-        raise UserError(
-            f"{site.name}: {site.kind} norm of {list(site.shape)} over axes {list(site.axes)} is no problem of the "
-            f"registry; its operators take layouts {', '.join(LAYOUTS)}"
-        )
+        raise UserError(f"{site.name}: {site.why_no_problem}")
     return site.problem
 
 

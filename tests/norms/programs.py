@@ -161,6 +161,38 @@ def linen(name, shape, found, gradient=False, **sizes):
     return Listed(jax.grad(loss_of(function)) if gradient else function, (initialised(model, x), x), Counter(found))
 
 
+def conformer(gradient=False):
+    pytest.importorskip("flax")
+    from tests.norms.small_models import ConformerConvolution
+
+    model = ConformerConvolution()
+    inputs = array(2, 16, 32, dtype=BF16), array(2, 16, 1, dtype=jnp.bool_)
+
+    def function(variables, x, is_there):
+        return model.apply(variables, x, is_there, mutable=["batch_stats"])[0]
+
+    found = Counter({("layer", (2,), "bfloat16"): 1, ("batch", (0, 1), "bfloat16"): 1})
+    variables = initialised(model, *inputs)
+    return Listed(jax.grad(loss_of(function)) if gradient else function, (variables, *inputs), found)
+
+
+def synchronised(gradient=False):
+    """On four devices, of which each has a part of the batch."""
+    pytest.importorskip("flax")
+    from tests.norms.small_models import SynchronisedBlock
+
+    model, x = SynchronisedBlock(), array(16, 8, 8, 16, dtype=BF16)
+    mesh = jax.sharding.AbstractMesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole, parts = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
+
+    def part(variables, x):
+        return model.apply(variables, x, mutable=["batch_stats"])[0]
+
+    function = jax.shard_map(part, mesh=mesh, in_specs=(whole, parts), out_specs=parts)
+    found = Counter({("batch", (0, 1, 2), "bfloat16"): 2})
+    return Listed(jax.grad(loss_of(function)) if gradient else function, (initialised(model, x), x), found)
+
+
 # --- other frameworks
 
 
@@ -299,6 +331,28 @@ def _batch_renorm():
     return Listed(jax.grad(loss_of(function)), (array(4, 8, 8, 16), *[array(16)] * 4), Counter())
 
 
+def _masked_loss():
+    """The root of a mean over what is there, of differences; it scales nothing."""
+
+    def function(x, y, is_there):
+        return jnp.sqrt(jnp.sum(jnp.where(is_there, (x - y) ** 2, 0)) / is_there.sum() + 1e-6)
+
+    there = array(8, 32, dtype=jnp.bool_)
+    return Listed(jax.grad(function), (array(8, 32), array(8, 32), there), Counter())
+
+
+def _masked_maximum():
+    """Over the root of squares that are counted by another mask, and centred by the largest."""
+
+    def function(x, is_there, other):
+        largest = jnp.max(x, -1, keepdims=True, where=is_there, initial=-1e9)
+        squares = jnp.sum(jnp.where(is_there, x * x, 0), -1, keepdims=True) / other.sum(-1, keepdims=True)
+        return (x - largest) * jax.lax.rsqrt(squares + 1e-6)
+
+    there = array(8, 32, dtype=jnp.bool_)
+    return Listed(function, (array(8, 32), there, there), Counter())
+
+
 def _moving_average():
     def function(gradient, average, squares):
         average = 0.9 * average + 0.1 * gradient
@@ -322,6 +376,8 @@ TRAPS = {
     "spectral norm": _spectral_norm,
     "batch renorm": _batch_renorm,
     "moving average": _moving_average,
+    "masked loss": _masked_loss,
+    "masked maximum": _masked_maximum,
 }
 
 MODELS = {
@@ -351,6 +407,10 @@ MODELS = {
     "equinox under vmap": partial(equinox_vmap, gradient=False),
     "equinox under vmap, gradient": equinox_vmap,
     "int8 Llama MLP": int8_llama_mlp,
+    "Conformer convolution, padded": conformer,
+    "Conformer convolution, padded, gradient": partial(conformer, gradient=True),
+    "batch norms of four devices": synchronised,
+    "batch norms of four devices, gradient": partial(synchronised, gradient=True),
 }
 
 PROGRAMS = {**MODELS, **TRAPS}

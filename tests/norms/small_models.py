@@ -123,5 +123,29 @@ class NnxTransformer(nnx.Module):
         return x
 
 
+class ConformerConvolution(nn.Module):
+    """The convolution of a Conformer block, of sequences that are padded."""
+
+    @nn.compact
+    def __call__(self, x, is_there):
+        width = x.shape[-1]
+        y = nn.LayerNorm(dtype=BF16)(x, mask=is_there)
+        y = nn.glu(nn.Dense(2 * width, dtype=BF16)(y))
+        y = nn.Conv(width, (5,), feature_group_count=width, dtype=BF16)(y)
+        y = nn.silu(nn.BatchNorm(use_running_average=False, dtype=BF16)(y, mask=is_there))
+        return x + nn.Dense(width, dtype=BF16)(y)
+
+
+class SynchronisedBlock(nn.Module):
+    """Batch norms whose statistics are those of all devices along "data"."""
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(2):
+            x = nn.Conv(x.shape[-1], (3, 3), use_bias=False, dtype=BF16)(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=False, axis_name="data", dtype=BF16)(x))
+        return x
+
+
 def nnx_transformer(width=32, layers=3):
     return NnxTransformer(width, layers, nnx.Rngs(0))

@@ -165,3 +165,109 @@ def _scaled_between(x, scale, shift):
 @pytest.mark.parametrize("function", [_folded, _scaled_between])
 def test_the_mean_may_be_subtracted_after_the_division(function):
     assert counted(function, array(8, 64), array(64), array(64)) == {("layer", (1,), "float32"): 1}
+
+
+def _of_squares(mask, count):
+    def function(x, there):
+        squares = jnp.sum(mask(x * x, there), -1, keepdims=True)
+        return x * jax.lax.rsqrt(squares / count(there) + 1e-6)
+
+    return function
+
+
+def _kept(x, there):
+    return jnp.where(there, x, 0)
+
+
+def _each(there):
+    return there.sum(-1, keepdims=True)
+
+
+def _deviation(ddof):
+    def function(x, there):
+        mean = jnp.mean(x, -1, keepdims=True, where=there)
+        return (x - mean) / jnp.std(x, -1, keepdims=True, where=there, ddof=ddof)
+
+    return function
+
+
+MASKED = {  # and the kind that each is
+    "standardize": (lambda x, there: jax.nn.standardize(x, where=there), "layer"),
+    "n": (_deviation(0), "layer"),
+    "n - 1": (_deviation(1), "layer"),
+    "selected": (_of_squares(_kept, _each), "rms"),
+    "multiplied": (_of_squares(lambda x, there: x * there, _each), "rms"),
+    "at least one": (_of_squares(_kept, lambda there: jnp.maximum(_each(there), 1)), "rms"),
+    "times a number": (_of_squares(_kept, lambda there: 2 * _each(there[:, ::2])), None),  # another mask
+    "of all rows": (_of_squares(_kept, lambda there: there.sum()), None),
+    "twice as many": (_of_squares(_kept, lambda there: 2 * _each(there)), None),
+    "two less": (_of_squares(_kept, lambda there: _each(there) - 2), None),
+    "nothing masked": (_of_squares(lambda x, there: x, _each), None),
+}
+
+
+@pytest.mark.parametrize("differentiated", [False, True])
+@pytest.mark.parametrize("name", MASKED)
+def test_what_a_mask_leaves_is_a_mean_where_the_sum_of_that_mask_divides(name, differentiated):
+    function, kind = MASKED[name]
+    whole = jax.grad(loss_of(function)) if differentiated else function
+    _, norms = found(whole, array(8, 64), array(8, 64, dtype=jnp.bool_))
+    assert [one.match.statistic.masked for one in norms] == [True] * (kind is not None)
+    right = {} if kind is None else {(kind, (1,), "float32"): 1}
+    assert counted(whole, array(8, 64), array(8, 64, dtype=jnp.bool_)) == right
+
+
+def _synchronised(mean):
+    def function(x):
+        centred = x - mean(x)
+        return centred * jax.lax.rsqrt(mean(centred * centred) + 1e-5)
+
+    return function
+
+
+def _of_columns(total):
+    return lambda x: x * jax.lax.rsqrt(total(jnp.mean(x * x, -1, keepdims=True), "d") + 1e-6)
+
+
+SEVERAL = {  # the function, the axis that is cut, and the kind that it is
+    "means of means": (_synchronised(lambda x: jax.lax.pmean(x.mean(0), "d")), 0, "batch"),
+    "sums over n": (_synchronised(lambda x: jax.lax.psum(x.sum(0), "d") / jax.lax.psum(x.shape[0], "d")), 0, "batch"),
+    "columns": (_of_columns(jax.lax.pmean), 1, "rms"),
+    "a sum of means": (_of_columns(jax.lax.psum), 1, None),
+    "the largest of means": (_of_columns(lambda mean, axis: jax.lax.pmax(mean, axis) / 4), 1, None),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_sums_of_several_devices_are_over_the_terms_of_all(name):
+    function, cut, kind = SEVERAL[name]
+    mesh = jax.sharding.AbstractMesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec(*(None,) * cut, "d")
+    whole = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec)
+    _, norms = found(whole, array(64, 128))
+    assert [one.match.statistic.devices for one in norms] == [4] * (kind is not None)
+    assert counted(whole, array(64, 128)) == ({} if kind is None else {(kind, (1 - (kind == "batch"),), "float32"): 1})
+
+
+def test_in_a_shard_map_each_array_has_its_own_part():
+    """A scale that is cut with x is no x."""
+    mesh = jax.sharding.AbstractMesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, whole = jax.sharding.PartitionSpec("d"), jax.sharding.PartitionSpec()
+
+    def part(x, scale, shift):
+        return jax.nn.standardize(x) * scale + shift
+
+    function = jax.shard_map(part, mesh=mesh, in_specs=(rows, whole, whole), out_specs=rows)
+    values, (one,) = found(function, array(64, 32), array(32), array(32))
+    assert values[one.match.x].shape.dimensions == (16, 32)
+    assert (one.match.statistic.devices, one.match.beyond) == (1, "")
+    assert values[one.match.scale].elements == values[one.match.shift].elements == 16 * 32
+
+
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_an_epsilon_may_be_an_argument(differentiated):
+    def function(x, epsilon):
+        return (x - mean(x, -1)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + epsilon)
+
+    whole = jax.grad(loss_of(function)) if differentiated else function
+    assert counted(whole, array(8, 64), array()) == {("layer", (1,), "float32"): 1}

@@ -237,7 +237,11 @@ def test_what_cannot_be_replaced_is_left_or_refused_in_a_line():
     x, c = array(6, 8, dtype=F32), array(8, dtype=F32)
     in_loop = explain(scanned, x, c, target="cpu").norms
     again = explain(repeated, x, array(8, 8, dtype=F32), c, c, target="cpu").norms
-    for norms, words in ((in_loop, "loop"), (again, "computed again")):
+    mesh = jax.sharding.AbstractMesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    cut = jax.sharding.PartitionSpec("d")
+    part = jax.shard_map(standardised, mesh=mesh, in_specs=cut, out_specs=cut)
+    in_parts = explain(part, array(8, 8, dtype=F32), target="h200").norms
+    for norms, words in ((in_loop, "loop"), (again, "computed again"), (in_parts, "in a shard_map")):
         with pytest.raises(UserError, match=words) as refused:
             norms.replaced({0: "one_pass"})
         assert "\n" not in str(refused.value)

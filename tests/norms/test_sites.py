@@ -3,12 +3,13 @@
 import importlib.util
 import json
 
+import jax.numpy as jnp
 import pytest
 
 from normbench import explain
 from normbench.errors import UserError
 from normbench.norms.text import accounting_lines, norms_html, norms_json, norms_text
-from tests.norms.programs import PROGRAMS
+from tests.norms.programs import PROGRAMS, array
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu-targets"
@@ -103,6 +104,26 @@ def test_a_replacement_names_the_call_and_its_variants_are_compiled(reports):
     low_s, high_s = replacement.predicted_range_s
     assert low_s <= replacement.predicted_s <= high_s
     assert "between" in replacement.words, "a prediction is told with its range"
+
+
+def test_statistics_that_no_operator_takes_are_told_and_have_no_variants(reports):
+    for name, words, why in (
+        ("Conformer convolution, padded", "masked layer", "those of a mask"),
+        ("batch norms of four devices", "batch over 4 devices", "those of 4 devices"),
+    ):
+        norms = reports(name).norms
+        assert words in norms_text(norms)
+        for site in norms:
+            assert site.problem is None
+            assert why in site.why_no_problem
+            with pytest.raises(UserError, match=why):
+                site.variants()
+    report = explain(
+        lambda x, epsilon: x / (jnp.mean(x * x, -1, keepdims=True) + epsilon) ** 0.5, array(8, 64), array()
+    )
+    assert [site["epsilon"] for site in json.loads(norms_json(report.norms))["sites"]] == [None]
+    with pytest.raises(UserError, match="epsilon is an argument"):
+        report.norms[0].replacement()
 
 
 def test_the_predicted_time_of_a_program_is_told_with_its_range(reports):
