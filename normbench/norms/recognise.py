@@ -5,11 +5,13 @@ One stands where a tensor x is multiplied by 1/sqrt(v) (or divided by sqrt(v)), 
 * the mean over some axes of (x - mean)² or of x², or E[x²] - E[x]², of this same x; or
 * given: an argument, a slice of one or a constant, and what is normalised has a given mean subtracted.
 
-A sum that is not divided by its number of terms is a length, not a variance (cosine similarity, weight norm, spectral
-norm, clipping by a global norm); a root of something as large as x scales elementwise (Adam, RMSProp); and where the
-result is scaled back by the same statistics (batch renormalization), no normalization can take its place.
+A sum that is not divided by its number of terms n is a length, not a variance (cosine similarity, weight norm, spectral
+norm, clipping by a global norm), unless x over its root is multiplied by sqrt(n); a root of something as large as x
+scales elementwise (Adam, RMSProp); and where the result is scaled back by the same statistics (batch renormalization),
+no normalization can take its place.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +38,7 @@ from normbench.norms.values import Values
 _ROOTS = ("rsqrt", "sqrt", "power")
 _SUMS = frozenset(["reduce", "reduce-window", "all-reduce", "dot", "convolution", "custom-call", CARRIED])
 """Opcodes that can make a mean."""
+_ROUNDING = 5e-3  # of sqrt(n) in bfloat16
 _CENTRED = "centred"
 """What subtracting mean / std from x / std does."""
 
@@ -80,8 +83,8 @@ def _match(values: Values, root: int) -> Match | None:
     statistic = statistic_of(values, one.operands[0])
     if statistic is None:
         return None
-    for applied, numerator, factors in _applications(values, root, statistic, exponent < 0):
-        match = _completed(values, root, statistic, applied, numerator, factors)
+    for applied, numerator, factors, number in _applications(values, root, statistic, exponent < 0):
+        match = _completed(values, root, statistic, applied, numerator, factors, number)
         if match is not None:
             return match
     return None
@@ -100,23 +103,24 @@ def _exponent(values: Values, root: int) -> float:
 
 def _applications(
     values: Values, root: int, statistic: Statistic, inverted: bool
-) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+) -> Iterator[tuple[int, int, tuple[int, ...], float]]:
     """Where a large tensor is divided by the root, broadcast: (multiplication or division, the tensor, factors met
-    before). `inverted` says whether it is 1/sqrt, and not sqrt."""
+    before, and by what number they multiply it). `inverted` says whether it is 1/sqrt, and not sqrt."""
     large = values[statistic.reduced].elements if statistic.x is not None else 2 * values[root].elements
-    todo: list[tuple[int, tuple[int, ...], bool]] = [(root, (), inverted)]
+    todo: list[tuple[int, tuple[int, ...], bool, float]] = [(root, (), inverted, 1.0)]
     seen = {root}
     while todo and len(seen) < 10 * STEPS:
-        value, factors, inverse = todo.pop(0)
+        value, factors, inverse, number = todo.pop(0)
         for user in values.users[value]:
             one = values[user]
             if user in seen:
                 continue
             seen.add(user)
             if one.opcode in MOVES or (
-                one.opcode == "add" and any(scalar(values, o) is not None for o in one.operands if o != value)
+                one.opcode in ("add", "maximum")
+                and any(scalar(values, o) is not None for o in one.operands if o != value)
             ):
-                todo.append((user, factors, inverse))
+                todo.append((user, factors, inverse, number))
             elif one.opcode in ("multiply", "divide"):
                 others = [operand for operand in one.operands if operand != value]
                 if len(others) != 1:
@@ -127,16 +131,27 @@ def _applications(
                     normalises = divides != inverse and (divides or one.opcode == "multiply")
                     is_x = statistic.x is None or origin(values, others[0]) == origin(values, statistic.x)
                     if normalises and is_x:
-                        yield user, others[0], factors
+                        yield user, others[0], factors, number
                 elif one.elements <= max(values[root].elements, large // 2) or is_broadcast(values, others[0]):
-                    todo.append((user, (*factors, others[0]), inverse != divides))
+                    by = scalar(values, others[0]) or 1.0
+                    multiplied = number * by if inverse == (one.opcode == "multiply") else number / by
+                    todo.append((user, (*factors, others[0]), inverse != divides, multiplied))
 
 
 def _completed(
-    values: Values, root: int, statistic: Statistic, applied: int, numerator: int, factors: tuple[int, ...]
+    values: Values,
+    root: int,
+    statistic: Statistic,
+    applied: int,
+    numerator: int,
+    factors: tuple[int, ...],
+    number: float,
 ) -> Match | None:
-    y, scale, shift = applied, None, None
-    chain, steps = [applied], _scalings(values, applied, factors)
+    y, scale, shift = _made_whole(values, applied, statistic, number), None, None
+    if y is None:
+        return None
+    chain, steps = [y], _scalings(values, applied, factors)
+    steps += ["multiplied by a number"] * (y != applied)
     if scales := _varying(values, factors):
         scale = scales[-1]
     all_factors = list(factors)
@@ -168,6 +183,32 @@ def _completed(
     return Match(
         root, statistic, origin(values, numerator), applied, y, scale, shift, tuple(all_factors), _beyond(steps)
     )
+
+
+def _made_whole(values: Values, applied: int, statistic: Statistic, number: float) -> int | None:
+    """The quotient; of a sum, that is no mean, after the number by which it has to be multiplied; None without one."""
+    value, missing = applied, math.sqrt(statistic.share) / number
+    for _ in range(STEPS):
+        if statistic.share == 1 or abs(missing - 1) < _ROUNDING:
+            return value
+        after = next((user for user in values.users[value] if _multiplies(values, user, value)), None)
+        if after is None:
+            return None
+        missing, value = missing / _multiplies(values, after, value), after
+    return None
+
+
+def _multiplies(values: Values, user: int, value: int) -> float:
+    """By what number an operation multiplies a value: 1 where it changes its dtype or shape alone, else 0."""
+    one, others = values[user], [operand for operand in values[user].operands if operand != value]
+    if is_backward(one.name):
+        return 0.0
+    if one.opcode in ("convert", "reshape"):
+        return 1.0
+    number = (scalar(values, others[0]) or 0.0) if len(others) == 1 else 0.0
+    if one.opcode == "multiply":
+        return number
+    return 1 / number if number and one.opcode == "divide" and one.operands[0] == value else 0.0
 
 
 def _varying(values: Values, factors: Sequence[int]) -> list[int]:
@@ -301,14 +342,15 @@ def _subtracts_stored_mean(values: Values, applied: int, root: int, shift: int |
 
 
 def epsilon_of(values: Values, match: Match) -> float | None:
-    """What is added to the variance, or to the root; 0 where nothing is, None where it is an argument."""
+    """What is added to the variance, or to the root; 0 where nothing is, None where it is an argument. What is added to
+    a sum is as much less in the mean."""
     value = values[match.root].operands[0]
     for _ in range(STEPS):
         one = values[value]
         if one.opcode == "add":
             numbers = [number for operand in one.operands if (number := scalar(values, operand)) is not None]
             if numbers:
-                return float(str(np.float32(numbers[0])))  # 1e-06, not 9.99999997e-07
+                return float(str(np.float32(numbers[0] / match.statistic.share)))  # 1e-06, not 9.99999997e-07
             return None if any(is_number(values, operand) for operand in one.operands) else 0.0
         if one.opcode not in MOVES:
             break

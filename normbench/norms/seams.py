@@ -72,7 +72,7 @@ def _require_the_same(values: Values, match: Match) -> None:
     if match.statistic.unbiased:
         raise LookupError("its variance is divided by n - 1, an operator's by n")
     if _is_moved_after_root(values, match.root):
-        raise LookupError("its epsilon is added to the root, an operator's to the variance")
+        raise LookupError("its epsilon is added to the root or bounds it, an operator's is added to the variance")
     quotient = (operand for operand in values[match.applied].operands if origin(values, operand) == match.x)
     for value in (*quotient, *_squared(values, match)):
         if not _is_plain(values, match, value):
@@ -80,12 +80,12 @@ def _require_the_same(values: Values, match: Match) -> None:
 
 
 def _is_moved_after_root(values: Values, root: int) -> bool:
-    """Whether a number is added to the root, before anything is multiplied by it."""
+    """Whether a number is added to the root, or bounds it, before anything is multiplied by it."""
     todo = [root]
     while todo:
         for user in values.users[todo.pop()]:
             one = values[user]
-            if one.opcode == "add" and any(scalar(values, operand) for operand in one.operands):
+            if one.opcode in ("add", "maximum") and any(scalar(values, operand) for operand in one.operands):
                 return True
             todo += [user] * (one.opcode in MOVES)
     return False

@@ -33,6 +33,7 @@ class Statistic:
       unbiased: whether it is divided by n - 1.
       masked: whether a mask says which terms count.
       devices: whose sums it is the sum of.
+      share: 1 of a mean; of a sum the number of its terms, so that x over its root, times sqrt(share), is normalised.
     """
 
     x: int | None
@@ -44,6 +45,7 @@ class Statistic:
     unbiased: bool = False
     masked: bool = False
     devices: int = 1
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,22 +122,22 @@ def statistic_of(values: Values, value: int) -> Statistic | None:
 
 
 def _of_sum(values: Values, total: _Sum, inside: set[int]) -> Statistic | None:
-    """The statistic where the terms of a mean are squares."""
+    """The statistic where the terms of a mean, or of a sum, are squares."""
     squared = total.operand if total.of_squares else _squared(values, total.operand, total.inside, total.mask)
-    if squared is None or not total.is_mean(values):
+    share = 1.0 if total.is_mean(values) else 0.0 if total.count else total.factor * total.terms(values)
+    if squared is None or share <= 0:
         return None
     x, centred = _centred(values, squared, total.inside, total.mask)
-    inside, unbiased = inside | total.inside, total.is_unbiased(values)
     return Statistic(
-        x,
-        total.operand,
-        total.axes,
-        centred,
-        frozenset(inside),
-        False,
-        unbiased,
-        total.count is not None,
-        total.devices,
+        x=x,
+        reduced=total.operand,
+        axes=total.axes,
+        centred=centred,
+        inside=frozenset(inside | total.inside),
+        unbiased=total.is_unbiased(values),
+        masked=total.count is not None,
+        devices=total.devices,
+        share=share,
     )
 
 
@@ -186,9 +188,15 @@ def _difference_of_means(values: Values, value: int) -> Statistic | None:
     x, _ = _centred(values, terms, squares.inside, squares.mask)
     if origin(values, _unmasked(values, mean.operand, mean.mask)) != origin(values, x):
         return None
-    inside |= squares.inside | mean.inside
     return Statistic(
-        x, squares.operand, squares.axes, True, frozenset(inside), True, False, mean.count is not None, mean.devices
+        x=x,
+        reduced=squares.operand,
+        axes=squares.axes,
+        centred=True,
+        inside=frozenset(inside | squares.inside | mean.inside),
+        one_pass=True,
+        masked=mean.count is not None,
+        devices=mean.devices,
     )
 
 

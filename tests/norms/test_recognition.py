@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normbench import kernels
+from normbench.norms.recognise import epsilon_of
 from tests.norms.facts import counted, found
 from tests.norms.programs import array, loss_of
 
@@ -271,3 +272,39 @@ def test_an_epsilon_may_be_an_argument(differentiated):
 
     whole = jax.grad(loss_of(function)) if differentiated else function
     assert counted(whole, array(8, 64), array()) == {("layer", (1,), "float32"): 1}
+
+
+def _length(x):
+    return jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _root(x, epsilon=0.0):
+    return jnp.sqrt(jnp.sum(x * x, -1, keepdims=True) + epsilon)
+
+
+OVER_LENGTHS = {  # of 64 elements
+    "then by 8": (lambda x: x / jnp.maximum(_length(x), 1e-12) * 8, "rms"),
+    "by a part of the length": (lambda x: x / (_length(x) / 8 + 1e-6), "rms"),
+    "by 8 over the length": (lambda x: x * (8 / _root(x, 1e-6)), "rms"),
+    "by an eighth of the length": (lambda x: x / (_root(x) * 0.125), "rms"),
+    "centred": (lambda x: (x - mean(x, -1)) / _length(x - mean(x, -1)) * 8, "layer"),
+    "by 7": (lambda x: x / _length(x) * 7, None),
+    "by an eighth": (lambda x: x / (_root(x) * 8), None),
+    "a length": (lambda x: x / _length(x), None),
+}
+
+
+@pytest.mark.parametrize("differentiated", [False, True])
+@pytest.mark.parametrize("name", OVER_LENGTHS)
+def test_x_over_its_length_is_normalised_where_it_is_multiplied_by_the_root_of_n(name, differentiated):
+    function, kind = OVER_LENGTHS[name]
+
+    def scaled(x, scale):
+        return function(x) * scale
+
+    whole = jax.grad(loss_of(scaled), argnums=(0, 1)) if differentiated else scaled
+    values, norms = found(whole, array(8, 64), array(64))
+    right = {} if kind is None else {(kind, (1,), "float32"): 1}
+    assert counted(whole, array(8, 64), array(64)) == right
+    assert all(one.match.scale is not None and one.match.beyond for one in norms)
+    assert [epsilon_of(values, one.match) for one in norms] in ([], [0.0], [pytest.approx(1e-6 / 64)], [1e-6])
