@@ -137,8 +137,12 @@ class _Walk:
 
     def _annotated(self, instruction: Instruction, operands: tuple[_Tree, ...], context: _Context) -> _Tree:
         """What a sharding is told of is handed on; of what is cut for the devices, or put together, there is a part."""
+        if len(operands) == 1 and isinstance(operands[0], tuple):
+            operands = operands[0]
         shapes = instruction.shape.leaves or (instruction.shape,)
-        parts = tuple(self._part(instruction, *pair, context) for pair in zip(shapes, operands, strict=False))
+        if len(shapes) != len(operands):
+            return operands[0]
+        parts = tuple(self._part(instruction, *pair, context) for pair in zip(shapes, operands, strict=True))
         return parts if instruction.shape.leaves else parts[0]
 
     def _part(self, instruction: Instruction, shape: Shape, whole: _Tree, context: _Context) -> _Tree:
