@@ -24,6 +24,7 @@ from normbench.kernels.layer_norm.reference import reference
 from normbench.kernels.layer_norm.welford import welford
 from normbench.kernels.native.call import unsupported as not_native
 from normbench.kernels.pallas.left_to_xla import unless_slower
+from normbench.kernels.pallas.mosaic.plan import few_columns
 from normbench.kernels.pallas.triton.row_norm import unsupported
 from normbench.kernels.peers.missing import flax_missing
 from normbench.kernels.problem import LAYOUTS, Problem
@@ -123,7 +124,7 @@ for _variant in (
         "pallas_mosaic",
         _pallas_mosaic.pallas_mosaic,
         "one fused kernel in Pallas Mosaic GPU, gradient by hand",
-        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported),
+        supports_problem=unless_slower("pallas_mosaic", _pallas_mosaic.unsupported, idle=few_columns),
         interpreted_on_cpu=True,
         interpreted_elements=4096,
         fused_contexts={"residual": _pallas_mosaic.pallas_mosaic, "cast": _pallas_mosaic.pallas_mosaic},

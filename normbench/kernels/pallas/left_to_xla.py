@@ -70,10 +70,7 @@ class Cut(Shares, Protocol):
 
 def few_that_wait(problem: Problem, forward: Cut | None, backward: Cut | None) -> str | None:
     """The reason to leave `problem` to XLA, by how Mosaic cuts x in each pass; None as a cut: what fits on the chip.
-
-    What does not fit comes in pieces, and once more for the output; one program of a multiprocessor then waits for each
-    of them: with fewer it would take longer yet.
-    """
+    The pieces of what does not are waited for, twice: with fewer programs it would take longer yet."""
     for cut in _in_pieces(problem, forward, backward):
         if cut.programs < MULTIPROCESSORS:
             return (
@@ -264,9 +261,8 @@ def slower_than_xla(where: Geometry, lines: Sequence[Prediction]) -> str | None:
     near = _near(where, lines)
     if not near:
         return None
-    nearest, first = near[0]
-    times = math.exp(_log_ratio(near))
-    if nearest == 0:
+    first, times = near[0][1], math.exp(_log_ratio(near))
+    if _own(near):
         refused, basis = any(one.excess > 0 for one in _own(near)), f"; the model's error is {first.error:.2f} times"
     else:
         refused, basis = times > SLOWER, f", by {first.problem} and what is near it"

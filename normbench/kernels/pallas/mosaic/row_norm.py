@@ -454,17 +454,14 @@ def _rows(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: 
 
 def _too_slow(rows: tuple[int, int], dtypes: tuple[str, ...], plan: Plan, residual: bool, backward: bool) -> str | None:
     """Why rows are left to XLA although the kernels take them."""
-    columns = rows[1]
+    told = f"rows of {rows[1]} elements"
     if 0 in rows:
         return None
-    if columns < LEAST_COLUMNS:
-        return (
-            f"rows of {columns} elements; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of {WARPGROUP} at a time"
-        )
+    if rows[1] < LEAST_COLUMNS:
+        return f"{told}; allowed for pallas_mosaic: {LEAST_COLUMNS} or more, of {WARPGROUP} at a time"
     config = _rows(rows, dtypes, plan, residual, backward)
-    if isinstance(config, Rows) and not config.runs.resident:
-        return f"rows of {columns} elements, which shared memory does not hold: they are read twice, as by XLA"
-    return None
+    resident = isinstance(config, str) or config.runs.resident
+    return None if resident else f"{told}, which shared memory does not hold: they are read twice, as by XLA"
 
 
 def _forward(arrays, asked, saves):

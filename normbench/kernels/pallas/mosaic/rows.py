@@ -267,7 +267,8 @@ def walk(
             load.wait(runs)
         if runs.staged:
             bring_next(index)
-        carry = compute(index, load, partial(bring_next, index) if ring and not early else _nothing, carry)
+        # With one slot there is nothing to bring while a block is in it.
+        carry = compute(index, load, partial(bring_next, index) if ring and not early else lambda: None, carry)
         if not ring and not runs.staged and rows.programs < rows.blocks:
             bring_next(index)
         return carry
@@ -277,10 +278,6 @@ def walk(
         mosaic_when(index < rows.mine)(partial(bring, index))
     prepare()
     return jax.lax.fori_loop(0, rows.mine, step, carry) if rows.programs < rows.blocks else step(0, carry)
-
-
-def _nothing() -> None:
-    """There is nothing to bring then: with one slot while a block is in it."""
 
 
 def item_bytes(*dtypes: Any) -> int:
